@@ -1,0 +1,57 @@
+from slams_ray.config import (
+    ActivationConfig,
+    BackboneConfig,
+    ClassifierConfig,
+    CrfConfig,
+    DataConfig,
+    EncoderConfig,
+    InferenceConfig,
+    LossConfig,
+    PipelineConfig,
+    SegmentationConfig,
+    TrainingConfig,
+)
+
+
+def demo() -> PipelineConfig:
+    """The built-in data set, all eight stages in minutes on two CPU cores."""
+    backbone = BackboneConfig(name="tiny_resnet", output_stride=8, freeze_batch_norm=False)
+    inference = InferenceConfig(scales=(0.75, 1.0, 1.5))
+
+    def training(epochs: float, learning_rate: float, head_multiplier: float) -> TrainingConfig:
+        return TrainingConfig(
+            epochs=epochs,
+            batch_size=16,
+            crop_px=72,
+            long_side_px=(56, 88),
+            optimizer="adamw",
+            learning_rate=learning_rate,
+            head_multiplier=head_multiplier,
+            weight_decay=1e-3,
+            schedule="cosine",
+            warmup_steps=20,
+            checkpoint_every_steps=80,
+            log_every_steps=10,
+        )
+
+    return PipelineConfig(
+        data=DataConfig(format="synthetic", images_per_shard=40),
+        encoder=EncoderConfig(
+            backbone=backbone,
+            training=training(16, 3e-3, 1),
+            embedding_dim=32,
+            masked_fraction=0.3,
+            dimmed_fraction=0.3,
+        ),
+        classifier=ClassifierConfig(backbone=backbone, training=training(8, 1e-3, 3)),
+        activation=ActivationConfig(
+            training=training(8, 1e-3, 1),
+            losses=LossConfig(regularization=0.3),
+            encoder_input_px=72,
+        ),
+        inference=inference,
+        crf=CrfConfig(export="voc"),
+        segmentation=SegmentationConfig(
+            backbone=backbone, training=training(12, 3e-3, 1), inference=inference
+        ),
+    )

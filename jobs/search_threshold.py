@@ -1,0 +1,9 @@
+"""Score every background threshold and choose one. Stages before it run first where their output is missing.
+
+python -m jobs.search_threshold demo
+"""
+
+from jobs.command import run_pipeline_job
+
+if __name__ == "__main__":
+    run_pipeline_job("search_threshold", __doc__)

@@ -1,0 +1,9 @@
+"""Train the CAM classifier and the activation network. Stages before it run first where their output is missing.
+
+python -m jobs.train_activation demo
+"""
+
+from jobs.command import run_pipeline_job
+
+if __name__ == "__main__":
+    run_pipeline_job("train_activation", __doc__)

@@ -1,0 +1,9 @@
+"""Train the segmentation network on pseudo labels. Stages before it run first where their output is missing.
+
+python -m jobs.train_segmentation demo
+"""
+
+from jobs.command import run_pipeline_job
+
+if __name__ == "__main__":
+    run_pipeline_job("train_segmentation", __doc__)

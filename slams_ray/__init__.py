@@ -1,0 +1,1 @@
+"""Semantic segmentation from image-level labels: SLAMs (arXiv 2210.12417) on Ray and MLflow."""

@@ -1,0 +1,81 @@
+"""From network logits to stored activations and back to label maps (CAM inference of IRN, CLIMS, SemFormer)."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+STORED_STRIDE = 4
+STORED_LEVELS = 255
+NORMALISATION_EPSILON = 1e-5
+
+
+def stored_size(height: int, width: int) -> tuple[int, int]:
+    """Grid on which activations are fused and stored: the image at stride 4, rounded up."""
+    return -(-height // STORED_STRIDE), -(-width // STORED_STRIDE)
+
+
+def fuse_pair(
+    logits: torch.Tensor, flipped_logits: torch.Tensor | None, size: tuple[int, int]
+) -> torch.Tensor:
+    """ReLU(logits) of one scale, resized to the stored grid, plus those of the mirrored image mirrored back.
+
+    Resizing comes before mirroring, so that mirroring the input mirrors the sum bit for bit.
+
+    Args:
+        logits: (C, h, w) float.
+        flipped_logits: (C, h, w) logits of the horizontally mirrored image, or None.
+        size: (H, W) of the stored grid.
+
+    Returns:
+        (C, H, W) float, non-negative.
+    """
+    fused = resize_maps(logits.relu(), size)
+    if flipped_logits is not None:
+        fused = fused + resize_maps(flipped_logits.relu(), size).flip(-1)
+    return fused
+
+
+def resize_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bilinear resize of (N, h, w) maps to (N, *size); N may be 0."""
+    if maps.shape[0] == 0 or maps.shape[-2:] == torch.Size(size):
+        return maps.new_zeros((0, *size)) if maps.shape[0] == 0 else maps
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def max_normalise(activation: torch.Tensor) -> torch.Tensor:
+    """Divides every map of (N, H, W) by its own maximum + 1e-5; an empty stack stays empty."""
+    if activation.shape[0] == 0:
+        return activation
+    return activation / (activation.amax(dim=(-2, -1), keepdim=True) + NORMALISATION_EPSILON)
+
+
+def quantise(activation: torch.Tensor) -> np.ndarray:
+    """[0, 1] float maps to uint8 0..255, rounded to nearest."""
+    return (
+        (activation * STORED_LEVELS).round().clamp(0, STORED_LEVELS).to(torch.uint8).cpu().numpy()
+    )
+
+
+def upsample_stored(stored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(P, h, w) uint8 stored maps to (P, H, W) float32 in [0, 1] at image size."""
+    maps = torch.from_numpy(np.array(stored)).float().div_(STORED_LEVELS)
+    return resize_maps(maps, size).numpy()
+
+
+def seed_labels(
+    activation: np.ndarray, class_indices: np.ndarray, background_threshold: float
+) -> np.ndarray:
+    """Seed: argmax over [background_threshold, A_1..A_P]; background wins ties.
+
+    Args:
+        activation: (P, H, W) float32 in [0, 1].
+        class_indices: (P,) class index of each map.
+
+    Returns:
+        (H, W) uint8 class indices.
+    """
+    if not len(class_indices):
+        return np.zeros(activation.shape[1:], np.uint8)
+    winner = np.asarray(class_indices)[activation.argmax(axis=0)]
+    is_object = activation.max(axis=0) > np.float32(background_threshold)
+    return np.where(is_object, winner, 0).astype(np.uint8)

@@ -1,0 +1,149 @@
+"""The losses of SLAMs (method: arXiv 2210.12417 v1 abstract; forms: SemFormer 2210.14618, CLIMS).
+
+Every function returns one number per image, shape (B,). Images are averaged by the caller over a fixed
+batch size, never over the number of (image, class) pairs: so N workers with B/N images each take the same
+step as one worker with B images.
+"""
+
+import torch
+from torch.nn import functional as F
+
+SIMILARITY_EPSILON = 1e-4
+
+
+def semantic_similarity(embedding: torch.Tensor, semantics: torch.Tensor) -> torch.Tensor:
+    """cos(e_k, s_k), clamped to [1e-4, 1 - 1e-4] so that its logarithms stay finite.
+
+    Args:
+        embedding: (B, K, D) non-negative category embeddings e.
+        semantics: (B, K, D) or (K, D) non-negative category semantics s.
+
+    Returns:
+        (B, K) float32.
+    """
+    cosine = F.cosine_similarity(embedding.float(), semantics.float().expand_as(embedding), dim=-1)
+    return cosine.clamp(SIMILARITY_EPSILON, 1 - SIMILARITY_EPSILON)
+
+
+def encoder_loss(similarity: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """BCE(sim, y), mean over the K classes. similarity, present: (B, K). Returns (B,)."""
+    return F.binary_cross_entropy(similarity, present.float(), reduction="none").mean(dim=1)
+
+
+def classifier_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Multi-label soft margin, mean over the C classes (IRN). scores, labels: (B, C). Returns (B,)."""
+    return F.binary_cross_entropy_with_logits(
+        scores.float(), labels.float(), reduction="none"
+    ).mean(dim=1)
+
+
+def attract(similarity: torch.Tensor, form: str) -> torch.Tensor:
+    """Penalty for not carrying a semantic: 1 - cos, or -log cos in the log form (CLIMS)."""
+    return 1 - similarity if form == "cosine" else -similarity.log()
+
+
+def repel(similarity: torch.Tensor, form: str) -> torch.Tensor:
+    """Penalty for carrying a semantic: cos, or -log(1 - cos) in the log form."""
+    return similarity if form == "cosine" else -(1 - similarity).log()
+
+
+def category_foreground_loss(
+    similarity: torch.Tensor, own: torch.Tensor, others: torch.Tensor, form: str = "cosine"
+) -> torch.Tensor:
+    """Per pair: 1/2 attract(own class) + 1/2 mean over the other present classes of repel (correctness).
+
+    Args:
+        similarity: (N, K) similarity of the image masked by the map of class k, for N (image, k) pairs.
+        own: (N, K) one-hot bool, the class k of each pair.
+        others: (N, K) bool, the classes present in the image (background included) without k.
+
+    Returns:
+        (N,).
+    """
+    return 0.5 * masked_mean(attract(similarity, form), own) + 0.5 * masked_mean(
+        repel(similarity, form), others
+    )
+
+
+def category_background_loss(
+    similarity: torch.Tensor, own: torch.Tensor, others: torch.Tensor, form: str = "cosine"
+) -> torch.Tensor:
+    """Per pair: 1/2 repel(own class) + 1/2 mean over the others of attract (completeness).
+
+    Arguments as `category_foreground_loss`, similarity being that of the image masked by the complement.
+    """
+    return 0.5 * masked_mean(repel(similarity, form), own) + 0.5 * masked_mean(
+        attract(similarity, form), others
+    )
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Row mean of (N, K) values where mask holds; 0 for a row without any."""
+    return (values * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def activation_regularization(
+    activation: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor
+) -> torch.Tensor:
+    """Mean activation over the chosen classes and the pixels that are image, not padding (compactness).
+
+    Args:
+        activation: (B, C, h, w) in [0, 1].
+        weight: (B, C) 1 for classes that count: the present ones (SemFormer) or all (CLIMS).
+        valid: (B, 1, h, w) 1 on image, 0 on padding.
+    """
+    area = (activation * valid).sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=1)
+    return masked_mean(area, weight)
+
+
+def equivariance_loss(
+    transformed_activation: torch.Tensor,
+    activation_transformed: torch.Tensor,
+    labels: torch.Tensor,
+    valid: torch.Tensor,
+) -> torch.Tensor:
+    """Consistency (i): mean |A(Tx) - T A(x)| over present classes and valid pixels.
+
+    Args:
+        transformed_activation: (B, C, h, w) T A(x).
+        activation_transformed: (B, C, h, w) A(Tx).
+        labels: (B, C) multi-hot.
+        valid: (B, 1, h, w).
+    """
+    difference = (transformed_activation - activation_transformed).abs() * valid
+    return masked_mean(difference.sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=1), labels)
+
+
+def complementation_loss(
+    activation: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor
+) -> torch.Tensor:
+    """Consistency (ii), SemFormer: mean (A_k + max_{j != k} A_j - 1)^2 over present k and valid pixels.
+
+    j runs over the other present classes and background, whose map is 1 - max over present classes.
+    Arguments as `activation_regularization`; labels: (B, C) multi-hot.
+    """
+    present = activation * labels[:, :, None, None]
+    top, winner = present.max(dim=1, keepdim=True)
+    without_top = present.scatter(1, winner, 0.0)
+    second = without_top.amax(dim=1, keepdim=True)
+    is_top = torch.zeros_like(present, dtype=torch.bool).scatter(1, winner, True)
+    rival = torch.maximum(torch.where(is_top, second, top), 1 - top)
+    square = (present + rival - 1).square() * valid
+    return masked_mean(square.sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=1), labels)
+
+
+def segmentation_loss(
+    logits: torch.Tensor, target: torch.Tensor, ignore_index: int
+) -> torch.Tensor:
+    """Cross-entropy over pixels that are not ignored, mean per image; 0 for an image that is all ignored.
+
+    Args:
+        logits: (B, K, h, w), resized bilinearly to the target.
+        target: (B, H, W) int64.
+    """
+    resized = F.interpolate(
+        logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False
+    )
+    pixel = F.cross_entropy(resized, target, ignore_index=ignore_index, reduction="none")
+    counted = (target != ignore_index).sum(dim=(1, 2)).clamp(min=1)
+    return pixel.sum(dim=(1, 2)) / counted

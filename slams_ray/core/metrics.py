@@ -1,0 +1,94 @@
+"""Segmentation metrics from integer counts. Counts are added across images and workers; only this module divides."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+IGNORE_INDEX = 255
+
+
+def confusion_matrix(
+    ground_truth: np.ndarray, prediction: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Counts pixels by (ground truth, prediction).
+
+    Args:
+        ground_truth: (H, W) integer class indices, `IGNORE_INDEX` where nothing is annotated.
+        prediction: (H, W) integer class indices. An ignored prediction on an annotated pixel counts
+            as a miss of its class and as a prediction of none (last column).
+        num_classes: number of classes with background, K.
+
+    Returns:
+        (K, K + 1) int64; the last column counts predictions that name no class.
+    """
+    if ground_truth.shape != prediction.shape:
+        raise ValueError(
+            f"ground truth {ground_truth.shape} and prediction {prediction.shape} differ in shape"
+        )
+    annotated = ground_truth != IGNORE_INDEX
+    truth = ground_truth[annotated].astype(np.int64)
+    guess = np.minimum(prediction[annotated].astype(np.int64), num_classes)
+    if truth.size and truth.max() >= num_classes:
+        raise ValueError(f"ground truth holds class {truth.max()}, expected 0..{num_classes - 1}")
+    counts = np.bincount(
+        truth * (num_classes + 1) + guess, minlength=num_classes * (num_classes + 1)
+    )
+    return counts.reshape(num_classes, num_classes + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationScores:
+    """Ratios of one confusion matrix; fractions in [0, 1], nan where undefined.
+
+    Attributes:
+        iou: (K,) TP / (TP + FP + FN) per class; nan for a class that never occurs on either side.
+        miou: mean of the defined entries of `iou`.
+        num_counted_classes: how many entries `miou` averages.
+        pixel_accuracy: correct pixels over annotated pixels.
+        foreground_precision: predicted object pixels that are object pixels of any class.
+        foreground_recall: annotated object pixels predicted as an object of any class.
+    """
+
+    iou: np.ndarray
+    miou: float
+    num_counted_classes: int
+    pixel_accuracy: float
+    foreground_precision: float
+    foreground_recall: float
+
+
+def segmentation_scores(confusion: np.ndarray) -> SegmentationScores:
+    """Scores a (K, K) or (K, K + 1) integer confusion matrix (rows ground truth, columns prediction)."""
+    num_classes = confusion.shape[0]
+    true_positive = np.diagonal(confusion[:, :num_classes])
+    annotated = confusion.sum(axis=1)
+    predicted = confusion[:, :num_classes].sum(axis=0)
+    iou = intersection_over_union(true_positive, annotated, predicted)
+    object_as_object = confusion[1:, 1:num_classes].sum()
+    return SegmentationScores(
+        iou=iou,
+        miou=mean_defined(iou),
+        num_counted_classes=int(np.isfinite(iou).sum()),
+        pixel_accuracy=ratio(true_positive.sum(), annotated.sum()),
+        foreground_precision=ratio(object_as_object, predicted[1:].sum()),
+        foreground_recall=ratio(object_as_object, annotated[1:].sum()),
+    )
+
+
+def intersection_over_union(
+    true_positive: np.ndarray, annotated: np.ndarray, predicted: np.ndarray
+) -> np.ndarray:
+    """TP / (annotated + predicted - TP), elementwise on counts of one shape; nan where the union is empty."""
+    union = annotated + predicted - true_positive
+    return np.divide(true_positive, union, out=np.full(union.shape, np.nan), where=union > 0)
+
+
+def mean_defined(values: np.ndarray) -> float:
+    """Mean over the entries that are not nan; nan when there is none."""
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def ratio(part: float, whole: float) -> float:
+    """part / whole, nan when the whole is 0."""
+    return float(part) / float(whole) if whole else float("nan")

@@ -1,0 +1,112 @@
+"""From stored activations to refined label maps and pseudo labels with an ignore band."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from slams_ray.core.activation import seed_labels
+from slams_ray.core.crf import CrfKernels, DenseCrf, label_unary, power_background, softmax_unary
+from slams_ray.core.metrics import IGNORE_INDEX
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confidence:
+    """One quantity at three strengths: what is surely object, what is most likely, what is surely background.
+
+    In the label form and the softmax form with a constant these are background thresholds, in the softmax
+    form with a power they are alphas. `lenient` calls more pixels object than `chosen`, `strict` fewer.
+    """
+
+    lenient: float
+    chosen: float
+    strict: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """How activations become pseudo labels.
+
+    Attributes:
+        form: "label" (IRN), "constant" (softmax form, constant background) or "power" (softmax form,
+            background (1 - max A)^alpha).
+        gt_prob: confidence of the hard labels, label form only.
+        iterations: mean-field iterations; 0 leaves the seed unrefined.
+    """
+
+    form: str
+    gt_prob: float
+    iterations: int
+    kernels: CrfKernels
+
+
+def refine(
+    image: np.ndarray,
+    activation: np.ndarray,
+    class_indices: np.ndarray,
+    confidence: Confidence,
+    refinement: Refinement,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Refined labels and pseudo labels of one image.
+
+    The CRF runs on background and the P present labels, three times on one lattice: at the strict,
+    chosen and lenient strength. The pseudo label is object where the strict result is, background where the
+    lenient result is, and 255 between (IRN's confident pair, method section 6).
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        activation: (P, H, W) float32 in [0, 1].
+        class_indices: (P,) class indices in 1..C.
+
+    Returns:
+        refined (H, W) uint8 and pseudo_label (H, W) uint8 with `IGNORE_INDEX`.
+    """
+    shape = image.shape[:2]
+    if not len(class_indices):
+        return np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    strict, chosen, lenient = (
+        labels_of_present(labels, class_indices)
+        for labels in refined_positions(
+            image,
+            activation,
+            (confidence.strict, confidence.chosen, confidence.lenient),
+            refinement,
+        )
+    )
+    pseudo_label = np.full(shape, IGNORE_INDEX, np.uint8)
+    pseudo_label[(strict == 0) & (lenient == 0)] = 0
+    pseudo_label[strict != 0] = strict[strict != 0]
+    return chosen, pseudo_label
+
+
+def refined_positions(
+    image: np.ndarray, activation: np.ndarray, strengths: tuple[float, ...], refinement: Refinement
+) -> list[np.ndarray]:
+    """(H, W) label positions (0 background, p for the p-th present class) for each strength.
+
+    Equal strengths share one inference, and all share one lattice.
+    """
+    num_labels = len(activation) + 1
+    if refinement.iterations == 0:
+        return [unary(activation, value, refinement).argmin(axis=0) for value in strengths]
+    crf = DenseCrf(image, num_labels, refinement.kernels)
+    results: dict[float, np.ndarray] = {}
+    for value in strengths:
+        if value not in results:
+            energy = unary(activation, value, refinement)
+            results[value] = crf.infer(energy, refinement.iterations).argmax(axis=0)
+    return [results[value] for value in strengths]
+
+
+def unary(activation: np.ndarray, strength: float, refinement: Refinement) -> np.ndarray:
+    """(P + 1, H, W) energy of background and the present classes at one strength."""
+    if refinement.form == "label":
+        positions = seed_labels(activation, np.arange(1, len(activation) + 1), strength)
+        return label_unary(positions, len(activation) + 1, refinement.gt_prob)
+    if refinement.form == "constant":
+        return softmax_unary(activation, np.full(activation.shape[1:], strength, np.float32))
+    return softmax_unary(activation, power_background(activation, strength))
+
+
+def labels_of_present(positions: np.ndarray, class_indices: np.ndarray) -> np.ndarray:
+    """Label positions to class indices, uint8."""
+    return np.concatenate([[0], np.asarray(class_indices)]).astype(np.uint8)[positions]

@@ -1,0 +1,219 @@
+"""MS COCO layout: `annotations/instances_<split>.json` beside a directory of images per split."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from slams_ray import storage
+from slams_ray.core.metrics import IGNORE_INDEX
+from slams_ray.data.lists import read_id_list
+from slams_ray.data.schema import (
+    BACKGROUND,
+    DatasetDescription,
+    Item,
+    Split,
+    choose_classes,
+    drop_unlabelled,
+    voc_palette,
+)
+from slams_ray.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CocoMask:
+    """Renders the annotations of one image, in annotation order.
+
+    Attributes:
+        annotations: (segmentation, is_crowd, class_index) each; index 255 for a class not chosen.
+        crowd: "background" leaves crowd regions background (ground truth of ReCAM and CLIMS), "ignore"
+            makes them 255 where no instance covers them.
+    """
+
+    annotations: tuple[tuple[Any, bool, int], ...]
+    size: tuple[int, int]
+    crowd: str
+    source: str
+
+    def __call__(self, height: int, width: int) -> np.ndarray:
+        if (height, width) != self.size:
+            raise DataError(
+                f"{self.source}: the image is {height} x {width}, its annotations are for "
+                f"{self.size[0]} x {self.size[1]} (height x width)"
+            )
+        mask = np.zeros((height, width), np.uint8)
+        crowds = [a for a in self.annotations if a[1]]
+        instances = [a for a in self.annotations if not a[1]]
+        for segmentation, _, class_index in crowds:
+            if self.crowd == "ignore" or class_index == IGNORE_INDEX:
+                mask[self._region(segmentation)] = IGNORE_INDEX
+        for segmentation, _, class_index in instances:
+            mask[self._region(segmentation)] = class_index
+        return mask
+
+    def _region(self, segmentation: Any) -> np.ndarray:
+        height, width = self.size
+        try:
+            if isinstance(segmentation, list):
+                encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+            elif isinstance(segmentation["counts"], list):
+                encoded = coco_mask.frPyObjects(segmentation, height, width)
+            else:
+                encoded = segmentation
+            return coco_mask.decode(encoded).astype(bool)  # type: ignore[no-any-return]
+        except Exception as error:
+            raise DataError(f"{self.source}: a segmentation cannot be decoded: {error}") from error
+
+
+def annotation_path(root: str, split: str) -> str:
+    return storage.join(root, "annotations", f"instances_{split}.json")
+
+
+def load_coco(
+    root: str,
+    split: str,
+    *,
+    classes: tuple[str, ...] = (),
+    crowd: str = "background",
+    keep_unlabelled: bool = False,
+    list_path: str | None = None,
+) -> Split:
+    """Loads a split; category ids 1..90 with gaps become dense indices in the order of the file.
+
+    Labels and masks come from the same annotations: an image has the classes of its instances that are
+    no crowd.
+
+    Args:
+        classes: subset of category names; pixels of other categories become 255.
+        list_path: text file of image ids or file stems, one a line; None takes every image of the file.
+
+    Raises:
+        DataError: a missing or malformed annotation file, or an unknown id in the list.
+    """
+    path = annotation_path(root, split)
+    content = _read_annotations(path)
+    description = _describe(content["categories"], classes, path)
+    index_of = dict(zip(description.category_ids, range(len(description.class_names)), strict=True))
+    known_categories = {c["id"] for c in content["categories"]}
+    images = {image["id"]: image for image in content["images"]}
+    per_image: dict[int, list[tuple[Any, bool, int]]] = {image_id: [] for image_id in images}
+    bad: list[tuple[str, str]] = []
+    for annotation in content["annotations"]:
+        reason = _reject(annotation, images, known_categories, path)
+        if reason:
+            bad.append((str(annotation.get("image_id", "?")), reason))
+            continue
+        per_image[annotation["image_id"]].append(
+            (
+                annotation["segmentation"],
+                bool(annotation.get("iscrowd", 0)),
+                index_of.get(annotation["category_id"], IGNORE_INDEX),
+            )
+        )
+    items, rejected = _make_items(root, split, images, per_image, crowd)
+    chosen = _select(items, list_path)
+    kept, num_dropped = drop_unlabelled(chosen, keep_unlabelled)
+    return Split(
+        description=description, items=kept, bad=tuple(bad + rejected), num_dropped=num_dropped
+    )
+
+
+def _read_annotations(path: str) -> dict[str, Any]:
+    if not storage.exists(path):
+        raise DataError(
+            f"{path} is missing: data.root must hold annotations/instances_<split>.json, check "
+            "data.root and the split names"
+        )
+    try:
+        content = json.loads(storage.read_bytes(path))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON, it may be truncated: {error}") from error
+    missing = {"images", "annotations", "categories"} - set(content)
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it must be an instances file")
+    return content  # type: ignore[no-any-return]
+
+
+def _describe(
+    categories: list[dict[str, Any]], classes: tuple[str, ...], path: str
+) -> DatasetDescription:
+    ordered = sorted(categories, key=lambda category: category["id"])
+    names = choose_classes([c["name"] for c in ordered], classes, path)
+    ids = {c["name"]: c["id"] for c in ordered}
+    return DatasetDescription(
+        name="coco",
+        class_names=(BACKGROUND, *names),
+        category_ids=(0, *(ids[name] for name in names)),
+        palette=voc_palette(len(names) + 1),
+    )
+
+
+def _reject(
+    annotation: Mapping[str, Any], images: Mapping[int, Any], categories: set[int], path: str
+) -> str | None:
+    number = annotation.get("id", "without id")
+    if annotation.get("image_id") not in images:
+        return f"annotation {number} in {path} is for image {annotation.get('image_id')}, which the file does not list"
+    if annotation.get("category_id") not in categories:
+        return f"annotation {number} in {path} has category_id {annotation.get('category_id')}, which the file does not define"
+    if not annotation.get("segmentation"):
+        return f"annotation {number} in {path} has no segmentation"
+    return None
+
+
+def _make_items(
+    root: str,
+    split: str,
+    images: Mapping[int, dict[str, Any]],
+    per_image: Mapping[int, list[tuple[Any, bool, int]]],
+    crowd: str,
+) -> tuple[list[Item], list[tuple[str, str]]]:
+    items, rejected = [], []
+    for image_id, image in images.items():
+        file_name = str(image["file_name"])
+        present = {
+            i for _, is_crowd, i in per_image[image_id] if not is_crowd and i != IGNORE_INDEX
+        }
+        try:
+            if ".." in file_name.split("/") or file_name.startswith("/"):
+                raise DataError(
+                    f"image {image_id} has the file name {file_name!r}, outside its directory"
+                )
+            item = Item(
+                image_id=file_name.rsplit("/", 1)[-1].rsplit(".", 1)[0],
+                image_path=storage.join(root, split, file_name),
+                image_labels=tuple(sorted(present)),
+                read_mask=CocoMask(
+                    annotations=tuple(per_image[image_id]),
+                    size=(image["height"], image["width"]),
+                    crowd=crowd,
+                    source=file_name,
+                ),
+            )
+        except DataError as error:
+            rejected.append((str(image_id), str(error)))
+        else:
+            items.append(item)
+    return items, rejected
+
+
+def _select(items: list[Item], list_path: str | None) -> list[Item]:
+    if list_path is None:
+        return items
+    by_id: dict[str, Item] = {item.image_id: item for item in items}
+    by_number: dict[str, Item] = {_number(item.image_id): item for item in items}
+    chosen = []
+    for name in read_id_list(list_path):
+        found = by_id.get(name) or by_number.get(_number(name))
+        if found is None:
+            raise DataError(f"{list_path} names {name!r}, which the annotation file does not list")
+        chosen.append(found)
+    return chosen
+
+
+def _number(stem: str) -> str:
+    """COCO_train2014_000000000009 and 9 name the same image; lists of the field use either."""
+    return stem.rsplit("_", 1)[-1].lstrip("0")

@@ -1,0 +1,122 @@
+"""Your own photographs: a directory of images, labels.csv, and masks where there are any.
+
+root/
+  images/            a.jpg b.png ...
+  labels.csv         image,labels[,split]      a.jpg,cat;dog,train
+  masks/             optional: a.png, pixel = class index in the order of the class list, 255 = ignore
+  classes.txt        optional: one class name a line; otherwise the sorted names in labels.csv
+"""
+
+import csv
+import io
+from collections.abc import Mapping
+
+from slams_ray import storage
+from slams_ray.data.lists import read_id_list
+from slams_ray.data.schema import (
+    BACKGROUND,
+    DatasetDescription,
+    Item,
+    Split,
+    choose_classes,
+    drop_unlabelled,
+    voc_palette,
+)
+from slams_ray.data.voc import IndexMask, index_lookup
+from slams_ray.errors import DataError
+
+LABEL_SEPARATOR = ";"
+
+
+def load_folder(
+    root: str,
+    split: str,
+    *,
+    classes: tuple[str, ...] = (),
+    keep_unlabelled: bool = False,
+    list_path: str | None = None,
+) -> Split:
+    """Loads the rows of a split; without a split column every row is of every split.
+
+    Raises:
+        DataError: labels.csv is missing or has a wrong column, or names a class that classes.txt lacks.
+    """
+    path = storage.join(root, "labels.csv")
+    rows = _read_rows(path)
+    available = _class_names(root, rows, path)
+    names = choose_classes(available, classes, path)
+    description = DatasetDescription(
+        name="folder",
+        class_names=(BACKGROUND, *names),
+        category_ids=(0, *(1 + available.index(name) for name in names)),
+        palette=voc_palette(len(names) + 1),
+    )
+    lookup = index_lookup(available, names)
+    wanted = set(read_id_list(list_path)) if list_path else None
+    masks = set(storage.list_names(storage.join(root, "masks")))
+    items, bad = [], []
+    for row in rows:
+        stem = row["image"].rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        in_split = stem in wanted if wanted is not None else row.get("split") in (None, "", split)
+        if not in_split:
+            continue
+        mask_path = storage.join(root, "masks", f"{stem}.png")
+        mask = IndexMask(path=mask_path, lookup=lookup, num_indices=len(available) + 1)
+        try:
+            if ".." in row["image"].split("/"):
+                raise DataError(f"{path}: image {row['image']!r} is outside images/")
+            items.append(
+                Item(
+                    image_id=stem,
+                    image_path=storage.join(root, "images", row["image"]),
+                    image_labels=tuple(
+                        sorted(1 + names.index(n) for n in _labels(row) if n in names)
+                    ),
+                    read_mask=mask if f"{stem}.png" in masks else None,
+                )
+            )
+        except DataError as error:
+            bad.append((stem, str(error)))
+    kept, num_dropped = drop_unlabelled(items, keep_unlabelled)
+    return Split(description=description, items=kept, bad=tuple(bad), num_dropped=num_dropped)
+
+
+def _read_rows(path: str) -> list[dict[str, str]]:
+    if not storage.exists(path):
+        raise DataError(f"{path} is missing: it must have the columns image and labels")
+    reader = csv.DictReader(io.StringIO(storage.read_bytes(path).decode("utf-8-sig")))
+    columns = set(reader.fieldnames or [])
+    unknown, missing = columns - {"image", "labels", "split"}, {"image", "labels"} - columns
+    if unknown or missing:
+        raise DataError(
+            f"{path} has the columns {', '.join(sorted(columns))}; expected image, labels and "
+            "optionally split"
+        )
+    rows = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if not row["image"] or row["labels"] is None or None in row:
+            raise DataError(
+                f"{path}, line {number}: expected image,labels with several labels separated by "
+                f"{LABEL_SEPARATOR!r}"
+            )
+    return rows
+
+
+def _class_names(root: str, rows: list[dict[str, str]], path: str) -> list[str]:
+    used = {name for row in rows for name in _labels(row)}
+    class_list = storage.join(root, "classes.txt")
+    if not storage.exists(class_list):
+        return sorted(used)
+    names = [
+        line.strip()
+        for line in storage.read_bytes(class_list).decode().splitlines()
+        if line.strip()
+    ]
+    unknown = sorted(used - set(names))
+    if unknown:
+        raise DataError(f"{path} uses the label {unknown[0]!r}, which {class_list} does not list")
+    return names
+
+
+def _labels(row: Mapping[str, str]) -> list[str]:
+    return [name.strip() for name in row["labels"].split(LABEL_SEPARATOR) if name.strip()]

@@ -1,0 +1,84 @@
+"""Encoded images and masks to arrays and back; decoding is bounded and refuses truncated files."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from slams_ray import storage
+from slams_ray.core.metrics import IGNORE_INDEX
+from slams_ray.errors import DataError
+
+MAX_IMAGE_PIXELS = 64_000_000
+MAX_IMAGE_BYTES = 64 * 2**20
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+IGNORE_COLOUR = (224, 224, 192)
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of an image file, with an upper bound."""
+    size = storage.size_bytes(path)
+    if size is None:
+        raise DataError(f"{path} is missing: put it there, or leave it out of the list")
+    if size > MAX_IMAGE_BYTES:
+        raise DataError(f"{path} has {size} bytes, at most {MAX_IMAGE_BYTES} are read")
+    return storage.read_bytes(path)
+
+
+def open_bounded(data: bytes, source: str) -> Image.Image:
+    """Opens and fully decodes an image; grayscale, palette and CMYK stay as they are."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if image.width * image.height > MAX_IMAGE_PIXELS:
+            raise DataError(
+                f"{source} is {image.width} x {image.height}, at most {MAX_IMAGE_PIXELS} pixels are decoded"
+            )
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{source} ({len(data)} bytes) is truncated or not an image: {error}. "
+            "Replace it, or set data.on_bad_image to skip"
+        ) from error
+    return image
+
+
+def decode_image(data: bytes, source: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of an encoded image of any colour mode."""
+    return np.asarray(open_bounded(data, source).convert("RGB"))
+
+
+def decode_mask(data: bytes, source: str) -> np.ndarray:
+    """(H, W) uint8 indices of an 8-bit palette or grayscale PNG."""
+    image = open_bounded(data, source)
+    if image.mode not in ("P", "L", "1"):
+        raise DataError(
+            f"mask {source} has mode {image.mode}, expected an 8-bit palette or grayscale PNG whose "
+            "pixels are class indices"
+        )
+    return np.asarray(image, dtype=np.uint8)
+
+
+def encode_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> bytes:
+    """Palette PNG of an (H, W) uint8 label map, so that viewers show colours and code reads indices."""
+    image = Image.fromarray(mask, mode="L")
+    colours = [(0, 0, 0)] * 256
+    colours[: len(palette)] = [tuple(colour) for colour in palette]
+    colours[IGNORE_INDEX] = IGNORE_COLOUR
+    image.putpalette([channel for colour in colours for channel in colour])
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def check_mask(mask: np.ndarray, size: tuple[int, int], num_indices: int, source: str) -> None:
+    """Raises DataError for a mask of another size than its image or with an unknown index."""
+    if mask.shape != size:
+        raise DataError(f"mask {source} is {mask.shape}, but its image is {size} (height, width)")
+    found = np.unique(mask)
+    unknown = found[(found >= num_indices) & (found != IGNORE_INDEX)]
+    if unknown.size:
+        raise DataError(
+            f"mask {source} holds index {unknown[0]}, expected 0..{num_indices - 1} or {IGNORE_INDEX}"
+        )

@@ -1,0 +1,27 @@
+"""Text files that name the images of a split, one id a line."""
+
+from slams_ray import storage
+from slams_ray.errors import DataError
+
+
+def read_id_list(path: str) -> list[str]:
+    """Ids in file order; the first word of each line, so that `JPEGImages/a.jpg SegmentationClass/a.png` works.
+
+    Raises:
+        DataError: the file is missing, empty, or names an id twice.
+    """
+    if not storage.exists(path):
+        raise DataError(f"list {path} is missing: check data.root, the split names and list paths")
+    lines = storage.read_bytes(path).decode("utf-8").splitlines()
+    ids = [_stem(line.split()[0]) for line in lines if line.strip()]
+    if not ids:
+        raise DataError(f"list {path} is empty: it must name one image id a line")
+    if len(set(ids)) < len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise DataError(f"list {path} names {twice!r} twice: name each image once")
+    return ids
+
+
+def _stem(word: str) -> str:
+    name = word.rsplit("/", 1)[-1]
+    return name.rsplit(".", 1)[0] if name.lower().endswith((".jpg", ".jpeg", ".png")) else name

@@ -1,0 +1,127 @@
+"""What every loader yields: a description of the data set and one item per image."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from slams_ray.core.metrics import IGNORE_INDEX
+from slams_ray.errors import ConfigError, DataError
+
+BACKGROUND = "background"
+MAX_CLASSES = IGNORE_INDEX - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetDescription:
+    """Class names, ids and colours of a data set, stored beside its shards as dataset.json.
+
+    Attributes:
+        class_names: (K,) names by dense class index, background first.
+        category_ids: (K,) the data set's own sparse id of each class, 0 for background.
+        palette: (K, 3) RGB 0..255 for masks and figures.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    palette: tuple[tuple[int, int, int], ...]
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.class_names) <= MAX_CLASSES + 1:
+            raise ConfigError(
+                f"{self.name} has {len(self.class_names) - 1} classes, expected 1 to {MAX_CLASSES}: "
+                "label maps are 8-bit with 255 for ignore. Choose a subset with data.classes"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """C, without background."""
+        return len(self.class_names) - 1
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "DatasetDescription":
+        raw = json.loads(text)
+        return cls(
+            name=raw["name"],
+            class_names=tuple(raw["class_names"]),
+            category_ids=tuple(raw["category_ids"]),
+            palette=tuple((r, g, b) for r, g, b in raw["palette"]),
+        )
+
+
+MaskReader = Callable[[int, int], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One image of a split; picklable, small, and read only where its shard is written.
+
+    Attributes:
+        image_id: unique in the split; used as a file name by exports.
+        image_path: path of the encoded image.
+        image_labels: sorted class indices present, the only supervision.
+        read_mask: (height, width) -> (H, W) uint8 ground truth for evaluation, or None.
+    """
+
+    image_id: str
+    image_path: str
+    image_labels: tuple[int, ...]
+    read_mask: MaskReader | None = None
+
+    def __post_init__(self) -> None:
+        # Ids come from annotation files and become file names: none may leave its directory.
+        if not re.fullmatch(r"[^/\\\0]{1,200}", self.image_id) or self.image_id in (".", ".."):
+            raise DataError(f"image id {self.image_id!r} cannot be a file name: rename the image")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The items of a split and what was left out of it.
+
+    Attributes:
+        bad: (image_id, reason) of items whose annotation cannot be used.
+        num_dropped: images left out because no label remained.
+    """
+
+    description: DatasetDescription
+    items: tuple[Item, ...]
+    bad: tuple[tuple[str, str], ...] = ()
+    num_dropped: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:
+    """The PASCAL VOC colour map: bit i of the index is spread over the high bits of R, G and B."""
+    colours = []
+    for index in range(num_colours):
+        rgb, rest = [0, 0, 0], index
+        for bit in range(7, -1, -1):
+            for channel in range(3):
+                rgb[channel] |= ((rest >> channel) & 1) << bit
+            rest >>= 3
+        colours.append((rgb[0], rgb[1], rgb[2]))
+    return tuple(colours)
+
+
+def choose_classes(available: Sequence[str], wanted: Sequence[str], name: str) -> tuple[str, ...]:
+    """The wanted subset in the data set's own order, or all when none is named."""
+    unknown = sorted(set(wanted) - set(available))
+    if unknown:
+        raise ConfigError(
+            f"data.classes names {', '.join(unknown)}, which {name} does not have; "
+            f"its classes are {', '.join(available)}"
+        )
+    return tuple(c for c in available if not wanted or c in wanted)
+
+
+def drop_unlabelled(items: Sequence[Item], keep: bool) -> tuple[tuple[Item, ...], int]:
+    """Items with a label (or all, by choice) and the number left out."""
+    kept = tuple(item for item in items if keep or item.image_labels)
+    return kept, len(items) - len(kept)

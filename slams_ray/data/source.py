@@ -1,0 +1,129 @@
+"""One entrance to all loaders: a split, and a digest that tells whether the data changed."""
+
+import hashlib
+from dataclasses import replace
+
+from slams_ray import storage
+from slams_ray.config import DataConfig
+from slams_ray.data import coco, folder, synthetic, voc
+from slams_ray.data.lists import read_id_list
+from slams_ray.data.schema import Split
+from slams_ray.errors import DataError
+
+TRAIN, VAL = "train", "val"
+
+
+def roles(config: DataConfig) -> dict[str, str]:
+    """Role (train, val) -> name of the split that plays it."""
+    return {TRAIN: config.train_split} | ({VAL: config.val_split} if config.val_split else {})
+
+
+def generate(config: DataConfig, workspace: str) -> str:
+    """Root of the data set; the built-in one is generated under the workspace on first use."""
+    if config.format != "synthetic":
+        return storage.absolute(config.root)
+    sizes = {
+        config.train_split: config.synthetic_train_images,
+        config.val_split or VAL: config.synthetic_val_images,
+    }
+    name = "-".join(str(part) for part in (*sizes.values(), "seed", config.synthetic_seed))
+    root = storage.join(workspace, "synthetic", name)
+    # The annotation file of a split is written after its images, so its presence means the split is whole.
+    if not all(storage.exists(coco.annotation_path(root, split)) for split in sizes):
+        synthetic.generate_synthetic(root, sizes, config.synthetic_seed)
+    return root
+
+
+def load_split(config: DataConfig, root: str, role: str) -> Split:
+    """Loads the split of a role and checks that something is left of it.
+
+    Raises:
+        DataError: empty split, two images of one id, or whatever the loader finds.
+    """
+    name = roles(config)[role]
+    list_path = config.train_list if role == TRAIN else config.val_list
+    keep = config.unlabelled == "keep"
+    if config.format in ("coco", "synthetic"):
+        split = coco.load_coco(
+            root,
+            name,
+            classes=config.classes,
+            crowd=config.crowd,
+            keep_unlabelled=keep,
+            list_path=list_path,
+        )
+    elif config.format == "voc":
+        split = voc.load_voc(
+            root,
+            name,
+            classes=config.classes,
+            mask_dir=config.voc_mask_dir,
+            labels_from=config.voc_labels_from,
+            keep_unlabelled=keep,
+            list_path=list_path,
+        )
+    else:
+        split = folder.load_folder(
+            root, name, classes=config.classes, keep_unlabelled=keep, list_path=list_path
+        )
+    if split.bad and config.on_bad_image == "fail":
+        image_id, reason = split.bad[0]
+        raise DataError(f"{reason} (image {image_id}). Mend it, or set data.on_bad_image to skip")
+    _check_items(split, name)
+    return _keep_scored_masks(config, root, split) if role == TRAIN else split
+
+
+def _keep_scored_masks(config: DataConfig, root: str, split: Split) -> Split:
+    """Forgets the masks of training images that may not be scored on."""
+    path = _score_list(config, root)
+    if path is None:
+        return split
+    scored = set(read_id_list(path))
+    if not scored & {item.image_id for item in split.items}:
+        raise DataError(f"data.score_list {path} names no image of split {config.train_split}")
+    items = tuple(
+        item if item.image_id in scored else replace(item, read_mask=None) for item in split.items
+    )
+    return replace(split, items=items)
+
+
+def _score_list(config: DataConfig, root: str) -> str | None:
+    name = config.score_list
+    if name is not None and config.format == "voc" and not name.endswith(".txt"):
+        return voc.list_file(root, name)
+    return name
+
+
+def _check_items(split: Split, name: str) -> None:
+    if not split.items:
+        raise DataError(
+            f"split {name} is empty: {split.num_dropped} images have none of the classes and "
+            f"{len(split.bad)} are bad. Check data.classes and the split's list"
+        )
+    seen: set[str] = set()
+    for item in split.items:
+        if item.image_id in seen:
+            raise DataError(
+                f"split {name} has two images with the id {item.image_id!r}: rename one"
+            )
+        seen.add(item.image_id)
+
+
+def digest(config: DataConfig, root: str) -> str:
+    """SHA-256 over the lists and annotation files of all splits, not over the images themselves."""
+    total = hashlib.sha256()
+    for path in _defining_files(config, root):
+        if storage.exists(path):
+            total.update(path.removeprefix(root).encode())
+            total.update(hashlib.sha256(storage.read_bytes(path)).digest())
+    return total.hexdigest()
+
+
+def _defining_files(config: DataConfig, root: str) -> list[str]:
+    lists = [p for p in (config.train_list, config.val_list, _score_list(config, root)) if p]
+    names = list(roles(config).values())
+    if config.format in ("coco", "synthetic"):
+        return lists + [coco.annotation_path(root, name) for name in names]
+    if config.format == "voc":
+        return lists + [voc.list_file(root, name) for name in names]
+    return lists + [storage.join(root, name) for name in ("labels.csv", "classes.txt")]

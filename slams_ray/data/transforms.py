@@ -1,0 +1,105 @@
+"""Augmentation of one image (numpy, seeded) and normalisation of a batch (torch)."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+
+from slams_ray.core.metrics import IGNORE_INDEX
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def random_crop(
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    rng: np.random.Generator,
+    *,
+    crop_px: int,
+    long_side_px: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Random resize, mirror and crop, padded where the image is smaller.
+
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (H, W) uint8, cropped alike (nearest neighbour, padding 255), or None.
+
+    Returns:
+        image (crop, crop, 3) uint8, mask (crop, crop) uint8 or None, and box (4,) int32: top, left,
+        height, width of the part that is image; the rest is padding.
+    """
+    long_side = int(rng.integers(long_side_px[0], long_side_px[1] + 1))
+    factor = long_side / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+    picture = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    labels = None
+    if mask is not None:
+        labels = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    if rng.random() < 0.5:
+        picture = picture[:, ::-1]
+        labels = None if labels is None else labels[:, ::-1]
+    top, source_top, height = _place(picture.shape[0], crop_px, rng)
+    left, source_left, width = _place(picture.shape[1], crop_px, rng)
+    target = np.s_[top : top + height, left : left + width]
+    source = np.s_[source_top : source_top + height, source_left : source_left + width]
+    cropped = np.zeros((crop_px, crop_px, 3), np.uint8)
+    cropped[target] = picture[source]
+    cropped_labels = None
+    if labels is not None:
+        cropped_labels = np.full((crop_px, crop_px), IGNORE_INDEX, np.uint8)
+        cropped_labels[target] = labels[source]
+    return cropped, cropped_labels, np.array([top, left, height, width], np.int32)
+
+
+def _place(length: int, crop: int, rng: np.random.Generator) -> tuple[int, int, int]:
+    """Offset in the crop, offset in the image, and extent, along one axis."""
+    slack = int(rng.integers(0, abs(length - crop) + 1))
+    return (slack, 0, length) if length < crop else (0, slack, crop)
+
+
+def normalise(images: torch.Tensor, boxes: torch.Tensor | None = None) -> torch.Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float, ImageNet mean and std; padding becomes 0, mean grey."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device)
+    std = torch.tensor(IMAGENET_STD, device=images.device)
+    normalised = ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+    return normalised if boxes is None else normalised * valid_mask(boxes, images.shape[1])
+
+
+def valid_mask(boxes: torch.Tensor, crop_px: int) -> torch.Tensor:
+    """(B, 1, crop, crop) float: 1 on image, 0 on padding, of (B, 4) boxes (top, left, height, width)."""
+    axis = torch.arange(crop_px, device=boxes.device)[None]
+    rows = (axis >= boxes[:, :1]) & (axis < boxes[:, :1] + boxes[:, 2:3])
+    columns = (axis >= boxes[:, 1:2]) & (axis < boxes[:, 1:2] + boxes[:, 3:4])
+    return (rows[:, None, :, None] & columns[:, None, None, :]).float()
+
+
+def random_degradation(
+    rng: np.random.Generator, *, masked_fraction: float, dimmed_fraction: float, cells: int = 6
+) -> np.ndarray:
+    """(cells, cells) float32 soft mask in [0, 1] for one image, all ones for an image left alone.
+
+    A masked image keeps a random blob: a coarse random field through a sigmoid. A dimmed image is
+    multiplied by one factor in [0.2, 1]. An image can be both.
+    """
+    field = np.ones((cells, cells))
+    masked, dimmed = rng.random(2) < (masked_fraction, dimmed_fraction)
+    if masked:
+        noise = rng.normal(0, 3, (cells, cells)) + rng.normal(0, 2)
+        field = 1 / (1 + np.exp(-noise))
+    if dimmed:
+        field = field * rng.uniform(0.2, 1.0)
+    return field.astype(np.float32)
+
+
+def pyramid(image: torch.Tensor, scales: tuple[float, ...], flip: bool) -> Iterator[torch.Tensor]:
+    """(1 or 2, 3, h, w) per scale of a (1, 3, H, W) normalised image; index 1 is the mirrored one."""
+    for scale in scales:
+        size = tuple(max(1, round(side * scale)) for side in image.shape[-2:])
+        scaled = image
+        if size != tuple(image.shape[-2:]):
+            scaled = torch.nn.functional.interpolate(
+                image, size=size, mode="bilinear", align_corners=False, antialias=scale < 1
+            )
+        yield torch.cat([scaled, scaled.flip(-1)]) if flip else scaled

@@ -1,0 +1,145 @@
+"""PASCAL VOC 2012 layout: JPEGImages, SegmentationClass (or SegmentationClassAug), ImageSets/Segmentation."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+import numpy as np
+
+from slams_ray import storage
+from slams_ray.core.metrics import IGNORE_INDEX
+from slams_ray.data.image import check_mask, decode_mask, read_file
+from slams_ray.data.lists import read_id_list
+from slams_ray.data.schema import (
+    BACKGROUND,
+    DatasetDescription,
+    Item,
+    Split,
+    choose_classes,
+    drop_unlabelled,
+    voc_palette,
+)
+from slams_ray.errors import DataError
+
+VOC_CLASSES = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+    "pottedplant sheep sofa train tvmonitor"
+).split()
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexMask:
+    """Reads an index PNG and maps its indices to dense class indices.
+
+    Attributes:
+        lookup: (256,) class index of each stored index, 255 for ignore and for classes not chosen.
+        num_indices: how many indices the data set defines, background included.
+    """
+
+    path: str
+    lookup: tuple[int, ...]
+    num_indices: int
+
+    def __call__(self, height: int, width: int) -> np.ndarray:
+        mask = decode_mask(read_file(self.path), self.path)
+        check_mask(mask, (height, width), self.num_indices, self.path)
+        return np.array(self.lookup, np.uint8)[mask]
+
+    def classes(self) -> tuple[int, ...]:
+        """Sorted class indices in the mask, without background and ignore."""
+        mask = decode_mask(read_file(self.path), self.path)
+        check_mask(mask, mask.shape, self.num_indices, self.path)
+        found = np.unique(np.array(self.lookup, np.uint8)[mask])
+        return tuple(int(i) for i in found if i not in (0, IGNORE_INDEX))
+
+
+def index_lookup(available: list[str], chosen: tuple[str, ...]) -> tuple[int, ...]:
+    """(256,) from stored index (1-based position in available) to dense class index; others are 255."""
+    lookup = [IGNORE_INDEX] * 256
+    lookup[0] = 0
+    for stored, name in enumerate(available, start=1):
+        if name in chosen:
+            lookup[stored] = 1 + chosen.index(name)
+    return tuple(lookup)
+
+
+def list_file(root: str, split: str) -> str:
+    return storage.join(root, "ImageSets/Segmentation", f"{split}.txt")
+
+
+def load_voc(
+    root: str,
+    split: str,
+    *,
+    classes: tuple[str, ...] = (),
+    mask_dir: str = "SegmentationClass",
+    labels_from: str = "masks",
+    keep_unlabelled: bool = False,
+    list_path: str | None = None,
+) -> Split:
+    """Loads a split.
+
+    Args:
+        mask_dir: SegmentationClass, or SegmentationClassAug for the 10,582 images of trainaug.
+        labels_from: "masks" (the classes of the index PNG) or "xml" (the objects of Annotations/<id>.xml,
+            for images without a mask).
+        list_path: custom list instead of ImageSets/Segmentation/<split>.txt.
+    """
+    names = choose_classes(VOC_CLASSES, classes, "VOC 2012")
+    description = DatasetDescription(
+        name="voc",
+        class_names=(BACKGROUND, *names),
+        category_ids=(0, *(1 + VOC_CLASSES.index(n) for n in names)),
+        palette=tuple(
+            voc_palette(len(VOC_CLASSES) + 1)[i]
+            for i in (0, *(1 + VOC_CLASSES.index(n) for n in names))
+        ),
+    )
+    lookup = index_lookup(VOC_CLASSES, names)
+    ids = read_id_list(list_path or list_file(root, split))
+    with ThreadPoolExecutor() as pool:
+        results = list(
+            pool.map(
+                lambda image_id: _load(root, image_id, names, mask_dir, lookup, labels_from), ids
+            )
+        )
+    items = [r for r in results if isinstance(r, Item)]
+    bad = tuple(r for r in results if not isinstance(r, Item))
+    kept, num_dropped = drop_unlabelled(items, keep_unlabelled)
+    return Split(description=description, items=kept, bad=bad, num_dropped=num_dropped)
+
+
+def _load(
+    root: str,
+    image_id: str,
+    names: tuple[str, ...],
+    mask_dir: str,
+    lookup: tuple[int, ...],
+    labels_from: str,
+) -> Item | tuple[str, str]:
+    mask = IndexMask(
+        path=storage.join(root, mask_dir, f"{image_id}.png"),
+        lookup=lookup,
+        num_indices=len(VOC_CLASSES) + 1,
+    )
+    try:
+        has_mask = labels_from == "masks" or storage.exists(mask.path)
+        labels = mask.classes() if labels_from == "masks" else _xml_classes(root, image_id, names)
+        return Item(
+            image_id=image_id,
+            image_path=storage.join(root, "JPEGImages", f"{image_id}.jpg"),
+            image_labels=labels,
+            read_mask=mask if has_mask else None,
+        )
+    except DataError as error:
+        return image_id, str(error)
+
+
+def _xml_classes(root: str, image_id: str, names: tuple[str, ...]) -> tuple[int, ...]:
+    path = storage.join(root, "Annotations", f"{image_id}.xml")
+    try:
+        tree = ElementTree.fromstring(storage.read_bytes(path))
+    except (OSError, ElementTree.ParseError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    found = {node.text for node in tree.findall("object/name")}
+    return tuple(1 + i for i, name in enumerate(names) if name in found)

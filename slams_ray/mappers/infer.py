@@ -1,0 +1,51 @@
+"""Image shard to activation shard: CAM and SLAMs maps, uint8 at stride 4, present classes only."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from slams_ray.core.activation import stored_size
+from slams_ray.predictors import ActivationPredictor
+
+CAM, SLAMS = "cam", "slams"
+ACTIVATION_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("image_labels", pa.list_(pa.int16())),
+        (CAM, pa.binary()),
+        (SLAMS, pa.binary()),
+    ]
+)
+
+
+class InferMapper:
+    """Runs both networks over the images of a shard."""
+
+    def __init__(self, predictor: ActivationPredictor) -> None:
+        self.predictor = predictor
+
+    def __call__(
+        self, tables: Mapping[str, pa.Table], payload: None
+    ) -> tuple[pa.Table, dict[str, Any]]:
+        batch = self.predictor(tables["images"].to_pydict())
+        columns = {
+            "image_id": batch["image_id"],
+            "height": batch["height"],
+            "width": batch["width"],
+            "image_labels": batch["image_labels"],
+            CAM: [maps.tobytes() for maps in batch[CAM]],
+            SLAMS: [maps.tobytes() for maps in batch[SLAMS]],
+        }
+        table = pa.Table.from_pydict(columns, schema=ACTIVATION_SCHEMA)
+        num_bytes = sum(len(maps) for maps in columns[SLAMS])
+        return table, {"num_rows": table.num_rows, "num_bytes": num_bytes}
+
+
+def unpack_maps(data: bytes, image_labels: Sequence[int], height: int, width: int) -> np.ndarray:
+    """(P, h, w) uint8 maps of one row; h, w follow from the image size."""
+    shape = (len(image_labels), *stored_size(height, width))
+    return np.frombuffer(data, np.uint8).reshape(shape)

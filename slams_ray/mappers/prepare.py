@@ -1,0 +1,71 @@
+"""Items of a split to an image shard."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from slams_ray.data.image import decode_image, encode_mask, read_file
+from slams_ray.data.schema import DatasetDescription, Item
+from slams_ray.errors import DataError
+
+IMAGE_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("image", pa.binary()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("image_labels", pa.list_(pa.int16())),
+        ("mask", pa.binary()),
+    ]
+)
+
+
+class PrepareMapper:
+    """Reads and checks every image and mask once, so that later stages can rely on them.
+
+    Args:
+        on_bad_image: "fail" raises for the first bad image, "skip" leaves it out and lists it.
+    """
+
+    def __init__(self, description: DatasetDescription, on_bad_image: str) -> None:
+        self.description = description
+        self.on_bad_image = on_bad_image
+
+    def __call__(
+        self, tables: Mapping[str, pa.Table], items: Sequence[Item]
+    ) -> tuple[pa.Table, dict[str, Any]]:
+        rows, bad = [], []
+        for item in items:
+            try:
+                rows.append(self._row(item))
+            except DataError as error:
+                if self.on_bad_image == "fail":
+                    raise
+                bad.append([item.image_id, str(error)])
+        images_per_class = np.zeros(self.description.num_classes + 1, int)
+        for row in rows:
+            images_per_class[row["image_labels"]] += 1
+        summary = {
+            "num_rows": len(rows),
+            "num_masks": sum(row["mask"] is not None for row in rows),
+            "images_per_class": images_per_class.tolist(),
+            "bad": bad,
+        }
+        return pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA), summary
+
+    def _row(self, item: Item) -> dict[str, Any]:
+        data = read_file(item.image_path)
+        height, width = decode_image(data, item.image_path).shape[:2]
+        mask = None
+        if item.read_mask is not None:
+            mask = encode_mask(item.read_mask(height, width), self.description.palette)
+        return {
+            "image_id": item.image_id,
+            "image": data,
+            "height": height,
+            "width": width,
+            "image_labels": list(item.image_labels),
+            "mask": mask,
+        }

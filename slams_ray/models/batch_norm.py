@@ -1,0 +1,39 @@
+"""BatchNorm whose statistics are those of the global batch on every device."""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.nn.functional import all_reduce
+
+
+class SynchronisedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm over the images of all workers, so that one and N workers take the same step.
+
+    torch's own SyncBatchNorm refuses CPU tensors. Workers must hold equally many pixels, which they do:
+    the per-worker batch is the global one divided by the number of workers.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
+            return super().forward(features)
+        moments = torch.stack([features.mean(dim=(0, 2, 3)), features.square().mean(dim=(0, 2, 3))])
+        mean, mean_square = all_reduce(moments) / dist.get_world_size()
+        variance = mean_square - mean.square()
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        with torch.no_grad():
+            num_values = features.numel() // features.shape[1] * dist.get_world_size()
+            unbiased = variance * (num_values / (num_values - 1))
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        shift = self.bias - mean * scale
+        return features * scale[:, None, None] + shift[:, None, None]
+
+
+def synchronise_batch_norm(module: nn.Module) -> nn.Module:
+    """Turns every BatchNorm2d of a module into a synchronised one, in place; parameters and names stay."""
+    for child in module.modules():
+        if type(child) is nn.BatchNorm2d:
+            child.__class__ = SynchronisedBatchNorm2d
+    return module

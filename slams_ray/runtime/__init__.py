@@ -1,0 +1,20 @@
+"""What knows Ray and MLflow, and nothing of SLAMs.
+
+Ray reads these variables when it is imported, so they are set here, before any module of this package can
+import it. Whatever the user has set stays.
+"""
+
+import os
+
+_ENVIRONMENT = {
+    # Explicit, because Ray's default depends on how the cluster starts and on what ran here before.
+    "RAY_AUTH_MODE": "token",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Two cold workers import torch for 40 s on a busy 2-core machine; the default limit is 60 s.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
+}
+
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,70 @@
+"""Connecting to a Ray cluster, or starting one on this machine."""
+
+import os
+import secrets
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import ray
+
+from slams_ray.errors import ConfigError
+
+MIN_LOCAL_CPUS = 2
+"""A training worker and the task that feeds it each hold one CPU, so fewer would wait for ever."""
+
+
+def connect() -> None:
+    """Connects once to the cluster at RAY_ADDRESS, or starts a local one with token authentication."""
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level="WARNING", log_to_driver=True)
+        _end_on_sigterm()
+        return
+    if os.environ["RAY_AUTH_MODE"] == "token":
+        _ensure_private_token()
+    ray.init(
+        num_cpus=max(os.cpu_count() or 1, MIN_LOCAL_CPUS),
+        include_dashboard=False,
+        logging_level="WARNING",
+        log_to_driver=True,
+    )
+    _end_on_sigterm()
+
+
+def _end_on_sigterm() -> None:
+    """`ray job stop` sends SIGTERM; ray.init() replaces any handler set before it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def _ensure_private_token() -> None:
+    """Makes the token before Ray does, because Ray writes it readable for everybody."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    token = Path.home() / ".ray" / "auth_token"
+    if not token.exists():
+        token.parent.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+    token.chmod(0o600)
+
+
+def num_cpus() -> int:
+    """CPUs of the whole cluster, at least 1."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def num_gpus() -> int:
+    """GPUs of the whole cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def use_gpu(device: str) -> bool:
+    """Resolves "auto", "cpu" or "gpu" against the cluster."""
+    if device == "gpu" and num_gpus() == 0:
+        raise ConfigError("compute.device is gpu, but the cluster has none: use auto or cpu")
+    return device != "cpu" and num_gpus() > 0

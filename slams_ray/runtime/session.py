@@ -1,0 +1,99 @@
+"""One pipeline's MLflow runs: opened when there is work, ended however the work ends."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from slams_ray import storage
+from slams_ray.errors import SlamsError
+from slams_ray.runtime.tracking import Run, Tracker, Watchdog
+
+logger = logging.getLogger(__name__)
+
+_PARENTS = "mlflow_runs.json"
+
+
+class TrackingSession:
+    """Opens the parent run at the first stage that works, so that a rerun without work opens nothing.
+
+    Args:
+        key: identifies the pipeline's config; a rerun with the same key continues the same parent run.
+    """
+
+    def __init__(
+        self, workspace: str, experiment: str, name: str, key: str, params: Mapping[str, Any]
+    ) -> None:
+        self.workspace, self.experiment = workspace, experiment
+        self.name, self.key, self.params = name, key, params
+        self.parent: Run | None = None
+        self._tracker: Tracker | None = None
+        self._watchdog: Watchdog | None = None
+
+    def open(self) -> Run:
+        """The parent run, created or continued on first use."""
+        if self.parent is None:
+            self._tracker = Tracker(self.workspace, self.experiment)
+            self._watchdog = Watchdog(self._tracker.uri)
+            self.parent = self._continue() or self._create()
+            self._watchdog.guard(self.parent)
+        return self.parent
+
+    @contextmanager
+    def stage_run(self, stage: str) -> Iterator[Run]:
+        """A child run that ends FINISHED, FAILED with its reason, or KILLED."""
+        parent = self.open()
+        assert self._tracker is not None and self._watchdog is not None
+        run = self._tracker.start(stage, {"slams.stage": stage}, parent)
+        self._watchdog.guard(run)
+        status = "KILLED"
+        try:
+            yield run
+            status = "FINISHED"
+        except Exception as error:
+            status = "FAILED"
+            run.set_tags({"slams.error": str(error)[:4000]})
+            raise
+        finally:
+            run.finish(status)
+            self._watchdog.forget(run)
+
+    def close(self, error: BaseException | None) -> None:
+        """Ends the parent run according to how the pipeline ended."""
+        if self.parent is None or self._watchdog is None:
+            return
+        status = "FINISHED"
+        if error is not None:
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
+            if isinstance(error, SlamsError):
+                self.parent.set_tags({"slams.error": str(error)[:4000]})
+        self.parent.finish(status)
+        self._watchdog.forget(self.parent)
+        self._watchdog.release()
+
+    def _continue(self) -> Run | None:
+        assert self._tracker is not None
+        known = self._known_parents()
+        entry = known.get(self.key)
+        if entry is None or entry["uri"] != self._tracker.uri:
+            return None
+        run = self._tracker.reopen(entry["run_id"])
+        if run is not None:
+            self._tracker.close_abandoned(run)
+            run.set_tags({"slams.resumed": "true"})
+        return run
+
+    def _create(self) -> Run:
+        assert self._tracker is not None
+        run = self._tracker.start(self.name, {"slams.workspace": self.workspace})
+        run.log_params(self.params)
+        if run.run_id is not None:
+            entry = {"uri": self._tracker.uri, "run_id": run.run_id}
+            text = json.dumps(self._known_parents() | {self.key: entry}, indent=1)
+            storage.write_bytes(storage.join(self.workspace, _PARENTS), text.encode())
+        return run
+
+    def _known_parents(self) -> dict[str, Any]:
+        path = storage.join(self.workspace, _PARENTS)
+        return json.loads(storage.read_bytes(path)) if storage.exists(path) else {}

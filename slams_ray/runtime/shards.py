@@ -1,0 +1,180 @@
+"""Mapping shards to shards with Ray Data: named outputs that appear whole, so that a rerun continues."""
+
+import json
+import logging
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from slams_ray import errors, storage
+from slams_ray.runtime import cluster
+from slams_ray.runtime.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+Summary = dict[str, Any]
+ShardWork = Callable[[dict[str, pa.Table], Any], tuple[pa.Table, Summary]]
+"""(input tables by name, payload) -> output table and a JSON-able summary with integer counts."""
+
+_KEY = "slams_ray"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardInput:
+    """A directory of shards and the columns to read of them."""
+
+    directory: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardJob:
+    """One stage's mapping of shards.
+
+    Attributes:
+        label: name for progress lines.
+        names: shard file names; every output has the name of its input.
+        inputs: tables the work receives, opened by shard name.
+        make_work: builds the work once per process (loads networks there).
+        payloads: what the work receives beside the tables, by shard name.
+        pool: called when Ray is connected, gives the actors that keep state such as networks; None runs
+            stateless tasks.
+        rows_per_group: row-group size of the outputs.
+    """
+
+    label: str
+    names: Sequence[str]
+    inputs: Mapping[str, ShardInput]
+    output_dir: str
+    fingerprint: str
+    make_work: Callable[[], ShardWork]
+    payloads: Mapping[str, Any] = field(default_factory=dict)
+    pool: "Callable[[], Pool] | None" = None
+    rows_per_group: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Actors of fixed size: Ray does not grow pools of GPU actors."""
+
+    num_actors: int
+    num_gpus: float
+
+
+def pool(device: str, gpu_actors: int | None) -> Callable[[], Pool]:
+    """One actor per GPU where GPUs are used, else one per CPU of the cluster."""
+
+    def resolve() -> Pool:
+        if cluster.use_gpu(device):
+            return Pool(num_actors=gpu_actors or cluster.num_gpus(), num_gpus=1)
+        return Pool(num_actors=cluster.num_cpus(), num_gpus=0)
+
+    return resolve
+
+
+class ShardMapper:
+    """Runs the work on one shard per call; the callable Ray Data distributes."""
+
+    def __init__(self, job: ShardJob) -> None:
+        self.job = job
+        self.work: ShardWork | None = None
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        name = str(batch["name"][0])
+        try:
+            summary = self.map_shard(name, pickle.loads(batch["payload"][0]))
+        except errors.SlamsError as error:
+            # Returned, not raised, so that the driver sees our error and not a Ray traceback of it.
+            return {"name": [name], "error": [type(error).__name__], "summary": [str(error)]}
+        return {"name": [name], "error": [""], "summary": [json.dumps(summary)]}
+
+    def map_shard(self, name: str, payload: Any) -> Summary:
+        """Reads the shard's inputs, does the work, and writes the output whole."""
+        if self.work is None:
+            self.work = self.job.make_work()
+        tables = {
+            key: storage.read_table(storage.join(source.directory, name), list(source.columns))
+            for key, source in self.job.inputs.items()
+        }
+        check_aligned(name, tables)
+        table, summary = self.work(tables, payload)
+        seal = {
+            "fingerprint": self.job.fingerprint,
+            "num_rows": table.num_rows,
+            "summary": summary,
+        }
+        sealed = table.replace_schema_metadata({_KEY: json.dumps(seal)})
+        storage.write_table(
+            storage.join(self.job.output_dir, name), sealed, self.job.rows_per_group
+        )
+        return summary
+
+
+def check_aligned(name: str, tables: Mapping[str, pa.Table]) -> None:
+    """Raises ArtifactError unless all tables hold the same image ids in the same order."""
+    ids = {key: t.column("image_id").to_pylist() for key, t in tables.items()}
+    if len({tuple(v) for v in ids.values()}) > 1:
+        raise errors.ArtifactError(
+            f"shard {name} holds different images in {', '.join(ids)}: the directories do not belong "
+            "together, or one was changed by hand"
+        )
+
+
+def read_summary(path: str, fingerprint: str) -> Summary | None:
+    """The summary of a finished output shard; None when it is missing, damaged or another config's."""
+    seal = json.loads((storage.table_metadata(path) or {}).get(_KEY, "null"))
+    return seal["summary"] if seal and seal["fingerprint"] == fingerprint else None
+
+
+def run_shards(job: ShardJob) -> list[Summary]:
+    """Maps every shard that is not finished yet; returns all summaries in the order of the names.
+
+    Raises:
+        SlamsError: what the work raised, once, for the first failing shard; finished shards stay.
+    """
+    found = {n: read_summary(storage.join(job.output_dir, n), job.fingerprint) for n in job.names}
+    waiting = [name for name in job.names if found[name] is None]
+    if len(waiting) < len(job.names):
+        logger.info(
+            "%s: %d of %d shards are there",
+            job.label,
+            len(job.names) - len(waiting),
+            len(job.names),
+        )
+    if waiting:
+        for name, summary in _map_with_ray(job, waiting):
+            found[name] = summary
+    return [summary for name in job.names if (summary := found[name]) is not None]
+
+
+def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> list[tuple[str, Summary]]:
+    cluster.connect()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    items = [{"name": n, "payload": pickle.dumps(job.payloads.get(n))} for n in waiting]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items))
+    options: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
+    if job.pool is None:
+        mapped = dataset.map_batches(ShardMapper(job).__call__, **options)
+    else:
+        actors = job.pool()
+        mapped = dataset.map_batches(
+            ShardMapper,
+            fn_constructor_args=(job,),
+            compute=ray.data.ActorPoolStrategy(size=min(actors.num_actors, len(items))),
+            num_cpus=1,
+            num_gpus=actors.num_gpus or None,
+            **options,
+        )
+    progress = Progress(job.label, len(items), "shards")
+    results = []
+    for row in mapped.iter_rows():
+        if row["error"]:
+            raise getattr(errors, row["error"])(row["summary"])
+        results.append((row["name"], json.loads(row["summary"])))
+        progress.advance(len(results))
+    return results

@@ -1,0 +1,254 @@
+"""MLflow runs: one parent per pipeline, one child per stage. The only module that imports mlflow.
+
+Tracking trouble must not end hours of training: the first failure is reported once and tracking stops; the
+records in the workspace keep every number.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from slams_ray import storage
+from slams_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
+
+MAX_PARAM_LENGTH = 500
+METRICS_PER_REQUEST = 500
+_CONNECT_SECONDS = "20"
+
+
+def tracking_uri(workspace: str) -> str:
+    """MLFLOW_TRACKING_URI, or SQLite in the workspace."""
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    if configured:
+        return configured
+    if "://" in workspace:
+        raise ConfigError(
+            f"the workspace {workspace} is not on this machine, so it cannot hold the MLflow database: "
+            "set MLFLOW_TRACKING_URI to a server"
+        )
+    return f"sqlite:///{workspace}/mlflow.db"
+
+
+def _client(uri: str) -> "MlflowClient":
+    # One quick retry instead of MLflow's minutes, so that a server that is gone is noticed at once.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", _CONNECT_SECONDS)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+class Run:
+    """One MLflow run, written by one process at a time; every call survives a lost server.
+
+    Attributes:
+        run_id: None once tracking is off.
+    """
+
+    def __init__(self, uri: str, run_id: str | None) -> None:
+        self.uri = uri
+        self.run_id = run_id
+        self._lazy_client: MlflowClient | None = None
+        self._buffer: list[tuple[str, float, int]] = []
+
+    @property
+    def client(self) -> "MlflowClient":
+        if self._lazy_client is None:
+            self._lazy_client = _client(self.uri)
+        return self._lazy_client
+
+    def _attempt(self, what: str, call: Callable[[str], Any]) -> None:
+        if self.run_id is None:
+            return
+        try:
+            call(self.run_id)
+        except Exception as error:
+            logger.warning(
+                "MLflow at %s failed while logging %s (%s): this run is tracked no further, "
+                "the workspace keeps every number",
+                self.uri,
+                what,
+                str(error).splitlines()[0],
+            )
+            self.run_id = None
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Logs a flat mapping; values are cut to the length MLflow stores."""
+        from mlflow.entities import Param
+
+        entities = [Param(k, str(v)[:MAX_PARAM_LENGTH]) for k, v in params.items()]
+        for start in range(0, len(entities), 100):
+            batch = entities[start : start + 100]
+            self._attempt("params", lambda run_id, b=batch: self.client.log_batch(run_id, params=b))  # type: ignore[misc]
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Buffers numbers; `flush` sends them (one request costs as much as one metric)."""
+        finite = [(k, float(v), step) for k, v in metrics.items() if v == v]
+        self._buffer.extend(finite)
+        if len(self._buffer) >= METRICS_PER_REQUEST:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sends buffered metrics."""
+        from time import time
+
+        from mlflow.entities import Metric
+
+        now = int(time() * 1000)
+        for start in range(0, len(self._buffer), METRICS_PER_REQUEST):
+            part = self._buffer[start : start + METRICS_PER_REQUEST]
+            batch = [Metric(k, v, now, s) for k, v, s in part]
+            self._attempt(
+                "metrics", lambda run_id, b=batch: self.client.log_batch(run_id, metrics=b)
+            )  # type: ignore[misc]
+        self._buffer.clear()
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._attempt("tags", lambda run_id, k=key, v=value: self.client.set_tag(run_id, k, v))  # type: ignore[misc]
+
+    def log_figure(self, figure: "Figure", name: str) -> None:
+        self._attempt("a figure", lambda run_id: self.client.log_figure(run_id, figure, name))
+
+    def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        self._attempt("a table", lambda run_id: self.client.log_table(run_id, columns, name))
+
+    def log_dict(self, content: Mapping[str, Any], name: str) -> None:
+        self._attempt("a record", lambda run_id: self.client.log_dict(run_id, dict(content), name))
+
+    def log_file(self, path: str, folder: str) -> None:
+        """Uploads a file of the workspace."""
+        import tempfile
+        from pathlib import Path
+
+        with tempfile.TemporaryDirectory() as directory:
+            local = Path(directory) / path.rsplit("/", 1)[-1]
+            local.write_bytes(storage.read_bytes(path))
+            self._attempt(
+                "a file", lambda run_id: self.client.log_artifact(run_id, str(local), folder)
+            )
+
+    def log_dataset(self, name: str, digest: str, source: str, context: str) -> None:
+        """Records the data set as the run's input."""
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.data.dataset_source_registry import resolve_dataset_source
+        from mlflow.entities import DatasetInput, InputTag
+
+        dataset = MetaDataset(resolve_dataset_source(source), name=name, digest=digest[:32])
+        entity = DatasetInput(
+            dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)]
+        )
+        self._attempt("the data set", lambda run_id: self.client.log_inputs(run_id, [entity]))
+
+    def finish(self, status: str) -> None:
+        """Ends the run as FINISHED, FAILED or KILLED."""
+        self.flush()
+        self._attempt("the status", lambda run_id: self.client.set_terminated(run_id, status))
+
+
+class Tracker:
+    """Opens parent and stage runs in one experiment.
+
+    Raises:
+        ConfigError: there is no MLflow server at MLFLOW_TRACKING_URI when the pipeline starts.
+    """
+
+    def __init__(self, workspace: str, experiment: str) -> None:
+        self.uri = tracking_uri(workspace)
+        client = _client(self.uri)
+        try:
+            found = client.get_experiment_by_name(experiment)
+            location = None
+            if self.uri.startswith("sqlite:"):
+                location = f"file://{workspace}/mlartifacts"
+            self.experiment_id = (
+                found.experiment_id if found else client.create_experiment(experiment, location)
+            )
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"MLFLOW_TRACKING_URI is {self.uri}, but no MLflow answers there ({reason}): start the "
+                "server, correct the address, or unset it to track in the workspace"
+            ) from error
+        self._create = client.create_run
+        self._client = client
+
+    def start(self, name: str, tags: Mapping[str, str], parent: Run | None = None) -> Run:
+        """A new run, a child of `parent` where one is given and still tracked."""
+        all_tags = dict(tags) | {"mlflow.runName": name}
+        if parent is not None and parent.run_id is not None:
+            all_tags["mlflow.parentRunId"] = parent.run_id
+        run = Run(self.uri, None)
+        try:
+            created = self._create(self.experiment_id, tags=all_tags, run_name=name)
+            run.run_id = created.info.run_id
+        except Exception as error:
+            logger.warning("MLflow at %s is gone (%s): %s is not tracked", self.uri, error, name)
+        return run
+
+    def reopen(self, run_id: str) -> Run | None:
+        """A run of an earlier attempt, set RUNNING again; None when the store does not have it."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.get_run(run_id)
+        except MlflowException:
+            return None
+        self._client.update_run(run_id, status="RUNNING")
+        return Run(self.uri, run_id)
+
+    def close_abandoned(self, parent: Run) -> None:
+        """Ends child runs that a killed process left RUNNING."""
+        query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and attributes.status = 'RUNNING'"
+        for child in self._client.search_runs([self.experiment_id], query):
+            self._client.set_terminated(child.info.run_id, "KILLED")
+
+
+class Watchdog:
+    """A small process that ends runs as KILLED when this one dies without saying so.
+
+    A handler cannot see SIGKILL or the kernel's out-of-memory killer; the end of a pipe can.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "slams_ray.runtime.watchdog", uri],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def guard(self, run: Run) -> None:
+        """Watches a run from now on."""
+        self._tell(f"guard {run.run_id}")
+
+    def forget(self, run: Run) -> None:
+        """Stops watching a run that has ended."""
+        self._tell(f"forget {run.run_id}")
+
+    def release(self) -> None:
+        """Lets the process go; nothing is changed in MLflow."""
+        self._tell("release")
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait(timeout=30)
+
+    def _tell(self, line: str) -> None:
+        if self._process.stdin is not None and self._process.poll() is None:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()

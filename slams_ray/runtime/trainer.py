@@ -1,0 +1,262 @@
+"""Training any task with Ray Train: data in planned order, DDP, checkpoints, resume, metrics from rank 0."""
+
+import io
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+import torch
+import torch.distributed as dist
+from ray import train
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import TrainingFailedError
+from ray.train.torch import TorchTrainer, get_device, prepare_model
+from torch import nn
+
+from slams_ray import storage
+from slams_ray.errors import TrainingError
+from slams_ray.runtime import cluster
+from slams_ray.runtime.progress import Progress
+from slams_ray.runtime.tracking import Run
+
+logger = logging.getLogger(__name__)
+
+_STATE = "state.pt"
+_BLOCK_BYTES = 16 * 2**20
+
+
+class TrainedTask(Protocol):
+    """What the trainer needs of a task; `slams_ray.tasks` satisfies it."""
+
+    def build(self) -> nn.Module: ...
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer: ...
+    def step(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batch: dict[str, torch.Tensor],
+        step: int,
+        num_steps: int,
+    ) -> dict[str, torch.Tensor]: ...
+    def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterable[Any]: ...
+    def read(self, chunk: Any) -> dict[str, np.ndarray]: ...
+    def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Any: ...
+    def summarise(self, results: Sequence[Any]) -> dict[str, float]: ...
+    def dump(self, module: nn.Module) -> bytes: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """One training.
+
+    Attributes:
+        label: name for progress lines and metric prefixes.
+        task: what is trained.
+        output_dir: gets model.pt; Ray Train's checkpoints stand in its subdirectory `training`.
+        run_uri: MLflow run the metrics go to.
+    """
+
+    label: str
+    task: TrainedTask
+    output_dir: str
+    num_steps: int
+    batch_size: int
+    checkpoint_every_steps: int
+    log_every_steps: int
+    seed: int
+    num_workers: int
+    device: str
+    max_failures: int
+    tracking_uri: str
+    run_id: str | None
+
+
+def fit(job: TrainingJob) -> dict[str, Any]:
+    """Trains, or continues where an earlier attempt was killed.
+
+    Returns:
+        metrics of the trained network and `history`, the logged metric points.
+    """
+    cluster.connect()
+    gpu = cluster.use_gpu(job.device)
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=job.num_workers,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": 1} | ({"GPU": 1} if gpu else {}),
+        ),
+        run_config=RunConfig(
+            name="training",
+            storage_path=job.output_dir,
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            failure_config=FailureConfig(max_failures=job.max_failures),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except TrainingFailedError as error:
+        raise TrainingError(f"training {job.label} failed: {_reason(error)}") from error
+    assert result.metrics is not None
+    return {key: result.metrics[key] for key in ("metrics", "history")}
+
+
+def _reason(error: TrainingFailedError) -> str:
+    """The message of the first worker's own error, without Ray's frames around it."""
+    failures = getattr(error, "worker_failures", {})
+    cause = next(iter(failures.values()), error)
+    return str(getattr(cause, "_base_exc", cause)).strip().splitlines()[-1]
+
+
+def _train_worker(config: dict[str, Any]) -> None:
+    job: TrainingJob = config["job"]
+    context = train.get_context()
+    rank, num_workers = context.get_world_rank(), context.get_world_size()
+    _use_all_cores(context)
+    torch.manual_seed(job.seed)
+    device = get_device()
+    channels_last = {"memory_format": torch.channels_last} if device.type == "cuda" else {}
+    module = job.task.build().to(device, **channels_last)
+    optimizer = job.task.optimizer(module)
+    first_step, history = _restore(module, optimizer)
+    wrapped = prepare_model(module, parallel_strategy_kwargs={"broadcast_buffers": False})
+    wrapped.train()
+    log = _RankZeroLog(job, rank, first_step, history)
+    window: list[dict[str, torch.Tensor]] = []
+    batches = _batches(job, rank, num_workers, first_step, device)
+    for step, batch in zip(range(first_step, job.num_steps), batches, strict=False):
+        window.append(job.task.step(wrapped, optimizer, batch, step, job.num_steps))
+        if (step + 1) % job.log_every_steps == 0 or step + 1 == job.num_steps:
+            log.add(step + 1, _mean_over_workers(window), optimizer.param_groups[0]["lr"])
+            window.clear()
+        if (step + 1) % job.checkpoint_every_steps == 0 and step + 1 < job.num_steps:
+            _report(module, optimizer, step + 1, log.history, rank)
+    wrapped.eval()
+    results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
+    metrics = job.task.summarise(results) if rank == 0 else {}
+    if rank == 0:
+        storage.write_bytes(storage.join(job.output_dir, "model.pt"), job.task.dump(module))
+    log.close()
+    _report(module, optimizer, job.num_steps, log.history, rank, metrics)
+
+
+def _use_all_cores(context: Any) -> None:
+    """Ray limits torch to the CPUs it reserves; on a CPU cluster the workers share what the node has."""
+    if not torch.cuda.is_available():
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
+
+
+def _batches(
+    job: TrainingJob, rank: int, num_workers: int, first_step: int, device: torch.device
+) -> Iterable[dict[str, torch.Tensor]]:
+    """This worker's share of every global batch, decoded and augmented by Ray Data ahead of time."""
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.target_max_block_size = _BLOCK_BYTES
+    chunks = [{"chunk": c} for c in job.task.chunks(rank, num_workers, first_step)]
+    if not chunks:
+        return
+    read = job.task.read
+    dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
+        lambda batch: read(batch["chunk"][0]), batch_size=1, batch_format="numpy"
+    )
+    batches = dataset.iter_batches(
+        batch_size=job.batch_size // num_workers, batch_format="numpy", prefetch_batches=2
+    )
+    for batch in batches:
+        yield {
+            name: torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
+            for name, values in batch.items()
+        }
+
+
+def _mean_over_workers(window: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, float]:
+    names = list(window[0])
+    means = torch.stack([torch.stack([m[n].float() for m in window]).mean() for n in names])
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(means)
+        means /= dist.get_world_size()
+    return dict(zip(names, means.tolist(), strict=True))
+
+
+def _gather(result: Any, num_workers: int) -> list[Any]:
+    if num_workers == 1:
+        return [result]
+    gathered: list[Any] = [None] * num_workers
+    dist.all_gather_object(gathered, result)
+    return gathered
+
+
+def _restore(
+    module: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, list[dict[str, float]]]:
+    checkpoint = train.get_checkpoint()
+    if checkpoint is None:
+        return 0, []
+    with checkpoint.as_directory() as directory:
+        data = (Path(directory) / _STATE).read_bytes()
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    module.load_state_dict(state["module"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["history"]
+
+
+def _report(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    history: list[dict[str, float]],
+    rank: int,
+    metrics: dict[str, float] | None = None,
+) -> None:
+    """Every rank reports; rank 0 brings the checkpoint. The position is part of it."""
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoint = None
+        if rank == 0:
+            state = {
+                "module": module.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "history": history,
+            }
+            torch.save(state, Path(directory) / _STATE)
+            checkpoint = train.Checkpoint.from_directory(directory)
+        train.report(
+            {"metrics": metrics or {}, "history": history},
+            checkpoint=checkpoint,
+            checkpoint_dir_name=f"step-{step:07d}",
+        )
+
+
+class _RankZeroLog:
+    """Metric points of rank 0: kept in the history, sent to MLflow, shown as progress."""
+
+    def __init__(
+        self, job: TrainingJob, rank: int, first_step: int, history: list[dict[str, float]]
+    ) -> None:
+        self.job, self.rank, self.history = job, rank, history
+        self.run = Run(job.tracking_uri, job.run_id)
+        self.progress = Progress(job.label, job.num_steps, "steps", first_step)
+
+    def add(self, step: int, metrics: dict[str, float], learning_rate: float) -> None:
+        if self.rank != 0:
+            return
+        images_per_second = self.progress.rate(step) * self.job.batch_size
+        point = metrics | {"learning_rate": learning_rate, "images_per_second": images_per_second}
+        self.history.append({"step": step} | point)
+        self.run.log_metrics({f"{self.job.label}/{k}": v for k, v in point.items()}, step)
+        self.progress.advance(step, f"loss {metrics['loss']:.4f}")
+
+    def close(self) -> None:
+        if self.rank == 0:
+            self.run.flush()

@@ -1,0 +1,139 @@
+"""Stage evaluate: the segmentation network against the masks of the val split."""
+
+import json
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from slams_ray import storage
+from slams_ray.artifacts import to_plain
+from slams_ray.config import InferenceConfig, SegmentationConfig
+from slams_ray.core.metrics import SegmentationScores, segmentation_scores
+from slams_ray.data.schema import DatasetDescription
+from slams_ray.figures import class_iou_figure
+from slams_ray.mappers.evaluate import EvaluateMapper
+from slams_ray.models.checkpoint import load_network
+from slams_ray.predictors import SegmentationPredictor
+from slams_ray.runtime.shards import ShardInput, ShardJob, pool, run_shards
+from slams_ray.runtime.tracking import Run
+from slams_ray.stages.prepare import PreparedData
+from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
+from slams_ray.stages.training import MODEL_NAME
+
+STAGE = "evaluate"
+METRICS_NAME = "metrics.json"
+
+
+def run(
+    place: Workplace, config: SegmentationConfig, data: PreparedData, network: Result
+) -> Result:
+    inputs = {"prepare": data.fingerprint, "train_segmentation": network.record.fingerprint}
+    settings = to_plain(config.inference) | {"split": data.scored_role}
+    work = partial(_work, place, config.inference, data, network)
+    return run_stage(place, STAGE, settings, inputs, work)
+
+
+def predictions_dir(output_dir: str) -> str:
+    return storage.join(output_dir, "predictions")
+
+
+def make_predictor(
+    path: str, config: InferenceConfig, class_names: tuple[str, ...] | None
+) -> SegmentationPredictor:
+    """Loads a segmentation network; class_names of None accepts any classes."""
+    network = load_network(storage.read_bytes(path), path, "segmentation_network", class_names)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return SegmentationPredictor(network, scales=config.scales, flip=config.flip, device=device)
+
+
+def make_mapper(
+    path: str, config: InferenceConfig, description: DatasetDescription
+) -> EvaluateMapper:
+    """Runs once in every inference actor."""
+    return EvaluateMapper(description, make_predictor(path, config, description.class_names))
+
+
+def _work(
+    place: Workplace,
+    config: InferenceConfig,
+    data: PreparedData,
+    network: Result,
+    attempt: Attempt,
+) -> Outcome:
+    role = data.scored_role
+    job = ShardJob(
+        label=STAGE,
+        names=data.names(role),
+        inputs={
+            "images": ShardInput(directory=data.images(role), columns=("image_id", "image", "mask"))
+        },
+        output_dir=predictions_dir(attempt.output_dir),
+        fingerprint=attempt.fingerprint,
+        make_work=partial(make_mapper, network.path(MODEL_NAME), config, data.description),
+        pool=pool(place.compute.device, place.compute.gpu_actors),
+    )
+    summaries = run_shards(job)
+    num_scored = sum(s["num_scored"] for s in summaries)
+    metrics: dict[str, float] = {}
+    if num_scored:
+        confusion = np.sum([s["confusion"] for s in summaries], axis=0)
+        scores = segmentation_scores(confusion)
+        metrics = _publish(attempt, scores, confusion, data.description, role, num_scored)
+    return Outcome(
+        num_rows=sum(s["num_rows"] for s in summaries),
+        metrics=metrics,
+        notes={"split": role, "num_scored_images": num_scored},
+    )
+
+
+def _publish(
+    attempt: Attempt,
+    scores: SegmentationScores,
+    confusion: np.ndarray,
+    description: DatasetDescription,
+    role: str,
+    num_scored: int,
+) -> dict[str, float]:
+    """Writes metrics.json, logs table and figure, returns the scalar scores."""
+    per_class = [
+        {
+            "class": name,
+            "iou": None if np.isnan(iou) else round(float(iou), 6),
+            "annotated_pixels": int(n),
+        }
+        for name, iou, n in zip(
+            description.class_names, scores.iou, confusion.sum(axis=1), strict=True
+        )
+    ]
+    metrics = {
+        "segmentation_miou": scores.miou,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "foreground_precision": scores.foreground_precision,
+        "foreground_recall": scores.foreground_recall,
+        "num_counted_classes": scores.num_counted_classes,
+    }
+    content: dict[str, Any] = metrics | {
+        "split": role,
+        "num_scored_images": num_scored,
+        "per_class": per_class,
+        "confusion": confusion.tolist(),
+    }
+    path = storage.join(attempt.output_dir, METRICS_NAME)
+    storage.write_bytes(path, json.dumps(content, indent=1).encode())
+    log_per_class(attempt.run, per_class, scores, description)
+    return metrics
+
+
+def log_per_class(
+    run: Run,
+    per_class: list[dict[str, Any]],
+    scores: SegmentationScores,
+    description: DatasetDescription,
+) -> None:
+    run.log_table(per_class, "per_class_iou.json")
+    run.log_metrics(
+        {f"iou/{row['class']}": row["iou"] for row in per_class if row["iou"] is not None}
+    )
+    run.log_figure(class_iou_figure(description, scores.iou), "per_class_iou.png")

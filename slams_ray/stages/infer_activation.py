@@ -1,0 +1,66 @@
+"""Stage infer_activation: images and networks to stored CAM and SLAMs maps of the training split."""
+
+from functools import partial
+
+import torch
+
+from slams_ray import storage
+from slams_ray.artifacts import to_plain
+from slams_ray.config import InferenceConfig
+from slams_ray.data.source import TRAIN
+from slams_ray.mappers.infer import CAM, SLAMS, InferMapper
+from slams_ray.models.checkpoint import load_network
+from slams_ray.predictors import ActivationPredictor
+from slams_ray.runtime.shards import ShardInput, ShardJob, pool, run_shards
+from slams_ray.stages.prepare import PreparedData
+from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
+from slams_ray.stages.train_activation import ActivationNetworks
+from slams_ray.stages.training import MODEL_NAME
+
+STAGE = "infer_activation"
+COLUMNS = ("image_id", "image", "height", "width", "image_labels")
+
+
+def run(
+    place: Workplace, config: InferenceConfig, data: PreparedData, networks: ActivationNetworks
+) -> Result:
+    paths = {CAM: networks.cam.path(MODEL_NAME), SLAMS: networks.slams.path(MODEL_NAME)}
+
+    def work(attempt: Attempt) -> Outcome:
+        job = ShardJob(
+            label=STAGE,
+            names=data.names(TRAIN),
+            inputs={"images": ShardInput(directory=data.images(TRAIN), columns=COLUMNS)},
+            output_dir=activations_dir(attempt.output_dir),
+            fingerprint=attempt.fingerprint,
+            make_work=partial(make_mapper, paths, config, data.description.class_names),
+            pool=pool(place.compute.device, place.compute.gpu_actors),
+        )
+        summaries = run_shards(job)
+        num_rows = sum(s["num_rows"] for s in summaries)
+        num_bytes = sum(s["num_bytes"] for s in summaries)
+        return Outcome(num_rows=num_rows, metrics={"bytes_per_image": num_bytes / max(num_rows, 1)})
+
+    inputs = {
+        "prepare": data.fingerprint,
+        "train_classifier": networks.cam.record.fingerprint,
+        "train_activation": networks.slams.record.fingerprint,
+    }
+    return run_stage(place, STAGE, to_plain(config), inputs, work)
+
+
+def make_mapper(
+    paths: dict[str, str], config: InferenceConfig, class_names: tuple[str, ...]
+) -> InferMapper:
+    """Loads both networks; runs once in every inference actor."""
+    networks = {
+        column: load_network(storage.read_bytes(path), path, "activation_network", class_names)
+        for column, path in paths.items()
+    }
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    predictor = ActivationPredictor(networks, scales=config.scales, flip=config.flip, device=device)
+    return InferMapper(predictor)
+
+
+def activations_dir(output_dir: str) -> str:
+    return storage.join(output_dir, "activations")

@@ -1,0 +1,103 @@
+"""The pictures of a finished pipeline: what every stage made of the same few images."""
+
+import io
+from collections.abc import Mapping
+
+
+from slams_ray import storage
+from slams_ray.config import PipelineConfig
+from slams_ray.core.activation import upsample_stored
+from slams_ray.data.image import decode_image, decode_mask
+from slams_ray.data.source import TRAIN
+from slams_ray.figures import Example, montage_figure
+from slams_ray.mappers.infer import CAM, SLAMS, unpack_maps
+from slams_ray.predictors import SegmentationPredictor
+from slams_ray.stages import (
+    evaluate,
+    infer_activation,
+    prepare,
+    refine,
+    train_segmentation,
+)
+from slams_ray.stages.stage import Result, Workplace
+from slams_ray.stages.training import MODEL_NAME
+from slams_ray.tasks.feed import ShardColumns, read_rows
+from slams_ray.tasks.training_module import Row
+
+MONTAGE_NAME = "montage.png"
+
+
+def publish(place: Workplace, config: PipelineConfig, results: Mapping[str, Result]) -> None:
+    """Draws the montage of training images, into the workspace and the parent run."""
+    data = prepare.open_prepared(results[prepare.STAGE])
+    network = results[train_segmentation.STAGE].path(MODEL_NAME)
+    predictor = evaluate.make_predictor(
+        network, config.segmentation.inference, data.description.class_names
+    )
+    sources = _sources(data, results)
+    rows = _choose(data, sources, config.tracking.num_examples)
+    figure = montage_figure(data.description, [_example(row, predictor) for row in rows])
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    storage.write_bytes(storage.join(place.workspace, MONTAGE_NAME), buffer.getvalue())
+    place.session.open().log_figure(figure, MONTAGE_NAME)
+
+
+def _sources(data: prepare.PreparedData, results: Mapping[str, Result]) -> list[ShardColumns]:
+    activations = results[infer_activation.STAGE].output_dir
+    refined = results[refine.STAGE].output_dir
+    return [
+        ShardColumns(
+            directory=data.images(TRAIN),
+            columns=("image", "mask", "height", "width", "image_labels"),
+        ),
+        ShardColumns(directory=infer_activation.activations_dir(activations), columns=(CAM, SLAMS)),
+        ShardColumns(
+            directory=refine.pseudo_labels_dir(refined), columns=("refined", "pseudo_label")
+        ),
+    ]
+
+
+def _choose(
+    data: prepare.PreparedData, sources: list[ShardColumns], num_examples: int
+) -> list[Row]:
+    """The first labelled images, one new class after another where possible."""
+    chosen: list[Row] = []
+    spare: list[Row] = []
+    seen: set[int] = set()
+    for name in data.names(TRAIN):
+        for row in read_rows(name, sources).values():
+            labels = set(row["image_labels"])
+            if labels - seen:
+                chosen.append(row)
+                seen |= labels
+            elif labels and len(spare) < num_examples:
+                spare.append(row)
+            if len(chosen) == num_examples:
+                return chosen
+        if len(chosen) + len(spare) >= num_examples:
+            break
+    return (chosen + spare)[:num_examples]
+
+
+def _example(row: Row, predictor: SegmentationPredictor) -> Example:
+    image_id = row["image_id"]
+    image = decode_image(row["image"], image_id)
+    maps = {
+        method: upsample_stored(
+            unpack_maps(row[method], row["image_labels"], row["height"], row["width"]),
+            image.shape[:2],
+        )
+        for method in (CAM, SLAMS)
+    }
+    return Example(
+        image_id=image_id,
+        image=image,
+        class_index=row["image_labels"][0],
+        cam=maps[CAM][0],
+        slams=maps[SLAMS][0],
+        refined=decode_mask(row["refined"], image_id),
+        pseudo_label=decode_mask(row["pseudo_label"], image_id),
+        ground_truth=None if row["mask"] is None else decode_mask(row["mask"], image_id),
+        prediction=predictor.predict(image),
+    )

@@ -1,0 +1,151 @@
+"""All eight stages in order, each on the outputs of those before it, and the summary of them."""
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from slams_ray import storage
+from slams_ray.artifacts import fingerprint, flatten, to_plain
+from slams_ray.config import PipelineConfig
+from slams_ray.runtime.session import TrackingSession
+from slams_ray.stages import (
+    evaluate,
+    infer_activation,
+    montage,
+    prepare,
+    refine,
+    search_threshold,
+    train_activation,
+    train_encoder,
+    train_segmentation,
+)
+from slams_ray.stages.stage import Result, Workplace
+
+logger = logging.getLogger(__name__)
+
+STAGES = (
+    prepare.STAGE,
+    train_encoder.STAGE,
+    train_activation.STAGE,
+    infer_activation.STAGE,
+    search_threshold.STAGE,
+    refine.STAGE,
+    train_segmentation.STAGE,
+    evaluate.STAGE,
+)
+SUMMARY_NAME = "summary.json"
+HEADLINES = ("cam_seed_miou", "slams_seed_miou", "refined_miou", "segmentation_miou")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineResult:
+    """Finished stages by name, in order; a part of them when the pipeline was asked to stop early."""
+
+    results: dict[str, Result]
+    summary: dict[str, Any]
+
+
+def run(
+    config: PipelineConfig, workspace: str, recipe: str, last_stage: str = STAGES[-1]
+) -> PipelineResult:
+    """Runs the stages up to `last_stage`; finished ones are kept.
+
+    Writes `<workspace>/summary.json` when all eight have run.
+    """
+    settings = {k: v for k, v in to_plain(config).items() if k not in ("compute", "tracking")}
+    session = TrackingSession(
+        workspace,
+        config.tracking.experiment,
+        recipe,
+        fingerprint("pipeline", settings, {}),
+        flatten(to_plain(config)),
+    )
+    place = Workplace(
+        workspace=workspace, compute=config.compute, tracking=config.tracking, session=session
+    )
+    ending: BaseException | None = None
+    try:
+        results = _run_stages(config, place, last_stage)
+        summary = _summarise(results, workspace, recipe)
+        if last_stage == STAGES[-1]:
+            _publish(place, config, results, summary)
+        return PipelineResult(results=results, summary=summary)
+    except BaseException as error:
+        ending = error
+        raise
+    finally:
+        session.close(ending)
+
+
+def _run_stages(config: PipelineConfig, place: Workplace, last_stage: str) -> dict[str, Result]:
+    results: dict[str, Result] = {}
+
+    def done(stage: str, result: Result) -> bool:
+        results[stage] = result
+        return stage == last_stage
+
+    if done(prepare.STAGE, prepare.run(place, config.data)):
+        return results
+    data = prepare.open_prepared(results[prepare.STAGE])
+    encoder = train_encoder.run(place, config.encoder, config.seed, data)
+    if done(train_encoder.STAGE, encoder):
+        return results
+    networks = train_activation.run(
+        place, config.classifier, config.activation, config.seed, data, encoder
+    )
+    results[train_activation.CLASSIFIER] = networks.cam
+    if done(train_activation.STAGE, networks.slams):
+        return results
+    activations = infer_activation.run(place, config.inference, data, networks)
+    if done(infer_activation.STAGE, activations):
+        return results
+    threshold = search_threshold.run(place, config.threshold, data, activations)
+    if done(search_threshold.STAGE, threshold):
+        return results
+    refined = refine.run(place, config.crf, data, activations, threshold)
+    if done(refine.STAGE, refined):
+        return results
+    network = train_segmentation.run(place, config.segmentation, config.seed, data, refined)
+    if done(train_segmentation.STAGE, network):
+        return results
+    done(evaluate.STAGE, evaluate.run(place, config.segmentation, data, network))
+    return results
+
+
+def _summarise(results: dict[str, Result], workspace: str, recipe: str) -> dict[str, Any]:
+    metrics = {k: v for r in results.values() for k, v in r.record.metrics.items()}
+    stages = [
+        {
+            "stage": stage,
+            "seconds": result.record.seconds,
+            "output": result.output_dir,
+            "rows": result.record.num_rows,
+            "metrics": result.record.metrics,
+        }
+        for stage, result in results.items()
+    ]
+    headlines = {name: metrics.get(name) for name in HEADLINES}
+    skipped = int(metrics.get("num_skipped", 0))
+    return {
+        "recipe": recipe,
+        "workspace": workspace,
+        "skipped_images": skipped,
+        **headlines,
+        "stages": stages,
+    }
+
+
+def _publish(
+    place: Workplace, config: PipelineConfig, results: dict[str, Result], summary: dict[str, Any]
+) -> None:
+    """Writes the summary, and shows it in the parent run when there was something to do."""
+    path = storage.join(place.workspace, SUMMARY_NAME)
+    text = json.dumps(summary, indent=1).encode()
+    if storage.exists(path) and storage.read_bytes(path) == text:
+        return
+    montage.publish(place, config, results)
+    parent = place.session.open()
+    parent.log_metrics({k: summary[k] for k in HEADLINES if summary[k] is not None})
+    storage.write_bytes(path, text)
+    parent.log_file(path, "summary")

@@ -1,0 +1,151 @@
+"""Stage prepare: a data set on disk to Parquet shards of images, labels and masks."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from slams_ray import storage
+from slams_ray.artifacts import to_plain
+from slams_ray.config import DataConfig
+from slams_ray.core.sampling import ROWS_PER_GROUP
+from slams_ray.data.schema import DatasetDescription, Item, Split
+from slams_ray.data.source import TRAIN, VAL, digest, generate, load_split, roles
+from slams_ray.errors import DataError
+from slams_ray.mappers.prepare import PrepareMapper
+from slams_ray.runtime.shards import ShardJob, run_shards
+from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
+
+logger = logging.getLogger(__name__)
+
+STAGE = "prepare"
+DESCRIPTION_NAME = "dataset.json"
+_PLACES = ("root", "train_list", "val_list", "score_list")
+"""Settings that say where data stands; the digest says what it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """The prepared data set as later stages see it.
+
+    Attributes:
+        shard_rows: role -> (shard name, rows) of every shard that has rows.
+        num_masks: role -> images with a mask.
+    """
+
+    directory: str
+    fingerprint: str
+    description: DatasetDescription
+    shard_rows: dict[str, list[tuple[str, int]]]
+    num_masks: dict[str, int]
+
+    def images(self, role: str) -> str:
+        """Directory of the image shards of a role."""
+        return storage.join(self.directory, "images", role)
+
+    def names(self, role: str) -> list[str]:
+        return [name for name, _ in self.shard_rows.get(role, [])]
+
+    def num_images(self, role: str) -> int:
+        return sum(rows for _, rows in self.shard_rows.get(role, []))
+
+    @property
+    def scored_role(self) -> str:
+        """The role the final network is scored on: val, or train where there is no val split."""
+        return VAL if VAL in self.shard_rows else TRAIN
+
+
+def run(place: Workplace, config: DataConfig) -> Result:
+    root = generate(config, place.workspace)
+    settings = {k: v for k, v in to_plain(config).items() if k not in _PLACES}
+    inputs = {"source": digest(config, root)}
+    return run_stage(place, STAGE, settings, inputs, partial(_work, config, root, inputs["source"]))
+
+
+def open_prepared(result: Result) -> PreparedData:
+    """What a finished prepare stage made."""
+    description = storage.read_bytes(result.path(DESCRIPTION_NAME)).decode()
+    notes = result.record.notes
+    return PreparedData(
+        directory=result.output_dir,
+        fingerprint=result.record.fingerprint,
+        description=DatasetDescription.from_json(description),
+        shard_rows={role: [(n, r) for n, r in rows] for role, rows in notes["shards"].items()},
+        num_masks=notes["num_masks"],
+    )
+
+
+def _work(config: DataConfig, root: str, source_digest: str, attempt: Attempt) -> Outcome:
+    splits = {role: load_split(config, root, role) for role in roles(config)}
+    notes: dict[str, Any] = {"digest": source_digest, "shards": {}, "num_masks": {}, "splits": {}}
+    bad: list[list[str]] = []
+    for role, split in splits.items():
+        summaries = _write_shards(config, role, split, attempt)
+        rows = [(n, s["num_rows"]) for n, s in zip(_names(config, split), summaries, strict=True)]
+        notes["shards"][role] = [(name, count) for name, count in rows if count]
+        notes["num_masks"][role] = sum(s["num_masks"] for s in summaries)
+        split_bad = [list(b) for b in split.bad] + [b for s in summaries for b in s["bad"]]
+        notes["splits"][role] = _describe(split, summaries, split_bad)
+        bad += split_bad
+        if not notes["shards"][role]:
+            raise DataError(f"no image of the {role} split could be used, first: {split_bad[0]}")
+    description = splits[TRAIN].description
+    path = storage.join(attempt.output_dir, DESCRIPTION_NAME)
+    storage.write_bytes(path, description.to_json().encode())
+    if bad:
+        logger.warning(
+            "%-18s skipped %d bad images, listed in record.json; first: %s", STAGE, len(bad), bad[0]
+        )
+    attempt.run.log_dataset(description.name, source_digest, root, "training")
+    attempt.run.log_dict(
+        json.loads(description.to_json()) | {"splits": notes["splits"]}, "dataset.json"
+    )
+    num_rows = sum(count for rows in notes["shards"].values() for _, count in rows)
+    return Outcome(num_rows=num_rows, metrics={"num_skipped": len(bad)}, notes=notes)
+
+
+def _names(config: DataConfig, split: Split) -> list[str]:
+    num_shards = -(-len(split.items) // config.images_per_shard)
+    return [f"{number:06d}.parquet" for number in range(num_shards)]
+
+
+def _write_shards(
+    config: DataConfig, role: str, split: Split, attempt: Attempt
+) -> list[dict[str, Any]]:
+    names = _names(config, split)
+    # Balanced, because training reads shards side by side to the end of the shortest.
+    bounds = np.linspace(0, len(split.items), len(names) + 1).astype(int)
+    payloads: dict[str, Sequence[Item]] = {
+        name: split.items[low:high]
+        for name, low, high in zip(names, bounds[:-1], bounds[1:], strict=True)
+    }
+    job = ShardJob(
+        label=f"{STAGE} {role}",
+        names=names,
+        inputs={},
+        output_dir=storage.join(attempt.output_dir, "images", role),
+        fingerprint=attempt.fingerprint,
+        make_work=partial(PrepareMapper, split.description, config.on_bad_image),
+        payloads=payloads,
+        rows_per_group=ROWS_PER_GROUP,
+    )
+    return run_shards(job)
+
+
+def _describe(
+    split: Split, summaries: Sequence[dict[str, Any]], bad: list[list[str]]
+) -> dict[str, Any]:
+    """Counts of a split for the record and for MLflow."""
+    per_class = np.sum([s["images_per_class"] for s in summaries], axis=0).tolist()
+    return {
+        "num_images": sum(s["num_rows"] for s in summaries),
+        "num_dropped_without_label": split.num_dropped,
+        "bad": bad,
+        "images_per_class": dict(
+            zip(split.description.class_names[1:], per_class[1:], strict=True)
+        ),
+    }

@@ -1,0 +1,125 @@
+"""Stage refine: images, activations and a threshold to pseudo labels."""
+
+from functools import partial
+
+import numpy as np
+
+from slams_ray import storage
+from slams_ray.artifacts import to_plain
+from slams_ray.config import CrfConfig
+from slams_ray.core.crf import CrfKernels
+from slams_ray.core.metrics import segmentation_scores
+from slams_ray.core.sampling import ROWS_PER_GROUP
+from slams_ray.core.pseudo_label import Confidence, Refinement
+from slams_ray.data.source import TRAIN
+from slams_ray.mappers.infer import SLAMS
+from slams_ray.mappers.refine import RefineMapper
+from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
+from slams_ray.stages.infer_activation import activations_dir
+from slams_ray.stages.prepare import PreparedData
+from slams_ray.stages.search_threshold import chosen_threshold
+from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
+
+STAGE = "refine"
+
+
+def run(
+    place: Workplace,
+    config: CrfConfig,
+    data: PreparedData,
+    activations: Result,
+    threshold: Result,
+) -> Result:
+    inputs = {
+        "prepare": data.fingerprint,
+        "infer_activation": activations.record.fingerprint,
+        "search_threshold": threshold.record.fingerprint,
+    }
+    work = partial(_work, config, data, activations, threshold)
+    return run_stage(place, STAGE, to_plain(config), inputs, work)
+
+
+def pseudo_labels_dir(output_dir: str) -> str:
+    return storage.join(output_dir, "pseudo_labels")
+
+
+def confidence(config: CrfConfig, threshold: float) -> Confidence:
+    """The three strengths of a refinement around the chosen threshold."""
+    if config.form == "power":
+        # The lower alpha, the higher the background score: strict about objects.
+        low, high = config.alpha_pair
+        return Confidence(strict=low, chosen=config.alpha, lenient=high)
+    return Confidence(
+        strict=min(threshold + config.foreground_margin, 1.0),
+        chosen=threshold,
+        lenient=max(threshold - config.background_margin, 0.0),
+    )
+
+
+def _work(
+    config: CrfConfig,
+    data: PreparedData,
+    activations: Result,
+    threshold: Result,
+    attempt: Attempt,
+) -> Outcome:
+    refinement = Refinement(
+        form=config.form,
+        gt_prob=config.gt_prob,
+        iterations=config.iterations,
+        kernels=CrfKernels(
+            gaussian_sxy_px=config.gaussian_sxy_px,
+            gaussian_compat=config.gaussian_compat,
+            bilateral_sxy_px=config.bilateral_sxy_px,
+            bilateral_srgb=config.bilateral_srgb,
+            bilateral_compat=config.bilateral_compat,
+        ),
+    )
+    export_dir = storage.join(attempt.output_dir, "voc") if config.export != "none" else None
+    job = ShardJob(
+        label=STAGE,
+        names=data.names(TRAIN),
+        inputs={
+            "images": ShardInput(
+                directory=data.images(TRAIN), columns=("image_id", "image", "mask")
+            ),
+            "activations": ShardInput(
+                directory=activations_dir(activations.output_dir),
+                columns=("image_id", "image_labels", SLAMS),
+            ),
+        },
+        output_dir=pseudo_labels_dir(attempt.output_dir),
+        fingerprint=attempt.fingerprint,
+        make_work=partial(
+            RefineMapper,
+            data.description,
+            confidence(config, chosen_threshold(threshold)),
+            refinement,
+            export_dir,
+            config.export == "voc",
+        ),
+        rows_per_group=ROWS_PER_GROUP,
+    )
+    summaries = run_shards(job)
+    if export_dir is not None:
+        _export_lists(export_dir, data, [i for s in summaries for i in s["image_ids"]])
+    confusion = np.sum([s["confusion"] for s in summaries], axis=0)
+    pixels = {k: sum(s[k] for s in summaries) for k in ("num_pixels", "num_ignored")}
+    metrics = {"ignored_fraction": pixels["num_ignored"] / pixels["num_pixels"]}
+    if confusion.sum():
+        scores = segmentation_scores(confusion)
+        metrics |= {
+            "refined_miou": scores.miou,
+            "refined_foreground_precision": scores.foreground_precision,
+            "refined_foreground_recall": scores.foreground_recall,
+        }
+    num_rows = sum(s["num_rows"] for s in summaries)
+    return Outcome(num_rows=num_rows, metrics=metrics, notes={"export": export_dir})
+
+
+def _export_lists(export_dir: str, data: PreparedData, image_ids: list[str]) -> None:
+    """The list and the class names other segmentation code asks for."""
+    lists = storage.join(export_dir, "ImageSets/Segmentation", "train.txt")
+    storage.write_bytes(lists, "".join(f"{i}\n" for i in image_ids).encode())
+    names = "".join(f"{name}\n" for name in data.description.class_names)
+    storage.write_bytes(storage.join(export_dir, "class_names.txt"), names.encode())

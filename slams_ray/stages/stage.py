@@ -1,0 +1,175 @@
+"""What all stages share: look for a finished output, work if there is none, keep a record."""
+
+import importlib.metadata
+import logging
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slams_ray import storage
+from slams_ray.artifacts import (
+    RECORD_NAME,
+    Record,
+    changed_fields,
+    fingerprint,
+    flatten,
+    read_record,
+    write_record,
+)
+from slams_ray.config import ComputeConfig, TrackingConfig
+from slams_ray.errors import ArtifactError
+from slams_ray.runtime.session import TrackingSession
+from slams_ray.runtime.tracking import Run
+
+logger = logging.getLogger(__name__)
+
+_VERSIONED = (
+    "slams-ray",
+    "ray",
+    "torch",
+    "torchvision",
+    "mlflow",
+    "numpy",
+    "pyarrow",
+    "pydensecrf2",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Where and with what stages work; none of it changes a result."""
+
+    workspace: str
+    compute: ComputeConfig
+    tracking: TrackingConfig
+    session: TrackingSession
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What the work of a stage is given."""
+
+    output_dir: str
+    fingerprint: str
+    run: Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the work of a stage found; becomes part of the record."""
+
+    num_rows: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished stage."""
+
+    output_dir: str
+    record: Record
+    cached: bool
+
+    def path(self, *parts: str) -> str:
+        return storage.join(self.output_dir, *parts)
+
+
+def run_stage(
+    place: Workplace,
+    stage: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    work: Callable[[Attempt], Outcome],
+) -> Result:
+    """Runs a stage unless its output is there.
+
+    Args:
+        config: the settings the output depends on, as plain values.
+        inputs: fingerprints of the outputs, or digests of the data, it depends on.
+        work: writes into the attempt's output_dir; called again after a kill, it continues there.
+    """
+    mark = fingerprint(stage, config, inputs)
+    output_dir = storage.join(place.workspace, stage, mark)
+    record = read_record(output_dir)
+    if record is not None:
+        logger.info("%-18s kept      %s", stage, output_dir)
+        return Result(output_dir=output_dir, record=record, cached=True)
+    _explain(place.workspace, stage, config, inputs, output_dir)
+    started = time.monotonic()
+    with place.session.stage_run(stage) as run:
+        run.log_params(flatten(config))
+        run.set_tags({"slams.fingerprint": mark, "slams.output": output_dir})
+        outcome = work(Attempt(output_dir=output_dir, fingerprint=mark, run=run))
+        record = Record(
+            stage=stage,
+            fingerprint=mark,
+            config=dict(config),
+            inputs=dict(inputs),
+            seconds=round(time.monotonic() - started, 2),
+            num_rows=outcome.num_rows,
+            metrics=outcome.metrics,
+            notes=outcome.notes,
+            versions=_versions(),
+            commit=_commit(),
+            mlflow_run_id=run.run_id,
+        )
+        run.log_metrics({k: v for k, v in outcome.metrics.items()} | {"seconds": record.seconds})
+        write_record(output_dir, record)
+        run.log_file(storage.join(output_dir, RECORD_NAME), "record")
+    logger.info("%-18s done in   %.1f s  %s", stage, record.seconds, _scores(outcome.metrics))
+    return Result(output_dir=output_dir, record=record, cached=False)
+
+
+def finished(result: Result, stage: str) -> Record:
+    """The record of an input stage, for messages when it is not the expected one."""
+    if result.record.stage != stage:
+        raise ArtifactError(
+            f"{result.output_dir} is of stage {result.record.stage}, expected {stage}"
+        )
+    return result.record
+
+
+def _explain(
+    workspace: str,
+    stage: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    output_dir: str,
+) -> None:
+    """Logs that the stage starts, and why an earlier output does not serve."""
+    logger.info("%-18s started   %s", stage, output_dir)
+    parent = storage.join(workspace, stage)
+    earlier = [
+        record
+        for name in storage.list_names(parent)
+        if (record := read_record(storage.join(parent, name))) is not None
+    ]
+    if not earlier:
+        return
+    differences = min((changed_fields(r, config, inputs) for r in earlier), key=len)
+    shown = "; ".join(differences[:4]) + (" ..." if len(differences) > 4 else "")
+    logger.info("%-18s differs from an earlier output in %s", stage, shown)
+
+
+def _scores(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in _VERSIONED}
+
+
+def _commit() -> str | None:
+    """The git commit of the installed source, None outside a repository."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() or None

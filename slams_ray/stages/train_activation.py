@@ -1,0 +1,74 @@
+"""Stage train_activation: image shards and encoder to the CAM classifier and the activation network.
+
+The classifier has a record of its own, so that another loss or schedule of the activation network does not
+train it again.
+"""
+
+from dataclasses import dataclass
+
+from slams_ray.artifacts import to_plain
+from slams_ray.config import ActivationConfig, ClassifierConfig
+from slams_ray.stages.prepare import PreparedData
+from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
+from slams_ray.stages.training import read_model, train
+from slams_ray.tasks.activation import ActivationTask
+from slams_ray.tasks.classifier import ClassifierTask
+
+STAGE = "train_activation"
+CLASSIFIER = "train_classifier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationNetworks:
+    """The two networks whose maps are compared."""
+
+    cam: Result
+    slams: Result
+
+
+def run(
+    place: Workplace,
+    classifier: ClassifierConfig,
+    config: ActivationConfig,
+    seed: int,
+    data: PreparedData,
+    encoder: Result,
+) -> ActivationNetworks:
+    cam = train_classifier(place, classifier, seed, data)
+
+    def work(attempt: Attempt) -> Outcome:
+        task = ActivationTask(
+            config,
+            classifier.backbone,
+            data.description.class_names,
+            read_model(encoder),
+            read_model(cam),
+        )
+        return train(place, "activation", task, config.training, data, seed, attempt)
+
+    slams = run_stage(
+        place,
+        STAGE,
+        to_plain(config) | {"seed": seed, "backbone": to_plain(classifier.backbone)},
+        {
+            "prepare": data.fingerprint,
+            "train_encoder": encoder.record.fingerprint,
+            "train_classifier": cam.record.fingerprint,
+        },
+        work,
+    )
+    return ActivationNetworks(cam=cam, slams=slams)
+
+
+def train_classifier(
+    place: Workplace, config: ClassifierConfig, seed: int, data: PreparedData
+) -> Result:
+    """The CAM baseline alone."""
+    task = ClassifierTask(config, data.description.class_names)
+    return run_stage(
+        place,
+        CLASSIFIER,
+        to_plain(config) | {"seed": seed},
+        {"prepare": data.fingerprint},
+        lambda attempt: train(place, "classifier", task, config.training, data, seed, attempt),
+    )

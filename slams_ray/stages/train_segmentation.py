@@ -1,0 +1,31 @@
+"""Stage train_segmentation: images and pseudo labels to the segmentation network."""
+
+from slams_ray.artifacts import to_plain
+from slams_ray.config import SegmentationConfig
+from slams_ray.stages.prepare import PreparedData
+from slams_ray.stages.refine import pseudo_labels_dir
+from slams_ray.stages.stage import Result, Workplace, run_stage
+from slams_ray.stages.training import train
+from slams_ray.tasks.feed import ShardColumns
+from slams_ray.tasks.segmentation import SegmentationTask
+
+STAGE = "train_segmentation"
+
+
+def run(
+    place: Workplace, config: SegmentationConfig, seed: int, data: PreparedData, refined: Result
+) -> Result:
+    task = SegmentationTask(config, data.description.class_names)
+    labels = ShardColumns(
+        directory=pseudo_labels_dir(refined.output_dir), columns=("pseudo_label",)
+    )
+    settings = {k: v for k, v in to_plain(config).items() if k != "inference"}
+    return run_stage(
+        place,
+        STAGE,
+        settings | {"seed": seed},
+        {"prepare": data.fingerprint, "refine": refined.record.fingerprint},
+        lambda attempt: train(
+            place, "segmentation", task, config.training, data, seed, attempt, [labels]
+        ),
+    )

@@ -1,0 +1,71 @@
+"""How a stage trains one network: the part the four trainings share."""
+
+from collections.abc import Sequence
+
+from slams_ray import storage
+from slams_ray.config import TrainingConfig
+from slams_ray.data.source import TRAIN, VAL
+from slams_ray.runtime.trainer import TrainingJob, fit
+from slams_ray.stages.prepare import PreparedData
+from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace
+from slams_ray.tasks.feed import ShardColumns
+from slams_ray.tasks.training import Training
+from slams_ray.tasks.training_module import Task
+
+MODEL_NAME = "model.pt"
+IMAGE_COLUMNS = ("image", "image_labels")
+
+
+def train(
+    place: Workplace,
+    label: str,
+    task: Task,
+    config: TrainingConfig,
+    data: PreparedData,
+    seed: int,
+    attempt: Attempt,
+    more_sources: Sequence[ShardColumns] = (),
+) -> Outcome:
+    """Trains a task on the training shards and leaves model.pt in the attempt's directory.
+
+    Args:
+        more_sources: shards read beside the image shards.
+    """
+    image_columns = ShardColumns(directory=data.images(TRAIN), columns=IMAGE_COLUMNS)
+    training = Training(
+        task=task,
+        config=config,
+        shard_rows=data.shard_rows[TRAIN],
+        sources=[image_columns, *more_sources],
+        val_names=data.names(VAL),
+        val_sources=[ShardColumns(directory=data.images(VAL), columns=IMAGE_COLUMNS)],
+        seed=seed,
+    )
+    training.check_workers(place.compute.train_workers)
+    result = fit(
+        TrainingJob(
+            label=label,
+            task=training,
+            output_dir=attempt.output_dir,
+            num_steps=training.num_steps,
+            batch_size=config.batch_size,
+            checkpoint_every_steps=config.checkpoint_every_steps,
+            log_every_steps=config.log_every_steps,
+            seed=seed,
+            num_workers=place.compute.train_workers,
+            device=place.compute.device,
+            max_failures=place.compute.max_failures,
+            tracking_uri=attempt.run.uri,
+            run_id=attempt.run.run_id,
+        )
+    )
+    attempt.run.log_file(storage.join(attempt.output_dir, MODEL_NAME), "checkpoint")
+    last = result["history"][-1] if result["history"] else {}
+    metrics = dict(result["metrics"]) | {"loss": last.get("loss", float("nan"))}
+    notes = {"num_steps": training.num_steps, "history": result["history"]}
+    return Outcome(num_rows=data.num_images(TRAIN), metrics=metrics, notes=notes)
+
+
+def read_model(result: Result) -> bytes:
+    """The checkpoint a training stage left."""
+    return storage.read_bytes(result.path(MODEL_NAME))

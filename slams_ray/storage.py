@@ -1,0 +1,159 @@
+"""Files at a local path or a URI (s3://, gs://, file://) through pyarrow.fs; every write appears whole or not at all."""
+
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from slams_ray.errors import ArtifactError
+
+
+def join(*parts: str) -> str:
+    """Joins path or URI parts with single slashes."""
+    head, *tail = parts
+    return "/".join([head.rstrip("/") or "/", *(part.strip("/") for part in tail)])
+
+
+def absolute(path: str) -> str:
+    """A local path made absolute (Ray workers have another working directory); a URI unchanged."""
+    return path if "://" in path else str(Path(path).expanduser().resolve())
+
+
+@lru_cache(maxsize=8)
+def _filesystem(scheme_and_host: str) -> fs.FileSystem:
+    return fs.FileSystem.from_uri(scheme_and_host)[0]
+
+
+def resolve(path: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a path or URI, and the path within it."""
+    if "://" not in path:
+        return _filesystem("file:///"), absolute(path)
+    scheme, rest = path.split("://", 1)
+    return _filesystem(
+        f"{scheme}://{rest.split('/', 1)[0]}/"
+    ), rest if scheme != "file" else "/" + rest.lstrip("/")
+
+
+def exists(path: str) -> bool:
+    """Whether path is a file."""
+    return size_bytes(path) is not None
+
+
+def size_bytes(path: str) -> int | None:
+    """Size of a file, None when there is no file of that name."""
+    filesystem, inner = resolve(path)
+    info = filesystem.get_file_info(inner)
+    return info.size if info.type == fs.FileType.File else None
+
+
+def list_names(path: str) -> list[str]:
+    """Sorted names of the entries of a directory; empty when it does not exist."""
+    filesystem, inner = resolve(path)
+    selector = fs.FileSelector(inner, allow_not_found=True)
+    return sorted(info.base_name for info in filesystem.get_file_info(selector))
+
+
+def read_bytes(path: str) -> bytes:
+    filesystem, inner = resolve(path)
+    with filesystem.open_input_stream(inner) as stream:
+        return stream.read()  # type: ignore[no-any-return]
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Writes aside and renames (local), or puts in one request (object stores): never a partial file."""
+    filesystem, inner = resolve(path)
+    try:
+        if isinstance(filesystem, fs.LocalFileSystem):
+            _write_local(Path(inner), data)
+        else:
+            with filesystem.open_output_stream(inner) as stream:
+                stream.write(data)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be written ({error}): free space or choose another --workspace; "
+            "everything finished so far is kept"
+        ) from error
+
+
+def _write_local(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_table(path: str, table: pa.Table, rows_per_group: int | None = None) -> None:
+    """Writes a table as zstd Parquet; the number of rows is in its footer, which is written last."""
+    sink = pa.BufferOutputStream()
+    # Encoded images and packed maps do not repeat, so dictionaries would only cost time and space.
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=False,
+        write_statistics=False,
+        row_group_size=rows_per_group,
+    )
+    write_bytes(path, sink.getvalue())
+
+
+def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
+    """Reads a Parquet file or some of its columns.
+
+    Raises:
+        ArtifactError: the file is missing, truncated, or lacks a column.
+    """
+    with _open_table(path, columns) as file:
+        return file.read(columns=columns)
+
+
+def read_row_groups(
+    path: str, columns: list[str], groups: Sequence[int] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row number, row) of the chosen row groups of a Parquet file, all of them when groups is None."""
+    with _open_table(path, columns) as file:
+        sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
+        for group in range(len(sizes)) if groups is None else groups:
+            rows = file.read_row_group(group, columns=columns).to_pylist()
+            yield from enumerate(rows, start=sum(sizes[:group]))
+
+
+@contextmanager
+def _open_table(path: str, columns: list[str] | None) -> Iterator[pq.ParquetFile]:
+    filesystem, inner = resolve(path)
+    try:
+        with pq.ParquetFile(inner, filesystem=filesystem) as file:
+            missing = set(columns or []) - set(file.schema_arrow.names)
+            if missing:
+                raise ArtifactError(
+                    f"shard {path} has no column {sorted(missing)}, found {file.schema_arrow.names}"
+                )
+            yield file
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError(
+            f"shard {path} is missing or truncated ({error}): remove the directory it stands in, "
+            "the next run makes it again"
+        ) from error
+
+
+def table_metadata(path: str) -> dict[str, str] | None:
+    """The key-value metadata of a whole Parquet file, None when it is missing or its footer is damaged."""
+    filesystem, inner = resolve(path)
+    try:
+        schema = pq.read_schema(inner, filesystem=filesystem)
+    except (pa.ArrowInvalid, OSError):
+        return None
+    return {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}

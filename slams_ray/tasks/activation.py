@@ -1,0 +1,212 @@
+"""Stage 2: the activation network learns maps through the frozen semantic encoder (method section 3)."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from slams_ray.config import ActivationConfig, BackboneConfig
+from slams_ray.core import losses
+from slams_ray.data.transforms import normalise, valid_mask
+from slams_ray.models.activation_network import ActivationNetwork, classification_scores
+from slams_ray.models.backbone import load_backbone_weights
+from slams_ray.models.checkpoint import load_network
+from slams_ray.models.semantic_encoder import SemanticEncoder
+from slams_ray.tasks.classification import mean_average_precision, score_images
+from slams_ray.tasks.training_module import Batch, Row, TrainingModule, labelled_crop
+
+EQUIVARIANCE_SCALES = (0.5, 0.75)
+
+
+class ActivationTraining(TrainingModule):
+    """The four losses, and an image-level one against drift."""
+
+    network: ActivationNetwork
+
+    def __init__(
+        self,
+        network: ActivationNetwork,
+        encoder: SemanticEncoder,
+        config: ActivationConfig,
+        frozen_batch_norm: bool,
+    ) -> None:
+        super().__init__(network, frozen_batch_norm)
+        self.encoder = encoder.requires_grad_(False).eval()
+        self.config = config
+
+    def train(self, mode: bool = True) -> TrainingModule:
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, batch: Batch, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        weights = self.config.losses
+        images = normalise(batch["image"], batch["box"])
+        labels = batch["labels"].float()
+        valid_pixels = valid_mask(batch["box"], images.shape[-1])
+        logits = self.network(images)
+        activation = logits.float().sigmoid()
+        valid = F.interpolate(valid_pixels, size=logits.shape[-2:], mode="area")
+
+        terms, metrics = self._semantic_terms(images, activation, valid_pixels, labels)
+        regularized = labels if weights.regularize == "present" else torch.ones_like(labels)
+        terms["regularization"] = losses.activation_regularization(activation, regularized, valid)
+        if weights.equivariance:
+            terms["equivariance"] = self._equivariance(
+                images, activation, valid_pixels, labels, step
+            )
+        if weights.complementation:
+            terms["complementation"] = losses.complementation_loss(activation, labels, valid)
+        if weights.classification:
+            scores = classification_scores(logits, valid)
+            terms["classification"] = losses.classifier_loss(scores, labels)
+        loss = torch.stack([getattr(weights, n) * t.mean() for n, t in terms.items()]).sum()
+        metrics |= {f"loss_{name}": term.mean().detach() for name, term in terms.items()}
+        metrics |= collapse_metrics(activation.detach(), labels, valid)
+        return loss, metrics
+
+    def _semantic_terms(
+        self,
+        images: torch.Tensor,
+        activation: torch.Tensor,
+        valid: torch.Tensor,
+        labels: torch.Tensor,
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Category-foreground and category-background loss per image, through the encoder."""
+        image_of, class_of = labels.nonzero(as_tuple=True)
+        size = (self.config.encoder_input_px, self.config.encoder_input_px)
+        inputs, maps = images, activation[image_of, class_of][:, None]
+        if images.shape[-2:] != torch.Size(size):
+            inputs = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+        foreground = inputs[image_of] * maps
+        background = inputs[image_of] * (1 - maps)
+        similarity = self.encoder.similarity(torch.cat([foreground, background]))
+        similarity_fg, similarity_bg = similarity.chunk(2)
+
+        present = F.pad(labels.bool(), (1, 0), value=True)[image_of]
+        own = F.one_hot(class_of + 1, present.shape[1]).bool()
+        others = present & ~own
+        form = self.config.losses.form
+        pairs = {
+            "foreground": losses.category_foreground_loss(similarity_fg, own, others, form),
+            "background": losses.category_background_loss(similarity_bg, own, others, form),
+        }
+        num_present = labels.sum(dim=1).clamp(min=1)
+        terms = {
+            name: torch.zeros_like(num_present).index_add(0, image_of, value) / num_present
+            for name, value in pairs.items()
+        }
+        num_pairs = max(len(image_of), 1)
+        return terms, {
+            "similarity_foreground": (similarity_fg * own).sum().detach() / num_pairs,
+            "similarity_background": (similarity_bg * own).sum().detach() / num_pairs,
+        }
+
+    def _equivariance(
+        self,
+        images: torch.Tensor,
+        activation: torch.Tensor,
+        valid: torch.Tensor,
+        labels: torch.Tensor,
+        step: int,
+    ) -> torch.Tensor:
+        # T is drawn from the step, so that all workers draw the same one.
+        rng = np.random.default_rng(step)
+        scale, mirrored = float(rng.choice(EQUIVARIANCE_SCALES)), bool(rng.integers(2))
+
+        def mirror(maps: torch.Tensor) -> torch.Tensor:
+            return maps.flip(-1) if mirrored else maps
+
+        small = F.interpolate(
+            mirror(images), scale_factor=scale, mode="bilinear", align_corners=False, antialias=True
+        )
+        of_transformed = self.network(small).float().sigmoid()
+        size = of_transformed.shape[-2:]
+        transformed = F.interpolate(
+            mirror(activation), size=size, mode="bilinear", align_corners=False
+        )
+        small_valid = F.interpolate(mirror(valid), size=size, mode="area")
+        return losses.equivariance_loss(transformed, of_transformed, labels, small_valid)
+
+
+def collapse_metrics(
+    activation: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """What shows a collapse (table in method section 3), of the maps of present classes.
+
+    activation_mean near 0 or 1 is an empty or full map; activation_contrast, the standard deviation within
+    a map, near 0 is a uniform one.
+    """
+    area = valid.sum(dim=(2, 3)).clamp(min=1)
+    mean = (activation * valid).sum(dim=(2, 3)) / area
+    variance = ((activation - mean[..., None, None]).square() * valid).sum(dim=(2, 3)) / area
+    num_maps = labels.sum().clamp(min=1)
+    return {
+        "activation_mean": (mean * labels).sum() / num_maps,
+        "activation_contrast": (variance.sqrt() * labels).sum() / num_maps,
+    }
+
+
+class ActivationTask:
+    """Builds, samples and evaluates the activation network.
+
+    Args:
+        backbone: the CAM classifier's, which the network shares.
+        encoder: bytes of the semantic encoder's checkpoint.
+        classifier: bytes of the CAM classifier's checkpoint.
+    """
+
+    def __init__(
+        self,
+        config: ActivationConfig,
+        backbone: BackboneConfig,
+        class_names: Sequence[str],
+        encoder: bytes,
+        classifier: bytes,
+    ) -> None:
+        self.config = config
+        self.backbone = backbone
+        self.class_names = class_names
+        self.encoder = encoder
+        self.classifier = classifier
+        self.num_classes = len(class_names) - 1
+        self.architecture: dict[str, Any] = {
+            "backbone_name": backbone.name,
+            "output_stride": backbone.output_stride,
+            "num_classes": self.num_classes,
+        }
+
+    def build(self) -> TrainingModule:
+        encoder = load_network(self.encoder, "encoder", "semantic_encoder", self.class_names)
+        assert isinstance(encoder, SemanticEncoder)
+        if self.config.initialise_from_cam:
+            network = load_network(
+                self.classifier, "classifier", "activation_network", self.class_names
+            )
+        else:
+            network = ActivationNetwork(**self.architecture)
+            load_backbone_weights(network.backbone, self.backbone.weights)
+        assert isinstance(network, ActivationNetwork)
+        return ActivationTraining(network, encoder, self.config, self.backbone.freeze_batch_norm)
+
+    def sample(self, row: Row, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        training = self.config.training
+        return labelled_crop(row, rng, self.num_classes, training.crop_px, training.long_side_px)
+
+    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
+        long_side = sum(self.config.training.long_side_px) // 2
+        device = next(network.parameters()).device
+        return score_images(
+            lambda image: classification_scores(network(image)),
+            rows,
+            self.num_classes,
+            long_side,
+            device,
+        )
+
+    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+        return {"map": mean_average_precision(results)}

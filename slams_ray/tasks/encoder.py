@@ -1,0 +1,95 @@
+"""Stage 1: the semantic encoder learns one embedding per category (method section 2)."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from slams_ray.config import EncoderConfig
+from slams_ray.core.losses import encoder_loss, semantic_similarity
+from slams_ray.data.transforms import normalise, random_degradation
+from slams_ray.models.backbone import load_backbone_weights
+from slams_ray.models.semantic_encoder import SemanticEncoder
+from slams_ray.tasks.classification import mean_average_precision, score_images
+from slams_ray.tasks.training_module import Batch, Row, TrainingModule, labelled_crop
+
+
+class EncoderTraining(TrainingModule):
+    """BCE between similarities and labels; background is always labelled present."""
+
+    network: SemanticEncoder
+
+    def forward(self, batch: Batch, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        images = normalise(batch["image"], batch["box"])
+        kept = F.interpolate(
+            batch["degradation"][:, None],
+            size=images.shape[-2:],
+            mode="bilinear",
+            align_corners=False,
+        )
+        present = F.pad(batch["labels"].bool(), (1, 0), value=True)
+        embedding = self.network(images * kept)
+        # Semantics learn from positives only, the encoder from both: for an absent class s is detached.
+        semantics = self.network.semantics.expand_as(embedding)
+        semantics = torch.where(present[..., None], semantics, semantics.detach())
+        similarity = semantic_similarity(embedding, semantics)
+        loss = encoder_loss(similarity, present).mean()
+        objects = present[:, 1:]
+        return loss, {
+            "similarity_present": _mean_where(similarity[:, 1:], objects),
+            "similarity_absent": _mean_where(similarity[:, 1:], ~objects),
+            "similarity_background": similarity[:, 0].mean().detach(),
+            "dead_categories": (embedding.detach().sum(dim=2).amax(dim=0) == 0).sum().float(),
+        }
+
+
+def _mean_where(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return (values * mask).sum().detach() / mask.sum().clamp(min=1)
+
+
+class EncoderTask:
+    """Builds, samples and evaluates the semantic encoder."""
+
+    def __init__(self, config: EncoderConfig, class_names: Sequence[str]) -> None:
+        self.config = config
+        self.class_names = class_names
+        self.num_classes = len(class_names) - 1
+        self.architecture: dict[str, Any] = {
+            "backbone_name": config.backbone.name,
+            "output_stride": config.backbone.output_stride,
+            "num_classes": self.num_classes,
+            "embedding_dim": config.embedding_dim,
+        }
+
+    def build(self) -> TrainingModule:
+        network = SemanticEncoder(**self.architecture)
+        load_backbone_weights(network.backbone, self.config.backbone.weights)
+        return EncoderTraining(network, self.config.backbone.freeze_batch_norm)
+
+    def sample(self, row: Row, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        training = self.config.training
+        sample = labelled_crop(row, rng, self.num_classes, training.crop_px, training.long_side_px)
+        sample["degradation"] = random_degradation(
+            rng,
+            masked_fraction=self.config.masked_fraction,
+            dimmed_fraction=self.config.dimmed_fraction,
+        )
+        return sample
+
+    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
+        assert isinstance(network, SemanticEncoder)
+        long_side = sum(self.config.training.long_side_px) // 2
+        device = network.semantics_table.device
+        return score_images(
+            lambda image: network.similarity(image)[:, 1:],
+            rows,
+            self.num_classes,
+            long_side,
+            device,
+        )
+
+    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+        return {"map": mean_average_precision(results)}

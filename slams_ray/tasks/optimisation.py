@@ -1,0 +1,69 @@
+"""One optimisation step, the same on a CPU, a GPU and N of them."""
+
+import math
+
+import torch
+from torch import nn
+
+from slams_ray.config import TrainingConfig
+
+POLY_POWER = 0.9
+
+
+def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Optimiser with two groups: the backbone, and the head at `head_multiplier` times its rate."""
+    backbone, head = [], []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            (backbone if name.startswith("backbone.") else head).append(parameter)
+    rates = (config.learning_rate, config.learning_rate * config.head_multiplier)
+    groups = [
+        {"params": parameters, "lr": rate, "peak_lr": rate}
+        for parameters, rate in zip((backbone, head), rates, strict=True)
+    ]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def learning_rate_factor(step: int, num_steps: int, config: TrainingConfig) -> float:
+    """Share of the peak learning rate at a step: linear warm-up times poly or cosine decay to 0."""
+    done = step / num_steps
+    if config.schedule == "poly":
+        decay = (1 - done) ** POLY_POWER
+    else:
+        decay = 0.5 * (1 + math.cos(math.pi * done))
+    return decay * min(1.0, (step + 1) / max(config.warmup_steps, 1))
+
+
+def train_step(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: dict[str, torch.Tensor],
+    step: int,
+    num_steps: int,
+    config: TrainingConfig,
+) -> dict[str, torch.Tensor]:
+    """Forward, backward, clip, update. Returns detached scalars: loss, gradient_norm and the task's own.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    device = next(iter(batch.values())).device
+    factor = learning_rate_factor(step, num_steps, config)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+    use_amp = config.amp and device.type == "cuda"
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_amp):
+        loss, metrics = module(batch, step)
+    if not torch.isfinite(loss):
+        raise FloatingPointError(
+            f"loss is {loss.item()} at step {step}: lower training.learning_rate, or lengthen "
+            "training.warmup_steps"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
+    optimizer.step()
+    return {"loss": loss.detach(), "gradient_norm": norm.detach(), **metrics}

@@ -1,0 +1,65 @@
+"""Stage 3: a segmentation network learns from pseudo labels (method section 7)."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from slams_ray.config import SegmentationConfig
+from slams_ray.core.losses import segmentation_loss
+from slams_ray.core.metrics import IGNORE_INDEX
+from slams_ray.data.image import decode_image, decode_mask
+from slams_ray.data.transforms import normalise, random_crop
+from slams_ray.models.backbone import load_backbone_weights
+from slams_ray.models.segmentation_network import SegmentationNetwork
+from slams_ray.tasks.training_module import Batch, Row, TrainingModule
+
+
+class SegmentationTraining(TrainingModule):
+    """Cross-entropy on pseudo labels, ignoring the ignore band and padding."""
+
+    network: SegmentationNetwork
+
+    def forward(self, batch: Batch, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        logits = self.network(normalise(batch["image"], batch["box"]))
+        target = batch["target"].long()
+        loss = segmentation_loss(logits, target, IGNORE_INDEX).mean()
+        labelled = (target != IGNORE_INDEX).float().mean()
+        return loss, {"labelled_pixels": labelled}
+
+
+class SegmentationTask:
+    """Builds and samples the segmentation network; the evaluate stage scores it against masks."""
+
+    def __init__(self, config: SegmentationConfig, class_names: Sequence[str]) -> None:
+        self.config = config
+        self.class_names = class_names
+        self.architecture: dict[str, Any] = {
+            "backbone_name": config.backbone.name,
+            "output_stride": config.backbone.output_stride,
+            "num_classes": len(class_names) - 1,
+            "head": config.head,
+        }
+
+    def build(self) -> TrainingModule:
+        network = SegmentationNetwork(**self.architecture)
+        load_backbone_weights(network.backbone, self.config.backbone.weights)
+        return SegmentationTraining(network, self.config.backbone.freeze_batch_norm)
+
+    def sample(self, row: Row, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        training = self.config.training
+        image = decode_image(row["image"], row["image_id"])
+        pseudo_label = decode_mask(row["pseudo_label"], row["image_id"])
+        crop, target, box = random_crop(
+            image, pseudo_label, rng, crop_px=training.crop_px, long_side_px=training.long_side_px
+        )
+        assert target is not None
+        return {"image": crop, "box": box, "target": target}
+
+    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
+        return {}
+
+    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+        return {}

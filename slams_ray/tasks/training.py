@@ -1,0 +1,90 @@
+"""A task with its data and schedule: everything a trainer needs, and nothing of Ray."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from slams_ray.config import TrainingConfig
+from slams_ray.core.sampling import Chunk, num_lanes, num_steps, plan_chunks
+from slams_ray.models.batch_norm import synchronise_batch_norm
+from slams_ray.models.checkpoint import dump_network
+from slams_ray.tasks.feed import ShardColumns, iterate_rows, read_chunk
+from slams_ray.tasks.optimisation import build_optimizer, train_step
+from slams_ray.tasks.training_module import Task, TrainingModule
+
+Result = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training, complete.
+
+    Attributes:
+        shard_rows: (name, rows) of the training shards.
+        sources: columns of the training shards, read side by side.
+        val_names: shards the trained network is judged on; empty judges nothing.
+        val_sources: their columns.
+    """
+
+    task: Task
+    config: TrainingConfig
+    shard_rows: Sequence[tuple[str, int]]
+    sources: Sequence[ShardColumns]
+    val_names: Sequence[str] = ()
+    val_sources: Sequence[ShardColumns] = ()
+    seed: int = 0
+
+    @property
+    def num_steps(self) -> int:
+        num_images = sum(rows for _, rows in self.shard_rows)
+        return num_steps(self.config.epochs, num_images, self.config.batch_size)
+
+    def check_workers(self, num_workers: int) -> None:
+        """Raises ConfigError when this many workers cannot share the shards."""
+        num_lanes(self.config.batch_size, len(self.shard_rows), num_workers)
+
+    def build(self) -> TrainingModule:
+        module = self.task.build()
+        synchronise_batch_norm(module)
+        return module
+
+    def optimizer(self, module: TrainingModule) -> torch.optim.Optimizer:
+        return build_optimizer(module.network, self.config)
+
+    def step(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batch: dict[str, torch.Tensor],
+        step: int,
+        num_steps: int,
+    ) -> dict[str, torch.Tensor]:
+        return train_step(module, optimizer, batch, step, num_steps, self.config)
+
+    def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterator[Chunk]:
+        return plan_chunks(
+            self.shard_rows,
+            batch_size=self.config.batch_size,
+            rank=rank,
+            num_workers=num_workers,
+            first_step=first_step,
+            last_step=self.num_steps,
+            seed=self.seed,
+        )
+
+    def read(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        return read_chunk(chunk, self.sources, self.task, self.seed)
+
+    def evaluate(self, module: TrainingModule, rank: int, num_workers: int) -> Result:
+        """Results on every num_workers-th validation shard."""
+        names = self.val_names[rank::num_workers]
+        return self.task.evaluate(module.network, iterate_rows(names, self.val_sources))
+
+    def summarise(self, results: Sequence[Result]) -> dict[str, float]:
+        return self.task.summarise(results) if self.val_names else {}
+
+    def dump(self, module: TrainingModule) -> bytes:
+        return dump_network(module.network, self.task.architecture, self.task.class_names)

@@ -1,0 +1,66 @@
+"""What the four trainings share: a network with its losses, batches from rows, and the trainer's view of both."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from slams_ray.data.image import decode_image
+from slams_ray.data.transforms import random_crop
+from slams_ray.models.backbone import freeze_batch_norm
+
+Row = Mapping[str, Any]
+"""One row of an image shard: image_id, image (encoded bytes), height, width, image_labels, mask."""
+Batch = Mapping[str, torch.Tensor]
+
+
+class TrainingModule(nn.Module):
+    """A network and its loss in one forward pass, so that DDP sees one call per step.
+
+    forward(batch, step) returns the loss, averaged over images, and detached metrics to log.
+    """
+
+    def __init__(self, network: nn.Module, frozen_batch_norm: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.frozen_batch_norm = frozen_batch_norm
+
+    def train(self, mode: bool = True) -> "TrainingModule":
+        super().train(mode)
+        if self.frozen_batch_norm:
+            freeze_batch_norm(self.network)
+        return self
+
+
+class Task(Protocol):
+    """One training: how to build it, how a row becomes a sample, how the result is judged."""
+
+    class_names: Sequence[str]
+    architecture: dict[str, Any]
+
+    def build(self) -> TrainingModule: ...
+    def sample(self, row: Row, rng: np.random.Generator) -> dict[str, np.ndarray]: ...
+    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]: ...
+    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]: ...
+
+
+def multi_hot(class_indices: Sequence[int], num_classes: int) -> np.ndarray:
+    """(C,) uint8 from class indices 1..C."""
+    labels = np.zeros(num_classes, np.uint8)
+    labels[np.asarray(class_indices, int) - 1] = 1
+    return labels
+
+
+def labelled_crop(
+    row: Row,
+    rng: np.random.Generator,
+    num_classes: int,
+    crop_px: int,
+    long_side_px: tuple[int, int],
+) -> dict[str, np.ndarray]:
+    """Sample of a weakly supervised task: image (crop, crop, 3) uint8, box (4,) int32, labels (C,) uint8."""
+    image = decode_image(row["image"], row["image_id"])
+    crop, _, box = random_crop(image, None, rng, crop_px=crop_px, long_side_px=long_side_px)
+    return {"image": crop, "box": box, "labels": multi_hot(row["image_labels"], num_classes)}
