@@ -1,7 +1,6 @@
-"""What all jobs share: recipe and overrides from the command line, logs, errors, the final table."""
+"""What all jobs share: recipe and overrides from the command line, errors, the final table."""
 
 import inspect
-import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,13 +57,9 @@ def module_name() -> str:
 
 def guarded(work: Callable[[], None]) -> None:
     """Runs the work with logging on; our errors end with one message and exit status 1."""
-    logging.basicConfig(
-        stream=sys.stdout,
-        level=logging.WARNING,
-        format="%(asctime)s  %(message)s",
-        datefmt="%H:%M:%S",
-    )
-    logging.getLogger("slams_ray").setLevel(logging.INFO)
+    from slams_ray.runtime.progress import log_to_stdout
+
+    log_to_stdout()
     try:
         work()
     except SlamsError as error:

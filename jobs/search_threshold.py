@@ -1,4 +1,5 @@
-"""Score every background threshold and choose one. Stages before it run first where their output is missing.
+"""Score every background threshold and choose one. Stages before it run first where their output is
+missing.
 
 python -m jobs.search_threshold demo
 """

@@ -1,4 +1,5 @@
-"""Train the CAM classifier and the activation network. Stages before it run first where their output is missing.
+"""Train the CAM classifier and the activation network. Stages before it run first where their
+output is missing.
 
 python -m jobs.train_activation demo
 """

@@ -1,4 +1,5 @@
-"""Train the segmentation network on pseudo labels. Stages before it run first where their output is missing.
+"""Train the segmentation network on pseudo labels. Stages before it run first where their output is
+missing.
 
 python -m jobs.train_segmentation demo
 """

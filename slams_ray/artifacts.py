@@ -12,7 +12,9 @@ from slams_ray.errors import ArtifactError
 
 RECORD_NAME = "record.json"
 FORMAT = 1
-"""Raised when the meaning of an output changes, so that older outputs are not mistaken for current ones."""
+"""Raised when the meaning of an output changes, so that older outputs are not mistaken for current
+ones.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,8 @@ def read_record(directory: str) -> Record | None:
         return Record(**json.loads(storage.read_bytes(path)))
     except (ValueError, TypeError) as error:
         raise ArtifactError(
-            f"{path} is truncated or not a record ({error}): remove {directory}, the next run makes it again"
+            f"{path} is truncated or not a record ({error}): remove {directory}, the next run "
+            "makes it again"
         ) from error
 
 
@@ -87,7 +90,7 @@ def write_record(directory: str, record: Record) -> None:
 
 
 def changed_fields(old: Record, config: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
-    """Dotted names of the settings and inputs in which an earlier output differs, with both values."""
+    """Settings and inputs in which an earlier output differs, by dotted name with both values."""
     before = flatten(old.config) | {f"input {k}": v for k, v in old.inputs.items()}
     after = flatten(config) | {f"input {k}": v for k, v in inputs.items()}
     return [

@@ -1,6 +1,7 @@
 """Every setting of the pipeline: frozen dataclasses, one per concern, checked where they are built.
 
-Field docstrings are the command-line help. Lists of values that recipes choose stand in `jobs/recipes`.
+Field docstrings are the command-line help. Lists of values that recipes choose stand in
+`jobs/recipes`.
 """
 
 from dataclasses import dataclass, field
@@ -19,9 +20,13 @@ class DataConfig:
     """Which images, labels and masks."""
 
     format: Literal["synthetic", "coco", "voc", "folder"]
-    """Layout on disk. synthetic generates the built-in set under the workspace, then reads it as coco."""
+    """Layout on disk. synthetic generates the built-in set under the workspace, then reads it as
+    coco.
+    """
     root: str = ""
-    """Directory of the data set, a local path or a URI such as s3://bucket/coco. Unused for synthetic."""
+    """Directory of the data set, a local path or a URI such as s3://bucket/coco. Unused for
+    synthetic.
+    """
     train_split: str = "train"
     """Split whose image labels train everything (coco train2014, voc trainaug)."""
     val_split: str | None = "val"
@@ -31,8 +36,9 @@ class DataConfig:
     val_list: str | None = None
     """Text file of image ids instead of the official list of the val split."""
     score_list: str | None = None
-    """Training images whose masks may choose the threshold and score seeds and pseudo labels: a text file,
-    or for voc the name of an official list (train, 1,464 of the 10,582). None takes all that have a mask."""
+    """Training images whose masks may choose the threshold and score seeds and pseudo labels: a
+    text file, or for voc the name of an official list (train, 1,464 of the 10,582). None takes all
+    that have a mask."""
     classes: tuple[str, ...] = ()
     """Subset of class names. Pixels of other classes become 255. Empty means all."""
     crowd: Literal["background", "ignore"] = "background"
@@ -72,7 +78,9 @@ class BackboneConfig:
     ] = "resnet50"
     """Architecture, by torchvision except tiny_resnet."""
     output_stride: Literal[4, 8, 16, 32] = 16
-    """Input pixels per feature cell; the last stages are dilated to reach it. 4 is for tiny_resnet only."""
+    """Input pixels per feature cell; the last stages are dilated to reach it. 4 is for tiny_resnet
+    only.
+    """
     weights: str = "none"
     """none, a file with a torchvision state dict, or a torchvision enum such as
     ResNet50_Weights.IMAGENET1K_V2 (downloads on first use)."""
@@ -140,16 +148,19 @@ class EncoderConfig:
     embedding_dim: int = 256
     """D. The head has (C + 1) D channels: 256 for VOC, 64 to 128 for COCO."""
     masked_fraction: float = 0.5
-    """Share of each batch that is softly masked at random with unchanged labels, so that embeddings of
-    masked images, which the activation network is trained through, are in distribution."""
+    """Share of each batch that is softly masked at random with unchanged labels, so that embeddings
+    of masked images, which the activation network is trained through, are in distribution."""
     dimmed_fraction: float = 0.5
-    """Share of each batch whose contrast is scaled by a random factor in [0.2, 1]. Without it a uniform map
-    that merely brightens lowers the losses and the maps collapse to it (method section 3)."""
+    """Share of each batch whose contrast is scaled by a random factor in [0.2, 1]. Without it a
+    uniform map that merely brightens lowers the losses and the maps collapse to it (method section
+    3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
-    """CAM classifier: the baseline, and the initialisation of the activation network (method section 4)."""
+    """CAM classifier: the baseline, and the initialisation of the activation network (method
+    section 4).
+    """
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
@@ -229,7 +240,9 @@ class CrfConfig:
     """Dense CRF and pseudo labels (method section 6)."""
 
     form: Literal["label", "constant", "power"] = "label"
-    """Unary from hard seeds (IRN), from scores beside a constant background, or beside (1 - max A)^alpha."""
+    """Unary from hard seeds (IRN), from scores beside a constant background, or beside (1 - max
+    A)^alpha.
+    """
     iterations: int = 10
     """Mean-field iterations; 0 leaves seeds unrefined."""
     gt_prob: float = 0.7

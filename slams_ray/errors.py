@@ -1,4 +1,6 @@
-"""The errors a user can cause and mend. Each message says what we got, what was expected, what to do."""
+"""The errors a user can cause and mend. Each message says what we got, what was expected, what to
+do.
+"""
 
 
 class SlamsError(Exception):

@@ -67,7 +67,9 @@ def threshold_figure(curves: Mapping[str, ThresholdCurve]) -> "Figure":
 
 
 def class_iou_figure(description: DatasetDescription, iou: np.ndarray) -> "Figure":
-    """Bars of per-class IoU, best first, in the palette of the data set; undefined classes left out."""
+    """Bars of per-class IoU, best first, in the palette of the data set; undefined classes left
+    out.
+    """
     order = [i for i in np.argsort(-np.nan_to_num(iou, nan=-1)) if np.isfinite(iou[i])]
     figure = _figure(6.4, 1.2 + 0.24 * len(order))
     axes = figure.add_subplot()
@@ -139,7 +141,7 @@ def overlay_activation(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
 def overlay_labels(
     image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]]
 ) -> np.ndarray:
-    """(H, W, 3) uint8: the image under the colours of an (H, W) label map; background stays clear."""
+    """(H, W, 3) uint8: the image under the colours of a label map; background stays clear."""
     colours = np.zeros((256, 3))
     colours[: len(palette)] = palette
     colours[IGNORE_INDEX] = IGNORE_COLOUR

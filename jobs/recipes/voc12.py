@@ -17,10 +17,12 @@ RESNET101 = BackboneConfig(name="resnet101", weights="ResNet101_Weights.IMAGENET
 
 
 def voc12(root: str = "data/VOC2012") -> PipelineConfig:
-    """PASCAL VOC 2012: trainaug (10,582) to train, train (1,464) to choose the threshold, val to report.
+    """PASCAL VOC 2012: trainaug (10,582) to train, train (1,464) to choose the threshold, val to
+    report.
 
-    Made for one GPU with 24 GB or more. Published ResNet-50 numbers to compare with: CAM seed 48, SLAMs
-    seed 58 or more, network 70 or more on val; none of them has been measured with this code yet.
+    Made for one GPU with 24 GB or more. Published ResNet-50 numbers to compare with: CAM seed 48,
+    SLAMs seed 58 or more, network 70 or more on val; none of them has been measured with this code
+    yet.
     """
     weak = TrainingConfig(
         epochs=10,
@@ -52,7 +54,8 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
             embedding_dim=256,
         ),
         classifier=ClassifierConfig(backbone=RESNET50, training=weak),
-        # The family's 5e-3 was run at an effective momentum of 0; with real momentum .9 a tenth of it.
+        # The family's 5e-3 was run at an effective momentum of 0; with real momentum .9 a tenth of
+        # it.
         activation=ActivationConfig(training=replace(weak, epochs=15, learning_rate=5e-4)),
         inference=InferenceConfig(),
         segmentation=SegmentationConfig(

@@ -1,7 +1,7 @@
 """Dense CRF refinement by pydensecrf, on the labels present in the image only.
 
-Building the bilateral lattice depends on image and kernel but not on the unary, so one `DenseCrf` serves
-any number of unaries (thresholds, alphas) of the same image.
+Building the bilateral lattice depends on image and kernel but not on the unary, so one `DenseCrf`
+serves any number of unaries (thresholds, alphas) of the same image.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from pydensecrf.utils import unary_from_labels, unary_from_softmax
 class CrfKernels:
     """Pairwise kernels: a Gaussian in position and a bilateral in position and colour.
 
-    Standard deviations in pixels (sxy) and 8-bit colour steps (srgb); compatibilities are Potts weights.
+    Standard deviations in pixels (sxy) and 8-bit colour steps (srgb); compatibilities are Potts
+    weights.
     """
 
     gaussian_sxy_px: float
@@ -34,7 +35,8 @@ class DenseCrf:
     """
 
     def __init__(self, image: np.ndarray, num_labels: int, kernels: CrfKernels) -> None:
-        # pydensecrf reads raw memory: a wrong dtype, layout or shape would crash the process, not raise.
+        # pydensecrf reads raw memory: a wrong dtype, layout or shape would crash the process, not
+        # raise.
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"image is {image.dtype}{image.shape}, expected uint8 (H, W, 3)")
         self._shape = (num_labels, *image.shape[:2])

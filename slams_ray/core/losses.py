@@ -1,8 +1,8 @@
 """The losses of SLAMs (method: arXiv 2210.12417 v1 abstract; forms: SemFormer 2210.14618, CLIMS).
 
-Every function returns one number per image, shape (B,). Images are averaged by the caller over a fixed
-batch size, never over the number of (image, class) pairs: so N workers with B/N images each take the same
-step as one worker with B images.
+Every function returns one number per image, shape (B,). Images are averaged by the caller over a
+fixed batch size, never over the number of (image, class) pairs: so N workers with B/N images each
+take the same step as one worker with B images.
 """
 
 import torch
@@ -31,7 +31,7 @@ def encoder_loss(similarity: torch.Tensor, present: torch.Tensor) -> torch.Tenso
 
 
 def classifier_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Multi-label soft margin, mean over the C classes (IRN). scores, labels: (B, C). Returns (B,)."""
+    """Multi-label soft margin (IRN), mean over C. scores, labels: (B, C). Returns (B,)."""
     return F.binary_cross_entropy_with_logits(
         scores.float(), labels.float(), reduction="none"
     ).mean(dim=1)
@@ -50,10 +50,12 @@ def repel(similarity: torch.Tensor, form: str) -> torch.Tensor:
 def category_foreground_loss(
     similarity: torch.Tensor, own: torch.Tensor, others: torch.Tensor, form: str = "cosine"
 ) -> torch.Tensor:
-    """Per pair: 1/2 attract(own class) + 1/2 mean over the other present classes of repel (correctness).
+    """Per pair: 1/2 attract(own class) + 1/2 mean over the other present classes of repel
+    (correctness).
 
     Args:
-        similarity: (N, K) similarity of the image masked by the map of class k, for N (image, k) pairs.
+        similarity: (N, K) similarity of the image masked by the map of class k, for N (image, k)
+            pairs.
         own: (N, K) one-hot bool, the class k of each pair.
         others: (N, K) bool, the classes present in the image (background included) without k.
 
@@ -70,7 +72,8 @@ def category_background_loss(
 ) -> torch.Tensor:
     """Per pair: 1/2 repel(own class) + 1/2 mean over the others of attract (completeness).
 
-    Arguments as `category_foreground_loss`, similarity being that of the image masked by the complement.
+    Arguments as `category_foreground_loss`, similarity being that of the image masked by the
+    complement.
     """
     return 0.5 * masked_mean(repel(similarity, form), own) + 0.5 * masked_mean(
         attract(similarity, form), others
@@ -85,7 +88,8 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def activation_regularization(
     activation: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor
 ) -> torch.Tensor:
-    """Mean activation over the chosen classes and the pixels that are image, not padding (compactness).
+    """Mean activation over the chosen classes and the pixels that are image, not padding
+    (compactness).
 
     Args:
         activation: (B, C, h, w) in [0, 1].
@@ -117,7 +121,8 @@ def equivariance_loss(
 def complementation_loss(
     activation: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor
 ) -> torch.Tensor:
-    """Consistency (ii), SemFormer: mean (A_k + max_{j != k} A_j - 1)^2 over present k and valid pixels.
+    """Consistency (ii), SemFormer: mean (A_k + max_{j != k} A_j - 1)^2 over present k and valid
+    pixels.
 
     j runs over the other present classes and background, whose map is 1 - max over present classes.
     Arguments as `activation_regularization`; labels: (B, C) multi-hot.
@@ -135,7 +140,8 @@ def complementation_loss(
 def segmentation_loss(
     logits: torch.Tensor, target: torch.Tensor, ignore_index: int
 ) -> torch.Tensor:
-    """Cross-entropy over pixels that are not ignored, mean per image; 0 for an image that is all ignored.
+    """Cross-entropy over pixels that are not ignored, mean per image; 0 for an image that is all
+    ignored.
 
     Args:
         logits: (B, K, h, w), resized bilinearly to the target.

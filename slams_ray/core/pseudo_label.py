@@ -11,10 +11,12 @@ from slams_ray.core.metrics import IGNORE_INDEX
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence:
-    """One quantity at three strengths: what is surely object, what is most likely, what is surely background.
+    """One quantity at three strengths: what is surely object, what is most likely, what is surely
+    background.
 
-    In the label form and the softmax form with a constant these are background thresholds, in the softmax
-    form with a power they are alphas. `lenient` calls more pixels object than `chosen`, `strict` fewer.
+    In the label form and the softmax form with a constant these are background thresholds, in the
+    softmax form with a power they are alphas. `lenient` calls more pixels object than `chosen`,
+    `strict` fewer.
     """
 
     lenient: float
@@ -27,8 +29,8 @@ class Refinement:
     """How activations become pseudo labels.
 
     Attributes:
-        form: "label" (IRN), "constant" (softmax form, constant background) or "power" (softmax form,
-            background (1 - max A)^alpha).
+        form: "label" (IRN), "constant" (softmax form, constant background) or "power" (softmax
+            form, background (1 - max A)^alpha).
         gt_prob: confidence of the hard labels, label form only.
         iterations: mean-field iterations; 0 leaves the seed unrefined.
     """
@@ -49,8 +51,8 @@ def refine(
     """Refined labels and pseudo labels of one image.
 
     The CRF runs on background and the P present labels, three times on one lattice: at the strict,
-    chosen and lenient strength. The pseudo label is object where the strict result is, background where the
-    lenient result is, and 255 between (IRN's confident pair, method section 6).
+    chosen and lenient strength. The pseudo label is object where the strict result is, background
+    where the lenient result is, and 255 between (IRN's confident pair, method section 6).
 
     Args:
         image: (H, W, 3) uint8 RGB.

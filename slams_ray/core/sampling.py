@@ -1,10 +1,10 @@
 """In which order images are trained on: the same for any number of workers.
 
-A global batch takes B / L images from each of L lanes. In pass after pass the shards are permuted and dealt
-to the lanes, so the L shards at hand, a block, change together. Worker r of N owns L / N consecutive lanes
-and reads only their shards, yet the N workers together form, step for step, the batches one worker would.
-Within a shard whole row groups are permuted, then the rows in each, so that a chunk of a few steps touches
-one row group or two per lane and not the whole shard.
+A global batch takes B / L images from each of L lanes. In pass after pass the shards are permuted
+and dealt to the lanes, so the L shards at hand, a block, change together. Worker r of N owns L / N
+consecutive lanes and reads only their shards, yet the N workers together form, step for step, the
+batches one worker would. Within a shard whole row groups are permuted, then the rows in each, so
+that a chunk of a few steps touches one row group or two per lane and not the whole shard.
 """
 
 from collections.abc import Iterator, Sequence
@@ -124,7 +124,9 @@ def _row_order(num_rows: int, seed: tuple[int, ...]) -> np.ndarray:
 
 
 def sample_order(chunk: Chunk) -> Iterator[tuple[int, int, int]]:
-    """(lane position in the chunk, row of its shard, position in the block) of each sample, lanes alternating."""
+    """(lane position in the chunk, row of its shard, position in the block) of each sample, lanes
+    alternating.
+    """
     for i in range(len(chunk.rows[0])):
         for lane, rows in enumerate(chunk.rows):
             yield lane, rows[i], chunk.start + i

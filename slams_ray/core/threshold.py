@@ -1,9 +1,10 @@
 """Exact mIoU of every background threshold from one pass over the activations.
 
-The winning class of a pixel does not depend on the threshold: argmax over [threshold, A_1..A_C] is the
-winner of A where its score exceeds the threshold and background elsewhere. So it suffices to count, per
-class, in which bin of the threshold grid each pixel's winning score falls; cumulative sums then give true
-positives and predictions of all thresholds at once. Memory is O(K T), not O(K K T).
+The winning class of a pixel does not depend on the threshold: argmax over [threshold, A_1..A_C] is
+    the
+winner of A where its score exceeds the threshold and background elsewhere. So it suffices to count,
+per class, in which bin of the threshold grid each pixel's winning score falls; cumulative sums then
+give true positives and predictions of all thresholds at once. Memory is O(K T), not O(K K T).
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ def threshold_grid(num_thresholds: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdCounts:
-    """Pixel counts from which every threshold can be scored; int64, additive over images and shards.
+    """Pixel counts from which every threshold can be scored; int64, additive over images and
+    shards.
 
     Bin b of a pixel is the number of thresholds below its winning score, so it is foreground at
     threshold i exactly if i < b.
@@ -57,8 +59,9 @@ class ThresholdCounts:
 def score_bins(scores: np.ndarray, num_thresholds: int) -> np.ndarray:
     """Number of grid thresholds strictly below each score.
 
-    Equal to `np.searchsorted(threshold_grid(T), scores, side="left")` and several times faster: the grid is
-    uniform, so the bin is guessed by a product and corrected by at most one comparison each way.
+    Equal to `np.searchsorted(threshold_grid(T), scores, side="left")` and several times faster: the
+    grid is uniform, so the bin is guessed by a product and corrected by at most one comparison each
+    way.
 
     Args:
         scores: float32 of any shape, in [0, 1].

@@ -29,8 +29,8 @@ class CocoMask:
 
     Attributes:
         annotations: (segmentation, is_crowd, class_index) each; index 255 for a class not chosen.
-        crowd: "background" leaves crowd regions background (ground truth of ReCAM and CLIMS), "ignore"
-            makes them 255 where no instance covers them.
+        crowd: "background" leaves crowd regions background (ground truth of ReCAM and CLIMS),
+            "ignore" makes them 255 where no instance covers them.
     """
 
     annotations: tuple[tuple[Any, bool, int], ...]
@@ -83,12 +83,14 @@ def load_coco(
 ) -> Split:
     """Loads a split; category ids 1..90 with gaps become dense indices in the order of the file.
 
-    Labels and masks come from the same annotations: an image has the classes of its instances that are
+    Labels and masks come from the same annotations: an image has the classes of its instances that
+        are
     no crowd.
 
     Args:
         classes: subset of category names; pixels of other categories become 255.
-        list_path: text file of image ids or file stems, one a line; None takes every image of the file.
+        list_path: text file of image ids or file stems, one a line; None takes every image of the
+            file.
 
     Raises:
         DataError: a missing or malformed annotation file, or an unknown id in the list.
@@ -156,9 +158,11 @@ def _reject(
 ) -> str | None:
     number = annotation.get("id", "without id")
     if annotation.get("image_id") not in images:
-        return f"annotation {number} in {path} is for image {annotation.get('image_id')}, which the file does not list"
+        found = f"is for image {annotation.get('image_id')}, which the file does not list"
+        return f"annotation {number} in {path} {found}"
     if annotation.get("category_id") not in categories:
-        return f"annotation {number} in {path} has category_id {annotation.get('category_id')}, which the file does not define"
+        found = f"has category_id {annotation.get('category_id')}, which the file does not define"
+        return f"annotation {number} in {path} {found}"
     if not annotation.get("segmentation"):
         return f"annotation {number} in {path} has no segmentation"
     return None

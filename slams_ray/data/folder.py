@@ -3,8 +3,9 @@
 root/
   images/            a.jpg b.png ...
   labels.csv         image,labels[,split]      a.jpg,cat;dog,train
-  masks/             optional: a.png, pixel = class index in the order of the class list, 255 = ignore
-  classes.txt        optional: one class name a line; otherwise the sorted names in labels.csv
+  masks/             optional: a.png, pixel = class index in the order of the class list, 255 =
+  ignore classes.txt        optional: one class name a line; otherwise the sorted names in
+  labels.csv
 """
 
 import csv
@@ -39,7 +40,8 @@ def load_folder(
     """Loads the rows of a split; without a split column every row is of every split.
 
     Raises:
-        DataError: labels.csv is missing or has a wrong column, or names a class that classes.txt lacks.
+        DataError: labels.csv is missing or has a wrong column, or names a class that classes.txt
+            lacks.
     """
     path = storage.join(root, "labels.csv")
     rows = _read_rows(path)

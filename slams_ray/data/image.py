@@ -33,7 +33,8 @@ def open_bounded(data: bytes, source: str) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if image.width * image.height > MAX_IMAGE_PIXELS:
             raise DataError(
-                f"{source} is {image.width} x {image.height}, at most {MAX_IMAGE_PIXELS} pixels are decoded"
+                f"{source} is {image.width} x {image.height}, at most {MAX_IMAGE_PIXELS} pixels "
+                "are decoded"
             )
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -54,19 +55,21 @@ def decode_mask(data: bytes, source: str) -> np.ndarray:
     image = open_bounded(data, source)
     if image.mode not in ("P", "L", "1"):
         raise DataError(
-            f"mask {source} has mode {image.mode}, expected an 8-bit palette or grayscale PNG whose "
-            "pixels are class indices"
+            f"mask {source} has mode {image.mode}, expected an 8-bit palette or grayscale PNG "
+            "whose pixels are class indices"
         )
     return np.asarray(image, dtype=np.uint8)
 
 
 def encode_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> bytes:
-    """Palette PNG of an (H, W) uint8 label map, so that viewers show colours and code reads indices."""
+    """Palette PNG of an (H, W) uint8 label map, so that viewers show colours and code reads
+    indices.
+    """
     image = Image.fromarray(mask, mode="L")
-    colours = [(0, 0, 0)] * 256
-    colours[: len(palette)] = [tuple(colour) for colour in palette]
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(palette)] = palette
     colours[IGNORE_INDEX] = IGNORE_COLOUR
-    image.putpalette([channel for colour in colours for channel in colour])
+    image.putpalette(colours.tobytes())
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
@@ -80,5 +83,6 @@ def check_mask(mask: np.ndarray, size: tuple[int, int], num_indices: int, source
     unknown = found[(found >= num_indices) & (found != IGNORE_INDEX)]
     if unknown.size:
         raise DataError(
-            f"mask {source} holds index {unknown[0]}, expected 0..{num_indices - 1} or {IGNORE_INDEX}"
+            f"mask {source} holds index {unknown[0]}, expected 0..{num_indices - 1} or "
+            f"{IGNORE_INDEX}"
         )

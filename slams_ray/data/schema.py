@@ -33,8 +33,9 @@ class DatasetDescription:
     def __post_init__(self) -> None:
         if not 2 <= len(self.class_names) <= MAX_CLASSES + 1:
             raise ConfigError(
-                f"{self.name} has {len(self.class_names) - 1} classes, expected 1 to {MAX_CLASSES}: "
-                "label maps are 8-bit with 255 for ignore. Choose a subset with data.classes"
+                f"{self.name} has {len(self.class_names) - 1} classes, expected 1 to "
+                f"{MAX_CLASSES}: label maps are 8-bit with 255 for ignore. Choose a "
+                "subset with data.classes"
             )
 
     @property

@@ -28,7 +28,8 @@ def generate(config: DataConfig, workspace: str) -> str:
     }
     name = "-".join(str(part) for part in (*sizes.values(), "seed", config.synthetic_seed))
     root = storage.join(workspace, "synthetic", name)
-    # The annotation file of a split is written after its images, so its presence means the split is whole.
+    # The annotation file of a split is written after its images, so its presence means the split is
+    # whole.
     if not all(storage.exists(coco.annotation_path(root, split)) for split in sizes):
         synthetic.generate_synthetic(root, sizes, config.synthetic_seed)
     return root

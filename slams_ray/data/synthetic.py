@@ -1,8 +1,9 @@
-"""The built-in data set: generated, seeded, and written in COCO layout so that it goes through the COCO loader.
+"""The built-in data set: generated, seeded, and written in COCO layout so that it goes through the
+COCO loader.
 
-It is hard in the two ways the paper names. Under-activation: an object is a small discriminative head on a
-large body whose texture it shares with another class, so a classifier needs the head only. False background:
-a train stands on rails, which seldom appear without one.
+It is hard in the two ways the paper names. Under-activation: an object is a small discriminative
+head on a large body whose texture it shares with another class, so a classifier needs the head
+only. False background: a train stands on rails, which seldom appear without one.
 """
 
 import io
@@ -21,7 +22,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class ObjectClass:
-    """A class of the built-in set: sparse COCO id, texture shared with another class, its own head."""
+    """A class: sparse COCO id, body texture shared with another class, a head of its own."""
 
     name: str
     category_id: int
@@ -47,7 +48,8 @@ MIN_SIZE_PX, MAX_SIZE_PX = 56, 80
 def generate_synthetic(root: str, sizes: dict[str, int], seed: int) -> None:
     """Writes `sizes[split]` images and the annotation file of each split under root."""
     for position, (split, num_images) in enumerate(sizes.items()):
-        images, annotations = [], []
+        images: list[dict[str, object]] = []
+        annotations: list[dict[str, object]] = []
         for index in range(num_images):
             # One generator per image: an image does not change when the split grows.
             rng = np.random.default_rng((seed, position, index))

@@ -60,7 +60,9 @@ def _place(length: int, crop: int, rng: np.random.Generator) -> tuple[int, int, 
 
 
 def normalise(images: torch.Tensor, boxes: torch.Tensor | None = None) -> torch.Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float, ImageNet mean and std; padding becomes 0, mean grey."""
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float, ImageNet mean and std; padding becomes 0, mean
+    grey.
+    """
     mean = torch.tensor(IMAGENET_MEAN, device=images.device)
     std = torch.tensor(IMAGENET_STD, device=images.device)
     normalised = ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
@@ -68,7 +70,9 @@ def normalise(images: torch.Tensor, boxes: torch.Tensor | None = None) -> torch.
 
 
 def valid_mask(boxes: torch.Tensor, crop_px: int) -> torch.Tensor:
-    """(B, 1, crop, crop) float: 1 on image, 0 on padding, of (B, 4) boxes (top, left, height, width)."""
+    """(B, 1, crop, crop) float: 1 on image, 0 on padding, of (B, 4) boxes (top, left, height,
+    width).
+    """
     axis = torch.arange(crop_px, device=boxes.device)[None]
     rows = (axis >= boxes[:, :1]) & (axis < boxes[:, :1] + boxes[:, 2:3])
     columns = (axis >= boxes[:, 1:2]) & (axis < boxes[:, 1:2] + boxes[:, 3:4])
@@ -94,7 +98,7 @@ def random_degradation(
 
 
 def pyramid(image: torch.Tensor, scales: tuple[float, ...], flip: bool) -> Iterator[torch.Tensor]:
-    """(1 or 2, 3, h, w) per scale of a (1, 3, H, W) normalised image; index 1 is the mirrored one."""
+    """(1 or 2, 3, h, w) per scale of a (1, 3, H, W) normalised image; index 1 is mirrored."""
     for scale in scales:
         size = tuple(max(1, round(side * scale)) for side in image.shape[-2:])
         scaled = image

@@ -1,4 +1,6 @@
-"""PASCAL VOC 2012 layout: JPEGImages, SegmentationClass (or SegmentationClassAug), ImageSets/Segmentation."""
+"""PASCAL VOC 2012 layout: JPEGImages, SegmentationClass (or SegmentationClassAug),
+ImageSets/Segmentation.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,10 +23,28 @@ from slams_ray.data.schema import (
 )
 from slams_ray.errors import DataError
 
-VOC_CLASSES = (
-    "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()
+VOC_CLASSES = [
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +74,9 @@ class IndexMask:
 
 
 def index_lookup(available: list[str], chosen: tuple[str, ...]) -> tuple[int, ...]:
-    """(256,) from stored index (1-based position in available) to dense class index; others are 255."""
+    """(256,) from stored index (1-based position in available) to dense class index; others are
+    255.
+    """
     lookup = [IGNORE_INDEX] * 256
     lookup[0] = 0
     for stored, name in enumerate(available, start=1):
@@ -81,8 +103,8 @@ def load_voc(
 
     Args:
         mask_dir: SegmentationClass, or SegmentationClassAug for the 10,582 images of trainaug.
-        labels_from: "masks" (the classes of the index PNG) or "xml" (the objects of Annotations/<id>.xml,
-            for images without a mask).
+        labels_from: "masks" (the classes of the index PNG) or "xml" (the objects of
+            Annotations/<id>.xml, for images without a mask).
         list_path: custom list instead of ImageSets/Segmentation/<split>.txt.
     """
     names = choose_classes(VOC_CLASSES, classes, "VOC 2012")

@@ -45,7 +45,9 @@ class InferMapper:
         return table, {"num_rows": table.num_rows, "num_bytes": num_bytes}
 
 
-def unpack_maps(data: bytes, image_labels: Sequence[int], height: int, width: int) -> np.ndarray:
+def unpack_maps(
+    data: bytes, image_labels: Sequence[int] | np.ndarray, height: int, width: int
+) -> np.ndarray:
     """(P, h, w) uint8 maps of one row; h, w follow from the image size."""
     shape = (len(image_labels), *stored_size(height, width))
     return np.frombuffer(data, np.uint8).reshape(shape)

@@ -1,4 +1,6 @@
-"""One network for two maps: trained as a classifier its maps are CAM, trained by the encoder they are SLAMs."""
+"""One network for two maps: trained as a classifier its maps are CAM, trained by the encoder they
+are SLAMs.
+"""
 
 import torch
 from torch import nn
@@ -9,7 +11,8 @@ from slams_ray.models.backbone import build_backbone
 class ActivationNetwork(nn.Module):
     """Backbone and a bias-free 1x1 convolution to C maps (method sections 3 and 4).
 
-    Pooling is linear, so averaging the maps equals classifying the averaged features: the network is at
+    Pooling is linear, so averaging the maps equals classifying the averaged features: the network
+        is at
     once IRN's CAM classifier and the activation network that is initialised from it.
     """
 

@@ -34,8 +34,10 @@ class Backbone(nn.Module):
 class TinyResNet(nn.Sequential):
     """A stem and three residual stages of 16, 32 and 64 channels, about 0.3 million parameters.
 
-    BatchNorm, because it is trained from random weights: with GroupNorm, which removes the mean over the
-    image that a classifier pools, the built-in set reached 0.77 mAP instead of 0.89 in the same steps.
+    BatchNorm, because it is trained from random weights: with GroupNorm, which removes the mean
+        over the
+    image that a classifier pools, the built-in set reached 0.77 mAP instead of 0.89 in the same
+    steps.
     """
 
     def __init__(self, output_stride: int) -> None:
@@ -94,7 +96,7 @@ def _resnet(name: str, output_stride: int) -> Backbone:
 
 
 class ResNetBody(nn.Module):
-    """torchvision's ResNet without pooling and classifier; state-dict keys are torchvision's own."""
+    """torchvision's ResNet without pooling and classifier; keys are torchvision's own."""
 
     def __init__(self, network: torchvision_models.ResNet) -> None:
         super().__init__()
@@ -136,8 +138,8 @@ def _mobilenet_v2(output_stride: int) -> Backbone:
 def remove_stride(module: nn.Module, dilation: int = 1) -> None:
     """Sets every stride of the module's convolutions to 1.
 
-    The strided 3x3 convolutions keep `dilation`, those after them double it, so that each filter tap
-    sees the place it was trained on.
+    The strided 3x3 convolutions keep `dilation`, those after them double it, so that each filter
+    tap sees the place it was trained on.
     """
     strided_seen = False
     for convolution in (m for m in module.modules() if isinstance(m, nn.Conv2d)):
@@ -186,8 +188,9 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
     """Loads weights in place.
 
     Args:
-        weights: "none"; a file with a state dict (torchvision's keys, classifier keys are left out); or a
-            torchvision enum such as "ResNet50_Weights.IMAGENET1K_V2", which downloads on first use.
+        weights: "none"; a file with a state dict (torchvision's keys, classifier keys are left
+            out); or a torchvision enum such as "ResNet50_Weights.IMAGENET1K_V2", which downloads on
+            first use.
     """
     if weights == NO_WEIGHTS:
         return
@@ -201,8 +204,9 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
     reshaped = sorted(k for k, v in wanted.items() if v.shape != own[k].shape)
     if missing or reshaped:
         raise ConfigError(
-            f"weights {weights} are of another architecture: {len(missing)} of {len(own)} tensors are "
-            f"missing (first: {missing[:1]}), {len(reshaped)} have another shape (first: {reshaped[:1]}). "
+            f"weights {weights} are of another architecture: {len(missing)} of {len(own)} tensors "
+            f"are missing (first: {missing[:1]}), {len(reshaped)} have another shape (first: "
+            f"{reshaped[:1]}). "
             "Give the state dict of the configured backbone, or change backbone.name"
         )
     backbone.body.load_state_dict(wanted)
@@ -225,7 +229,9 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
-    """Puts every BatchNorm in eval mode, so that its running statistics stay fixed while it is trained around."""
+    """Puts every BatchNorm in eval mode, so that its running statistics stay fixed while it is
+    trained around.
+    """
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.eval()

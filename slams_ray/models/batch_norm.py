@@ -9,17 +9,20 @@ from torch.distributed.nn.functional import all_reduce
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm over the images of all workers, so that one and N workers take the same step.
 
-    torch's own SyncBatchNorm refuses CPU tensors. Workers must hold equally many pixels, which they do:
-    the per-worker batch is the global one divided by the number of workers.
+    torch's own SyncBatchNorm refuses CPU tensors. Workers must hold equally many pixels, which they
+    do: the per-worker batch is the global one divided by the number of workers.
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(features)
         moments = torch.stack([features.mean(dim=(0, 2, 3)), features.square().mean(dim=(0, 2, 3))])
-        mean, mean_square = all_reduce(moments) / dist.get_world_size()
+        mean, mean_square = all_reduce(moments) / dist.get_world_size()  # type: ignore[no-untyped-call]
         variance = mean_square - mean.square()
-        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.momentum is not None
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         with torch.no_grad():
             num_values = features.numel() // features.shape[1] * dist.get_world_size()
             unbiased = variance * (num_values / (num_values - 1))
@@ -32,7 +35,9 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
-    """Turns every BatchNorm2d of a module into a synchronised one, in place; parameters and names stay."""
+    """Turns every BatchNorm2d of a module into a synchronised one, in place; parameters and names
+    stay.
+    """
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
             child.__class__ = SynchronisedBatchNorm2d

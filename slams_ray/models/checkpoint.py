@@ -1,4 +1,4 @@
-"""Trained networks as one file: architecture, class names and state dict, loadable without pickle."""
+"""Trained networks as one file: architecture, class names, state dict; loads without pickle."""
 
 import io
 from collections.abc import Sequence
@@ -80,7 +80,8 @@ def _load_content(data: bytes, source: str) -> dict[str, Any]:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         raise ArtifactError(
-            f"{source} ({len(data)} bytes) is not a readable checkpoint, it may be truncated: {error}"
+            f"{source} ({len(data)} bytes) is not a readable checkpoint, it may be truncated: "
+            f"{error}"
         ) from error
     expected = {"kind", "architecture", "class_names", "state_dict"}
     if not isinstance(content, dict) or not expected <= content.keys():

@@ -15,13 +15,15 @@ class DeepLabV2Head(nn.Module):
 
     def __init__(self, num_features: int, num_categories: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(
+        branches = [
             nn.Conv2d(num_features, num_categories, 3, padding=rate, dilation=rate)
             for rate in DEEPLABV2_RATES
-        )
-        for branch in self.branches:
+        ]
+        for branch in branches:
             nn.init.normal_(branch.weight, std=0.01)
+            assert branch.bias is not None
             nn.init.zeros_(branch.bias)
+        self.branches = nn.ModuleList(branches)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return torch.stack([branch(features) for branch in self.branches]).sum(dim=0)

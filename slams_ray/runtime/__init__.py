@@ -1,7 +1,7 @@
 """What knows Ray and MLflow, and nothing of SLAMs.
 
-Ray reads these variables when it is imported, so they are set here, before any module of this package can
-import it. Whatever the user has set stays.
+Ray and MLflow read these variables when imported, so they are set here, before any module of this
+package can import them. Whatever the user has set stays.
 """
 
 import os
@@ -10,6 +10,11 @@ _ENVIRONMENT = {
     # Explicit, because Ray's default depends on how the cluster starts and on what ran here before.
     "RAY_AUTH_MODE": "token",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # One quick retry instead of minutes of them, so that a server that is gone is noticed at once.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Two cold workers import torch for 40 s on a busy 2-core machine; the default limit is 60 s.

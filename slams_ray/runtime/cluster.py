@@ -1,26 +1,36 @@
 """Connecting to a Ray cluster, or starting one on this machine."""
 
+import logging
 import os
 import secrets
 import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import ray
+import ray.data
 
 from slams_ray.errors import ConfigError
 
 MIN_LOCAL_CPUS = 2
 """A training worker and the task that feeds it each hold one CPU, so fewer would wait for ever."""
 
+_LOGGING: dict[str, Any] = {
+    "logging_level": "WARNING",
+    # What workers print stays in Ray's session directory and dashboard: on the console it would be
+    # mostly Ray's own notices. Their errors are raised here, their progress is shown by the driver.
+    "log_to_driver": False,
+}
+
 
 def connect() -> None:
-    """Connects once to the cluster at RAY_ADDRESS, or starts a local one with token authentication."""
+    """Connects once to the cluster at RAY_ADDRESS, or starts a local one with a token."""
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level="WARNING", log_to_driver=True)
+        ray.init(**_LOGGING)
         _end_on_sigterm()
         return
     if os.environ["RAY_AUTH_MODE"] == "token":
@@ -28,8 +38,7 @@ def connect() -> None:
     ray.init(
         num_cpus=max(os.cpu_count() or 1, MIN_LOCAL_CPUS),
         include_dashboard=False,
-        logging_level="WARNING",
-        log_to_driver=True,
+        **_LOGGING,
     )
     _end_on_sigterm()
 
@@ -51,6 +60,17 @@ def _ensure_private_token() -> None:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
     token.chmod(0o600)
+
+
+def data_context() -> ray.data.DataContext:
+    """This process's Ray Data settings; our own progress lines replace Ray's bars and execution
+    plans.
+    """
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    return context
 
 
 def num_cpus() -> int:

@@ -1,31 +1,45 @@
 """Progress as log lines: readable in a terminal, in a file and in `ray job logs` alike."""
 
+import json
 import logging
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from slams_ray import storage
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
+def log_to_stdout() -> None:
+    """Shows the log lines of this package, and of nothing else, on standard output."""
+    package = logging.getLogger("slams_ray")
+    if not package.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+        package.addHandler(handler)
+    package.setLevel(logging.INFO)
+    package.propagate = False
+
+
 class Progress:
     """Logs count, rate and remaining time at most every ten seconds; short work stays silent."""
 
-    def __init__(self, label: str, total: int, unit: str, done: int = 0) -> None:
+    def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.first, self.started = done, time.monotonic()
-        self.last_line = self.started
+        self.last_line = self.started = time.monotonic()
 
-    def rate(self, done: int) -> float:
-        """Units per second since the start."""
-        return (done - self.first) / max(time.monotonic() - self.started, 1e-9)
-
-    def advance(self, done: int, note: str = "") -> None:
-        """Reports that `done` of the total are finished."""
+    def advance(self, done: int, rate: float | None = None, note: str = "") -> None:
+        """Reports that `done` of the total are finished, at `rate` units per second if known."""
         if time.monotonic() - self.last_line < SECONDS_BETWEEN_LINES:
             return
         self.last_line = time.monotonic()
-        rate = self.rate(done)
+        if rate is None:
+            rate = done / (time.monotonic() - self.started)
         left = _clock((self.total - done) / rate) if rate else "unknown time"
         logger.info(
             "%s  %d/%d %s  %.2f %s/s  %s left%s",
@@ -44,3 +58,32 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def post_progress(path: str, done: int, rate: float, note: str) -> None:
+    """Leaves the state of work in another process where `followed` finds it."""
+    content = {"done": done, "rate": rate, "note": note}
+    storage.write_bytes(path, json.dumps(content).encode())
+
+
+@contextmanager
+def followed(path: str, label: str, total: int, unit: str) -> Iterator[None]:
+    """Logs the progress that another process, on whatever node, posts at a path."""
+    progress = Progress(label, total, unit)
+    stopped = threading.Event()
+
+    def follow() -> None:
+        last = None
+        while not stopped.wait(2.0):
+            posted = storage.read_bytes(path) if storage.exists(path) else None
+            if posted not in (None, last):
+                last = posted
+                progress.advance(**json.loads(posted))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()

@@ -16,10 +16,12 @@ _PARENTS = "mlflow_runs.json"
 
 
 class TrackingSession:
-    """Opens the parent run at the first stage that works, so that a rerun without work opens nothing.
+    """Opens the parent run at the first stage that works, so that a rerun without work opens
+    nothing.
 
     Args:
-        key: identifies the pipeline's config; a rerun with the same key continues the same parent run.
+        key: identifies the pipeline's config; a rerun with the same key continues the same parent
+            run.
     """
 
     def __init__(
@@ -44,7 +46,8 @@ class TrackingSession:
     def stage_run(self, stage: str) -> Iterator[Run]:
         """A child run that ends FINISHED, FAILED with its reason, or KILLED."""
         parent = self.open()
-        assert self._tracker is not None and self._watchdog is not None
+        assert self._tracker is not None
+        assert self._watchdog is not None
         run = self._tracker.start(stage, {"slams.stage": stage}, parent)
         self._watchdog.guard(run)
         status = "KILLED"

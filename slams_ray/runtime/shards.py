@@ -1,4 +1,6 @@
-"""Mapping shards to shards with Ray Data: named outputs that appear whole, so that a rerun continues."""
+"""Mapping shards to shards with Ray Data: named outputs that appear whole, so that a rerun
+continues.
+"""
 
 import json
 import logging
@@ -41,8 +43,8 @@ class ShardJob:
         inputs: tables the work receives, opened by shard name.
         make_work: builds the work once per process (loads networks there).
         payloads: what the work receives beside the tables, by shard name.
-        pool: called when Ray is connected, gives the actors that keep state such as networks; None runs
-            stateless tasks.
+        pool: called when Ray is connected, gives the actors that keep state such as networks; None
+            runs stateless tasks.
         rows_per_group: row-group size of the outputs.
     """
 
@@ -119,13 +121,13 @@ def check_aligned(name: str, tables: Mapping[str, pa.Table]) -> None:
     ids = {key: t.column("image_id").to_pylist() for key, t in tables.items()}
     if len({tuple(v) for v in ids.values()}) > 1:
         raise errors.ArtifactError(
-            f"shard {name} holds different images in {', '.join(ids)}: the directories do not belong "
-            "together, or one was changed by hand"
+            f"shard {name} holds different images in {', '.join(ids)}: the directories do not "
+            "belong together, or one was changed by hand"
         )
 
 
 def read_summary(path: str, fingerprint: str) -> Summary | None:
-    """The summary of a finished output shard; None when it is missing, damaged or another config's."""
+    """The summary of a finished output shard; None when it is missing, damaged or foreign."""
     seal = json.loads((storage.table_metadata(path) or {}).get(_KEY, "null"))
     return seal["summary"] if seal and seal["fingerprint"] == fingerprint else None
 
@@ -146,15 +148,13 @@ def run_shards(job: ShardJob) -> list[Summary]:
             len(job.names),
         )
     if waiting:
-        for name, summary in _map_with_ray(job, waiting):
-            found[name] = summary
+        found |= _map_with_ray(job, waiting)
     return [summary for name in job.names if (summary := found[name]) is not None]
 
 
-def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> list[tuple[str, Summary]]:
+def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> dict[str, Summary]:
     cluster.connect()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    cluster.data_context()
     items = [{"name": n, "payload": pickle.dumps(job.payloads.get(n))} for n in waiting]
     dataset = ray.data.from_items(items, override_num_blocks=len(items))
     options: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
@@ -171,10 +171,10 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> list[tuple[str, Summ
             **options,
         )
     progress = Progress(job.label, len(items), "shards")
-    results = []
+    results: dict[str, Summary] = {}
     for row in mapped.iter_rows():
         if row["error"]:
             raise getattr(errors, row["error"])(row["summary"])
-        results.append((row["name"], json.loads(row["summary"])))
+        results[row["name"]] = json.loads(row["summary"])
         progress.advance(len(results))
     return results

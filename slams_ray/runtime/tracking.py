@@ -1,6 +1,7 @@
 """MLflow runs: one parent per pipeline, one child per stage. The only module that imports mlflow.
 
-Tracking trouble must not end hours of training: the first failure is reported once and tracking stops; the
+Tracking trouble must not end hours of training: the first failure is reported once and tracking
+    stops; the
 records in the workspace keep every number.
 """
 
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from slams_ray import storage
@@ -22,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 MAX_PARAM_LENGTH = 500
 METRICS_PER_REQUEST = 500
-_CONNECT_SECONDS = "20"
 
 
 def tracking_uri(workspace: str) -> str:
@@ -32,19 +33,13 @@ def tracking_uri(workspace: str) -> str:
         return configured
     if "://" in workspace:
         raise ConfigError(
-            f"the workspace {workspace} is not on this machine, so it cannot hold the MLflow database: "
-            "set MLFLOW_TRACKING_URI to a server"
+            f"the workspace {workspace} is not on this machine, so it cannot hold the MLflow "
+            "database: set MLFLOW_TRACKING_URI to a server"
         )
     return f"sqlite:///{workspace}/mlflow.db"
 
 
 def _client(uri: str) -> "MlflowClient":
-    # One quick retry instead of MLflow's minutes, so that a server that is gone is noticed at once.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", _CONNECT_SECONDS)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
@@ -84,6 +79,9 @@ class Run:
             )
             self.run_id = None
 
+    def _log_batch(self, run_id: str, **entities: Any) -> None:
+        self.client.log_batch(run_id, **entities)
+
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Logs a flat mapping; values are cut to the length MLflow stores."""
         from mlflow.entities import Param
@@ -91,7 +89,7 @@ class Run:
         entities = [Param(k, str(v)[:MAX_PARAM_LENGTH]) for k, v in params.items()]
         for start in range(0, len(entities), 100):
             batch = entities[start : start + 100]
-            self._attempt("params", lambda run_id, b=batch: self.client.log_batch(run_id, params=b))  # type: ignore[misc]
+            self._attempt("params", partial(self._log_batch, params=batch))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Buffers numbers; `flush` sends them (one request costs as much as one metric)."""
@@ -110,14 +108,14 @@ class Run:
         for start in range(0, len(self._buffer), METRICS_PER_REQUEST):
             part = self._buffer[start : start + METRICS_PER_REQUEST]
             batch = [Metric(k, v, now, s) for k, v, s in part]
-            self._attempt(
-                "metrics", lambda run_id, b=batch: self.client.log_batch(run_id, metrics=b)
-            )  # type: ignore[misc]
+            self._attempt("metrics", partial(self._log_batch, metrics=batch))
         self._buffer.clear()
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        for key, value in tags.items():
-            self._attempt("tags", lambda run_id, k=key, v=value: self.client.set_tag(run_id, k, v))  # type: ignore[misc]
+        from mlflow.entities import RunTag
+
+        entities = [RunTag(key, value) for key, value in tags.items()]
+        self._attempt("tags", partial(self._log_batch, tags=entities))
 
     def log_figure(self, figure: "Figure", name: str) -> None:
         self._attempt("a figure", lambda run_id: self.client.log_figure(run_id, figure, name))
@@ -143,11 +141,11 @@ class Run:
 
     def log_dataset(self, name: str, digest: str, source: str, context: str) -> None:
         """Records the data set as the run's input."""
+        from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
-        from mlflow.data.dataset_source_registry import resolve_dataset_source
         from mlflow.entities import DatasetInput, InputTag
 
-        dataset = MetaDataset(resolve_dataset_source(source), name=name, digest=digest[:32])
+        dataset = MetaDataset(CodeDatasetSource({"root": source}), name=name, digest=digest[:32])
         entity = DatasetInput(
             dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)]
         )
@@ -180,8 +178,8 @@ class Tracker:
         except Exception as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
-                f"MLFLOW_TRACKING_URI is {self.uri}, but no MLflow answers there ({reason}): start the "
-                "server, correct the address, or unset it to track in the workspace"
+                f"MLFLOW_TRACKING_URI is {self.uri}, but no MLflow answers there ({reason}): start "
+                "the server, correct the address, or unset it to track in the workspace"
             ) from error
         self._create = client.create_run
         self._client = client

@@ -1,10 +1,14 @@
-"""Training any task with Ray Train: data in planned order, DDP, checkpoints, resume, metrics from rank 0."""
+"""Training any task with Ray Train: data in planned order, DDP, checkpoints, resume, metrics from
+rank 0.
+"""
 
 import io
+import json
 import logging
 import os
-import sys
+import pickle
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +19,27 @@ import ray
 import torch
 import torch.distributed as dist
 from ray import train
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train import TrainingFailedError
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+)
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import nn
 
 from slams_ray import storage
 from slams_ray.errors import TrainingError
 from slams_ray.runtime import cluster
-from slams_ray.runtime.progress import Progress
+from slams_ray.runtime.progress import followed, post_progress
 from slams_ray.runtime.tracking import Run
 
 logger = logging.getLogger(__name__)
 
+TRAINING_NAME = "training.json"
+"""Metrics and metric history of a finished training, beside its model.pt."""
 _STATE = "state.pt"
 _BLOCK_BYTES = 16 * 2**20
 
@@ -98,15 +110,16 @@ def fit(job: TrainingJob) -> dict[str, Any]:
             name="training",
             storage_path=job.output_dir,
             checkpoint_config=CheckpointConfig(num_to_keep=1),
+            logging_config=LoggingConfig(log_level="WARNING"),
             failure_config=FailureConfig(max_failures=job.max_failures),
         ),
     )
     try:
-        result = trainer.fit()
+        with followed(_progress_path(job), job.label, job.num_steps, "steps"):
+            trainer.fit()
     except TrainingFailedError as error:
         raise TrainingError(f"training {job.label} failed: {_reason(error)}") from error
-    assert result.metrics is not None
-    return {key: result.metrics[key] for key in ("metrics", "history")}
+    return json.loads(storage.read_bytes(storage.join(job.output_dir, TRAINING_NAME)))  # type: ignore[no-any-return]
 
 
 def _reason(error: TrainingFailedError) -> str:
@@ -114,6 +127,10 @@ def _reason(error: TrainingFailedError) -> str:
     failures = getattr(error, "worker_failures", {})
     cause = next(iter(failures.values()), error)
     return str(getattr(cause, "_base_exc", cause)).strip().splitlines()[-1]
+
+
+def _progress_path(job: TrainingJob) -> str:
+    return storage.join(job.output_dir, "progress.json")
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -142,40 +159,43 @@ def _train_worker(config: dict[str, Any]) -> None:
     wrapped.eval()
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
     metrics = job.task.summarise(results) if rank == 0 else {}
+    log.close()
     if rank == 0:
         storage.write_bytes(storage.join(job.output_dir, "model.pt"), job.task.dump(module))
-    log.close()
-    _report(module, optimizer, job.num_steps, log.history, rank, metrics)
+        text = json.dumps({"metrics": metrics, "history": log.history})
+        storage.write_bytes(storage.join(job.output_dir, TRAINING_NAME), text.encode())
+    _report(module, optimizer, job.num_steps, log.history, rank)
 
 
 def _use_all_cores(context: Any) -> None:
-    """Ray limits torch to the CPUs it reserves; on a CPU cluster the workers share what the node has."""
+    """Ray limits torch to the CPUs it reserves; on a CPU cluster the workers share what the node
+    has.
+    """
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
-    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(message)s")
 
 
 def _batches(
     job: TrainingJob, rank: int, num_workers: int, first_step: int, device: torch.device
 ) -> Iterable[dict[str, torch.Tensor]]:
-    """This worker's share of every global batch, decoded and augmented by Ray Data ahead of time."""
-    context = ray.data.DataContext.get_current()
+    """This worker's share of every global batch, decoded and augmented ahead by Ray Data."""
+    context = cluster.data_context()
     context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
     context.target_max_block_size = _BLOCK_BYTES
-    chunks = [{"chunk": c} for c in job.task.chunks(rank, num_workers, first_step)]
+    # Pickled here, because Ray would try Arrow first and warn.
+    chunks = [{"chunk": pickle.dumps(c)} for c in job.task.chunks(rank, num_workers, first_step)]
     if not chunks:
         return
     read = job.task.read
     dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
-        lambda batch: read(batch["chunk"][0]), batch_size=1, batch_format="numpy"
+        lambda batch: read(pickle.loads(batch["chunk"][0])), batch_size=1, batch_format="numpy"
     )
     batches = dataset.iter_batches(
         batch_size=job.batch_size // num_workers, batch_format="numpy", prefetch_batches=2
     )
     for batch in batches:
         yield {
-            name: torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
+            name: torch.from_numpy(np.array(values)).to(device, non_blocking=True)
             for name, values in batch.items()
         }
 
@@ -217,7 +237,6 @@ def _report(
     step: int,
     history: list[dict[str, float]],
     rank: int,
-    metrics: dict[str, float] | None = None,
 ) -> None:
     """Every rank reports; rank 0 brings the checkpoint. The position is part of it."""
     with tempfile.TemporaryDirectory() as directory:
@@ -232,7 +251,7 @@ def _report(
             torch.save(state, Path(directory) / _STATE)
             checkpoint = train.Checkpoint.from_directory(directory)
         train.report(
-            {"metrics": metrics or {}, "history": history},
+            {"step": step},
             checkpoint=checkpoint,
             checkpoint_dir_name=f"step-{step:07d}",
         )
@@ -246,16 +265,21 @@ class _RankZeroLog:
     ) -> None:
         self.job, self.rank, self.history = job, rank, history
         self.run = Run(job.tracking_uri, job.run_id)
-        self.progress = Progress(job.label, job.num_steps, "steps", first_step)
+        self.last_step, self.last_time = first_step, time.monotonic()
 
     def add(self, step: int, metrics: dict[str, float], learning_rate: float) -> None:
         if self.rank != 0:
             return
-        images_per_second = self.progress.rate(step) * self.job.batch_size
-        point = metrics | {"learning_rate": learning_rate, "images_per_second": images_per_second}
+        now = time.monotonic()
+        rate = (step - self.last_step) / (now - self.last_time)
+        self.last_step, self.last_time = step, now
+        point = metrics | {
+            "learning_rate": learning_rate,
+            "images_per_second": rate * self.job.batch_size,
+        }
         self.history.append({"step": step} | point)
         self.run.log_metrics({f"{self.job.label}/{k}": v for k, v in point.items()}, step)
-        self.progress.advance(step, f"loss {metrics['loss']:.4f}")
+        post_progress(_progress_path(self.job), step, rate, f"loss {metrics['loss']:.4f}")
 
     def close(self) -> None:
         if self.rank == 0:

@@ -1,4 +1,6 @@
-"""The process behind `tracking.Watchdog`: reads lines until its parent is gone, then closes what it left open."""
+"""The process behind `tracking.Watchdog`: reads lines until its parent is gone, then closes what it
+left open.
+"""
 
 import sys
 

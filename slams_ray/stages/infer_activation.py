@@ -1,4 +1,4 @@
-"""Stage infer_activation: images and networks to stored CAM and SLAMs maps of the training split."""
+"""Stage infer_activation: images and networks to CAM and SLAMs maps of the training split."""
 
 from functools import partial
 

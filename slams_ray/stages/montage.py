@@ -3,7 +3,6 @@
 import io
 from collections.abc import Mapping
 
-
 from slams_ray import storage
 from slams_ray.config import PipelineConfig
 from slams_ray.core.activation import upsample_stored

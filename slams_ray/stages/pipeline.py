@@ -40,7 +40,7 @@ HEADLINES = ("cam_seed_miou", "slams_seed_miou", "refined_miou", "segmentation_m
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineResult:
-    """Finished stages by name, in order; a part of them when the pipeline was asked to stop early."""
+    """Finished stages by name, in order; some only when the pipeline was asked to stop early."""
 
     results: dict[str, Result]
     summary: dict[str, Any]

@@ -9,8 +9,8 @@ from slams_ray.artifacts import to_plain
 from slams_ray.config import CrfConfig
 from slams_ray.core.crf import CrfKernels
 from slams_ray.core.metrics import segmentation_scores
-from slams_ray.core.sampling import ROWS_PER_GROUP
 from slams_ray.core.pseudo_label import Confidence, Refinement
+from slams_ray.core.sampling import ROWS_PER_GROUP
 from slams_ray.data.source import TRAIN
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.refine import RefineMapper

@@ -1,7 +1,8 @@
-"""Stage search_threshold: activations and masks to the mIoU of every background threshold, and a choice.
+"""Stage search_threshold: activations and masks to the mIoU of every background threshold, and a
+choice.
 
-One pass of integer counts serves any number of thresholds. Trials that need more than counting (CRF in the
-loop, kernels, confident pairs) are a search of their own over the same shards.
+One pass of integer counts serves any number of thresholds. Trials that need more than counting (CRF
+in the loop, kernels, confident pairs) are a search of their own over the same shards.
 """
 
 import json
@@ -100,7 +101,7 @@ def _work(
 
 
 def _track(run: Run, curves: dict[str, ThresholdCurve]) -> dict[str, float]:
-    """Curves as step metrics (step = percent of the grid) and as a figure; returns the best scores."""
+    """Curves as step metrics (step = grid index) and as a figure; returns the best scores."""
     for method, curve in curves.items():
         for index in range(len(curve.thresholds)):
             run.log_metrics(
@@ -123,6 +124,8 @@ def _curve_to_plain(curve: ThresholdCurve) -> dict[str, Any]:
     """JSON form: nan becomes null."""
 
     def plain(values: np.ndarray) -> Any:
-        return np.where(np.isfinite(values), values.round(6), None).tolist()
+        rounded = values.round(6).astype(object)
+        rounded[~np.isfinite(values)] = None
+        return rounded.tolist()
 
     return {name: plain(value) for name, value in vars(curve).items()}

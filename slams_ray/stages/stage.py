@@ -117,7 +117,7 @@ def run_stage(
             commit=_commit(),
             mlflow_run_id=run.run_id,
         )
-        run.log_metrics({k: v for k, v in outcome.metrics.items()} | {"seconds": record.seconds})
+        run.log_metrics(outcome.metrics | {"seconds": record.seconds})
         write_record(output_dir, record)
         run.log_file(storage.join(output_dir, RECORD_NAME), "record")
     logger.info("%-18s done in   %.1f s  %s", stage, record.seconds, _scores(outcome.metrics))

@@ -62,7 +62,7 @@ def train(
     attempt.run.log_file(storage.join(attempt.output_dir, MODEL_NAME), "checkpoint")
     last = result["history"][-1] if result["history"] else {}
     metrics = dict(result["metrics"]) | {"loss": last.get("loss", float("nan"))}
-    notes = {"num_steps": training.num_steps, "history": result["history"]}
+    notes = {"num_steps": training.num_steps}
     return Outcome(num_rows=data.num_images(TRAIN), metrics=metrics, notes=notes)
 
 

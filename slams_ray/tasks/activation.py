@@ -1,4 +1,6 @@
-"""Stage 2: the activation network learns maps through the frozen semantic encoder (method section 3)."""
+"""Stage 2: the activation network learns maps through the frozen semantic encoder (method section
+3).
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -37,7 +39,7 @@ class ActivationTraining(TrainingModule):
         self.encoder = encoder.requires_grad_(False).eval()
         self.config = config
 
-    def train(self, mode: bool = True) -> TrainingModule:
+    def train(self, mode: bool = True) -> "ActivationTraining":
         super().train(mode)
         self.encoder.eval()
         return self
@@ -138,8 +140,8 @@ def collapse_metrics(
 ) -> dict[str, torch.Tensor]:
     """What shows a collapse (table in method section 3), of the maps of present classes.
 
-    activation_mean near 0 or 1 is an empty or full map; activation_contrast, the standard deviation within
-    a map, near 0 is a uniform one.
+    activation_mean near 0 or 1 is an empty or full map; activation_contrast, the standard deviation
+    within a map, near 0 is a uniform one.
     """
     area = valid.sum(dim=(2, 3)).clamp(min=1)
     mean = (activation * valid).sum(dim=(2, 3)) / area

@@ -42,7 +42,7 @@ def score_images(
 
 
 def mean_average_precision(results: Sequence[dict[str, np.ndarray]]) -> float:
-    """mAP over the classes that occur, of results gathered from all workers; nan when none occurs."""
+    """mAP over the classes that occur, of the results of all workers; nan when none occurs."""
     from sklearn.metrics import average_precision_score
 
     scores = np.concatenate([r["scores"] for r in results])

@@ -32,7 +32,8 @@ class EncoderTraining(TrainingModule):
         )
         present = F.pad(batch["labels"].bool(), (1, 0), value=True)
         embedding = self.network(images * kept)
-        # Semantics learn from positives only, the encoder from both: for an absent class s is detached.
+        # Semantics learn from positives only, the encoder from both: for an absent class s is
+        # detached.
         semantics = self.network.semantics.expand_as(embedding)
         semantics = torch.where(present[..., None], semantics, semantics.detach())
         similarity = semantic_similarity(embedding, semantics)

@@ -24,7 +24,8 @@ def read_chunk(
 ) -> dict[str, np.ndarray]:
     """Augmented samples of a chunk, stacked: name -> (samples, ...) array.
 
-    A sample depends on its image, its place in the plan and the seed, on nothing else: a restarted or
+    A sample depends on its image, its place in the plan and the seed, on nothing else: a restarted
+        or
     differently divided training sees the same pixels.
     """
     groups = [sorted({row // ROWS_PER_GROUP for row in rows}) for rows in chunk.rows]
@@ -58,7 +59,7 @@ def read_rows(
                     f"{known['image_id']}: the directories do not belong together"
                 )
             known.update(row)
-    return {number: row for number, row in sorted(merged.items())}
+    return dict(sorted(merged.items()))
 
 
 def iterate_rows(names: Sequence[str], sources: Sequence[ShardColumns]) -> Iterator[Row]:

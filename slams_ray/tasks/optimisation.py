@@ -12,7 +12,8 @@ POLY_POWER = 0.9
 
 def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """Optimiser with two groups: the backbone, and the head at `head_multiplier` times its rate."""
-    backbone, head = [], []
+    backbone: list[nn.Parameter] = []
+    head: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             (backbone if name.startswith("backbone.") else head).append(parameter)
@@ -44,7 +45,8 @@ def train_step(
     num_steps: int,
     config: TrainingConfig,
 ) -> dict[str, torch.Tensor]:
-    """Forward, backward, clip, update. Returns detached scalars: loss, gradient_norm and the task's own.
+    """Forward, backward, clip, update. Returns detached scalars: loss, gradient_norm and the task's
+    own.
 
     Raises:
         FloatingPointError: the loss is not finite.

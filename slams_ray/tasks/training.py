@@ -51,8 +51,8 @@ class Training:
         synchronise_batch_norm(module)
         return module
 
-    def optimizer(self, module: TrainingModule) -> torch.optim.Optimizer:
-        return build_optimizer(module.network, self.config)
+    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(network_of(module), self.config)
 
     def step(
         self,
@@ -78,13 +78,19 @@ class Training:
     def read(self, chunk: Chunk) -> dict[str, np.ndarray]:
         return read_chunk(chunk, self.sources, self.task, self.seed)
 
-    def evaluate(self, module: TrainingModule, rank: int, num_workers: int) -> Result:
+    def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Result:
         """Results on every num_workers-th validation shard."""
         names = self.val_names[rank::num_workers]
-        return self.task.evaluate(module.network, iterate_rows(names, self.val_sources))
+        return self.task.evaluate(network_of(module), iterate_rows(names, self.val_sources))
 
     def summarise(self, results: Sequence[Result]) -> dict[str, float]:
         return self.task.summarise(results) if self.val_names else {}
 
-    def dump(self, module: TrainingModule) -> bytes:
-        return dump_network(module.network, self.task.architecture, self.task.class_names)
+    def dump(self, module: nn.Module) -> bytes:
+        return dump_network(network_of(module), self.task.architecture, self.task.class_names)
+
+
+def network_of(module: nn.Module) -> nn.Module:
+    """The network inside a training module."""
+    assert isinstance(module, TrainingModule)
+    return module.network

@@ -1,0 +1,44 @@
+# `make demo` and `make test` each do all the set-up they need, once, into .venv.
+PYTHON ?= python3
+WORKSPACE ?= runs/demo
+PORT ?= 5000
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-fast lint ui install clean
+
+demo: $(STAMP)
+	$(RUN) -m jobs.pipeline demo --workspace $(WORKSPACE)
+
+test: $(STAMP)
+	$(RUN) -m pytest
+
+test-fast: $(STAMP)
+	$(RUN) -m pytest -m "not ray and not slow"
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(RUN) -m pytest -q tests/test_architecture.py
+
+ui: $(STAMP)
+	@echo "open http://127.0.0.1:$(PORT)/#/experiments/1/runs  (Ctrl-C ends it)"
+	$(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(abspath $(WORKSPACE))/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
+
+install: $(STAMP)
+
+# Compiled at installation: otherwise every Ray worker spends 10 to 20 s compiling torch when it imports it.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "the venv module is needed: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || { echo "Python headers are needed to build pydensecrf2: apt-get install python3-dev"; exit 1; }
+	@command -v g++ >/dev/null || { echo "a C++ compiler is needed to build pydensecrf2: apt-get install g++"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt uv
+	$(VENV)/bin/uv pip install --python $(RUN) --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf runs
