@@ -17,7 +17,6 @@ from slams_ray import storage
 from slams_ray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
@@ -117,9 +116,6 @@ class Run:
         entities = [RunTag(key, value) for key, value in tags.items()]
         self._attempt("tags", partial(self._log_batch, tags=entities))
 
-    def log_figure(self, figure: "Figure", name: str) -> None:
-        self._attempt("a figure", lambda run_id: self.client.log_figure(run_id, figure, name))
-
     def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         columns = {key: [row[key] for row in rows] for key in rows[0]}
         self._attempt("a table", lambda run_id: self.client.log_table(run_id, columns, name))
@@ -127,8 +123,8 @@ class Run:
     def log_dict(self, content: Mapping[str, Any], name: str) -> None:
         self._attempt("a record", lambda run_id: self.client.log_dict(run_id, dict(content), name))
 
-    def log_file(self, path: str, folder: str) -> None:
-        """Uploads a file of the workspace."""
+    def log_file(self, path: str, folder: str | None = None) -> None:
+        """Uploads a file of the workspace, into a folder of the run's artifacts."""
         import tempfile
         from pathlib import Path
 

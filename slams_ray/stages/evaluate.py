@@ -12,18 +12,18 @@ from slams_ray.artifacts import to_plain
 from slams_ray.config import InferenceConfig, SegmentationConfig
 from slams_ray.core.metrics import SegmentationScores, segmentation_scores
 from slams_ray.data.schema import DatasetDescription
-from slams_ray.figures import class_iou_figure
+from slams_ray.figures import class_iou_figure, to_png
 from slams_ray.mappers.evaluate import EvaluateMapper
 from slams_ray.models.checkpoint import load_network
 from slams_ray.predictors import SegmentationPredictor
 from slams_ray.runtime.shards import ShardInput, ShardJob, pool, run_shards
-from slams_ray.runtime.tracking import Run
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 from slams_ray.stages.training import MODEL_NAME
 
 STAGE = "evaluate"
 METRICS_NAME = "metrics.json"
+CLASS_IOU_NAME = "per_class_iou.png"
 
 
 def run(
@@ -97,7 +97,7 @@ def _publish(
     num_scored: int,
 ) -> dict[str, float]:
     """Writes metrics.json, logs table and figure, returns the scalar scores."""
-    per_class = [
+    per_class: list[dict[str, Any]] = [
         {
             "class": name,
             "iou": None if np.isnan(iou) else round(float(iou), 6),
@@ -122,18 +122,11 @@ def _publish(
     }
     path = storage.join(attempt.output_dir, METRICS_NAME)
     storage.write_bytes(path, json.dumps(content, indent=1).encode())
-    log_per_class(attempt.run, per_class, scores, description)
-    return metrics
-
-
-def log_per_class(
-    run: Run,
-    per_class: list[dict[str, Any]],
-    scores: SegmentationScores,
-    description: DatasetDescription,
-) -> None:
-    run.log_table(per_class, "per_class_iou.json")
-    run.log_metrics(
+    attempt.run.log_table(per_class, "per_class_iou.json")
+    attempt.run.log_metrics(
         {f"iou/{row['class']}": row["iou"] for row in per_class if row["iou"] is not None}
     )
-    run.log_figure(class_iou_figure(description, scores.iou), "per_class_iou.png")
+    figure_path = storage.join(attempt.output_dir, CLASS_IOU_NAME)
+    storage.write_bytes(figure_path, to_png(class_iou_figure(description, scores.iou)))
+    attempt.run.log_file(figure_path)
+    return metrics

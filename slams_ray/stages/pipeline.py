@@ -12,9 +12,9 @@ from slams_ray.runtime.session import TrackingSession
 from slams_ray.stages import (
     evaluate,
     infer_activation,
-    montage,
     prepare,
     refine,
+    report,
     search_threshold,
     train_activation,
     train_encoder,
@@ -144,7 +144,7 @@ def _publish(
     text = json.dumps(summary, indent=1).encode()
     if storage.exists(path) and storage.read_bytes(path) == text:
         return
-    montage.publish(place, config, results)
+    report.publish(place, config, results)
     parent = place.session.open()
     parent.log_metrics({k: summary[k] for k in HEADLINES if summary[k] is not None})
     storage.write_bytes(path, text)

@@ -16,17 +16,17 @@ from slams_ray.artifacts import to_plain
 from slams_ray.config import ThresholdConfig
 from slams_ray.core.threshold import ThresholdCounts, ThresholdCurve, threshold_curve
 from slams_ray.data.source import TRAIN
-from slams_ray.figures import threshold_figure
+from slams_ray.figures import threshold_figure, to_png
 from slams_ray.mappers.count import CountMapper, counts_from_lists
 from slams_ray.mappers.infer import CAM, SLAMS
 from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
-from slams_ray.runtime.tracking import Run
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 
 STAGE = "search_threshold"
 THRESHOLD_NAME = "threshold.json"
+CURVE_NAME = "threshold_curve.png"
 
 
 def run(
@@ -80,7 +80,7 @@ def _work(
             method: threshold_curve(sum((counts_from_lists(s[method]) for s in summaries), zeros))
             for method in (CAM, SLAMS)
         }
-        metrics = _track(attempt.run, curves)
+        metrics = _track(attempt, curves)
         choice |= {
             "background_threshold": curves[SLAMS].best_threshold,
             "how": "highest mIoU of the SLAMs seeds over the scored training images",
@@ -100,11 +100,11 @@ def _work(
     return Outcome(num_rows=num_scored, metrics=metrics, notes={"how": choice["how"]})
 
 
-def _track(run: Run, curves: dict[str, ThresholdCurve]) -> dict[str, float]:
+def _track(attempt: Attempt, curves: dict[str, ThresholdCurve]) -> dict[str, float]:
     """Curves as step metrics (step = grid index) and as a figure; returns the best scores."""
     for method, curve in curves.items():
         for index in range(len(curve.thresholds)):
-            run.log_metrics(
+            attempt.run.log_metrics(
                 {
                     f"threshold_{method}/miou": curve.miou[index],
                     f"threshold_{method}/foreground_precision": curve.foreground_precision[index],
@@ -112,7 +112,9 @@ def _track(run: Run, curves: dict[str, ThresholdCurve]) -> dict[str, float]:
                 },
                 index,
             )
-    run.log_figure(threshold_figure(curves), "threshold_curve.png")
+    path = storage.join(attempt.output_dir, CURVE_NAME)
+    storage.write_bytes(path, to_png(threshold_figure(curves)))
+    attempt.run.log_file(path)
     scores = {}
     for method, curve in curves.items():
         scores[f"{method}_seed_miou"] = curve.best_miou

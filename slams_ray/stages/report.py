@@ -1,6 +1,5 @@
-"""The pictures of a finished pipeline: what every stage made of the same few images."""
+"""The pictures of a finished pipeline, in the workspace and in the parent run."""
 
-import io
 from collections.abc import Mapping
 
 from slams_ray import storage
@@ -8,7 +7,7 @@ from slams_ray.config import PipelineConfig
 from slams_ray.core.activation import upsample_stored
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.data.source import TRAIN
-from slams_ray.figures import Example, montage_figure
+from slams_ray.figures import Example, montage_figure, to_png
 from slams_ray.mappers.infer import CAM, SLAMS, unpack_maps
 from slams_ray.predictors import SegmentationPredictor
 from slams_ray.stages import (
@@ -16,6 +15,7 @@ from slams_ray.stages import (
     infer_activation,
     prepare,
     refine,
+    search_threshold,
     train_segmentation,
 )
 from slams_ray.stages.stage import Result, Workplace
@@ -27,7 +27,7 @@ MONTAGE_NAME = "montage.png"
 
 
 def publish(place: Workplace, config: PipelineConfig, results: Mapping[str, Result]) -> None:
-    """Draws the montage of training images, into the workspace and the parent run."""
+    """Draws the montage of training images; shows it, curve and per-class IoU in the parent run."""
     data = prepare.open_prepared(results[prepare.STAGE])
     network = results[train_segmentation.STAGE].path(MODEL_NAME)
     predictor = evaluate.make_predictor(
@@ -36,10 +36,17 @@ def publish(place: Workplace, config: PipelineConfig, results: Mapping[str, Resu
     sources = _sources(data, results)
     rows = _choose(data, sources, config.tracking.num_examples)
     figure = montage_figure(data.description, [_example(row, predictor) for row in rows])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    storage.write_bytes(storage.join(place.workspace, MONTAGE_NAME), buffer.getvalue())
-    place.session.open().log_figure(figure, MONTAGE_NAME)
+    montage = storage.join(place.workspace, MONTAGE_NAME)
+    storage.write_bytes(montage, to_png(figure))
+    pictures = (
+        montage,
+        results[search_threshold.STAGE].path(search_threshold.CURVE_NAME),
+        results[evaluate.STAGE].path(evaluate.CLASS_IOU_NAME),
+    )
+    for path in pictures:
+        # Without masks there is neither a curve nor a per-class IoU.
+        if storage.exists(path):
+            place.session.open().log_file(path)
 
 
 def _sources(data: prepare.PreparedData, results: Mapping[str, Result]) -> list[ShardColumns]:

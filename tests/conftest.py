@@ -1,0 +1,92 @@
+"""Shared fixtures: one Ray cluster for the session, and a pipeline small enough for tests."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+# Ray reads these when it is imported. Tests stay on this machine, so they need no token.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ.pop("RAY_ADDRESS", None)
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+# Torch would otherwise use all cores in every one of Ray's processes at once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+from slams_ray.config import (
+    ActivationConfig,
+    BackboneConfig,
+    ClassifierConfig,
+    CrfConfig,
+    DataConfig,
+    EncoderConfig,
+    InferenceConfig,
+    PipelineConfig,
+    SegmentationConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A local cluster with more logical CPUs than the machine may have."""
+    import slams_ray.runtime  # noqa: F401  (sets the environment before ray is imported)
+
+    import ray  # isort: skip
+
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=300 * 2**20,
+        logging_level="WARNING",
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> PipelineConfig:
+    """All eight stages on 24 + 8 generated images, a few optimisation steps each."""
+    backbone = BackboneConfig(name="tiny_resnet", output_stride=8, freeze_batch_norm=False)
+    training = TrainingConfig(
+        epochs=1,
+        batch_size=4,
+        crop_px=48,
+        long_side_px=(48, 64),
+        optimizer="adamw",
+        learning_rate=1e-3,
+        head_multiplier=1,
+        checkpoint_every_steps=2,
+        log_every_steps=1,
+    )
+    inference = InferenceConfig(scales=(1.0,), flip=True)
+    return PipelineConfig(
+        data=DataConfig(
+            format="synthetic",
+            synthetic_train_images=24,
+            synthetic_val_images=8,
+            images_per_shard=6,
+        ),
+        encoder=EncoderConfig(backbone=backbone, training=training, embedding_dim=8),
+        classifier=ClassifierConfig(backbone=backbone, training=training),
+        activation=ActivationConfig(training=training, encoder_input_px=48),
+        inference=inference,
+        crf=CrfConfig(iterations=1, export="voc"),
+        segmentation=SegmentationConfig(
+            backbone=backbone, training=replace(training, epochs=2), inference=inference
+        ),
+        tracking=TrackingConfig(num_examples=2),
+    )
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Real photographs for local checks."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    root = Path(os.environ.get("SLAMS_TEST_DATA", default))
+    if not root.is_dir():
+        pytest.skip(f"no real photographs at {root}; set SLAMS_TEST_DATA to their directory")
+    return root

@@ -1,0 +1,175 @@
+"""The whole pipeline on a tiny data set: outputs, tracking, reruns, overrides, damage."""
+
+import io
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from slams_ray.artifacts import RECORD_NAME
+from slams_ray.config import PipelineConfig
+from slams_ray.errors import ArtifactError
+from slams_ray.stages import pipeline
+from slams_ray.stages.pipeline import PipelineResult
+
+pytestmark = pytest.mark.ray
+
+
+@dataclass(frozen=True)
+class Finished:
+    workspace: Path
+    config: PipelineConfig
+    result: PipelineResult
+
+
+@pytest.fixture(scope="module")
+def finished(
+    ray_cluster: None, tiny_config: PipelineConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
+    workspace = tmp_path_factory.mktemp("pipeline")
+    result = pipeline.run(tiny_config, str(workspace), "tiny")
+    return Finished(workspace, tiny_config, result)
+
+
+def mlflow_runs(workspace: Path) -> dict[str, list[object]]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlflow.db")
+    runs: dict[str, list[object]] = {}
+    for run in client.search_runs(["1"]):
+        runs.setdefault(run.data.tags["mlflow.runName"], []).append(run)
+    return runs
+
+
+def test_every_stage_leaves_a_record_and_the_summary_tells_of_it(finished: Finished) -> None:
+    summary = json.loads((finished.workspace / "summary.json").read_text())
+    assert [s["stage"] for s in summary["stages"] if s["stage"] != "train_classifier"] == list(
+        pipeline.STAGES
+    )
+    for stage in summary["stages"]:
+        assert (Path(stage["output"]) / RECORD_NAME).is_file()
+        assert stage["rows"] > 0
+        assert stage["seconds"] > 0
+    for name in pipeline.HEADLINES:
+        assert 0 <= summary[name] <= 1
+
+
+def test_every_image_reaches_every_shard(finished: Finished) -> None:
+    outputs = {name: Path(r.output_dir) for name, r in finished.result.results.items()}
+    directories = [
+        outputs["prepare"] / "images/train",
+        outputs["infer_activation"] / "activations",
+        outputs["refine"] / "pseudo_labels",
+    ]
+    ids = [
+        {p.name: pq.read_table(p, columns=["image_id"]).column(0).to_pylist() for p in d.iterdir()}
+        for d in directories
+    ]
+    assert ids[0] == ids[1] == ids[2]
+    assert sum(len(v) for v in ids[0].values()) == 24
+
+
+def test_export_is_a_voc_tree_of_palette_masks(finished: Finished) -> None:
+    voc = Path(finished.result.results["refine"].output_dir) / "voc"
+    names = (voc / "ImageSets/Segmentation/train.txt").read_text().split()
+    assert len(names) == 24
+    for name in names:
+        mask = Image.open(voc / "SegmentationClass" / f"{name}.png")
+        image = Image.open(voc / "JPEGImages" / f"{name}.jpg")
+        assert mask.mode == "P"
+        assert mask.size == image.size
+    assert (voc / "class_names.txt").read_text().split()[0] == "background"
+
+
+def test_pseudo_labels_name_only_labelled_classes(finished: Finished) -> None:
+    outputs = finished.result.results
+    images = Path(outputs["prepare"].output_dir) / "images/train"
+    for path in (Path(outputs["refine"].output_dir) / "pseudo_labels").iterdir():
+        labels = pq.read_table(images / path.name, columns=["image_labels"]).column(0).to_pylist()
+        masks = pq.read_table(path, columns=["pseudo_label"]).column(0).to_pylist()
+        for present, mask in zip(labels, masks, strict=True):
+            found = set(np.unique(np.asarray(Image.open(io.BytesIO(mask)))))
+            assert found <= {0, 255, *present}
+
+
+def test_mlflow_shows_a_parent_with_one_finished_child_per_stage(finished: Finished) -> None:
+    runs = mlflow_runs(finished.workspace)
+    (parent,) = runs["tiny"]
+    assert set(runs) == {"tiny", "train_classifier", *pipeline.STAGES}
+    assert all(run.info.status == "FINISHED" for group in runs.values() for run in group)
+    for name, (run,) in runs.items():
+        if name != "tiny":
+            assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    summary = finished.result.summary
+    assert parent.data.metrics["slams_seed_miou"] == pytest.approx(summary["slams_seed_miou"])
+    assert parent.data.metrics["cam_seed_miou"] == pytest.approx(summary["cam_seed_miou"])
+    assert parent.data.params["crf.iterations"] == "1"
+
+
+def test_mlflow_holds_curves_figures_tables_and_the_data_set(finished: Finished) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{finished.workspace}/mlflow.db")
+    runs = mlflow_runs(finished.workspace)
+
+    def artifacts(name: str) -> set[str]:
+        return {f.path for f in client.list_artifacts(runs[name][0].info.run_id)}
+
+    assert {"montage.png", "threshold_curve.png", "per_class_iou.png"} <= artifacts("tiny")
+    assert "threshold_curve.png" in artifacts("search_threshold")
+    assert {"per_class_iou.png", "per_class_iou.json"} <= artifacts("evaluate")
+    assert "checkpoint" in artifacts("train_activation")
+    curve = client.get_metric_history(
+        runs["search_threshold"][0].info.run_id, "threshold_slams/miou"
+    )
+    assert len(curve) == finished.config.threshold.num_thresholds
+    losses = client.get_metric_history(runs["train_encoder"][0].info.run_id, "encoder/loss")
+    assert [m.step for m in losses] == [1, 2, 3, 4, 5, 6]
+    (dataset,) = runs["prepare"][0].inputs.dataset_inputs
+    assert dataset.dataset.name == "coco"
+
+
+def test_a_second_run_changes_nothing(finished: Finished) -> None:
+    before = (finished.workspace / "summary.json").read_bytes()
+    num_runs = len(mlflow_runs(finished.workspace))
+    again = pipeline.run(finished.config, str(finished.workspace), "tiny")
+    assert all(result.cached for result in again.results.values())
+    assert (finished.workspace / "summary.json").read_bytes() == before
+    assert len(mlflow_runs(finished.workspace)) == num_runs
+
+
+def test_changing_one_crf_field_reruns_what_depends_on_it(finished: Finished) -> None:
+    config = replace(finished.config, crf=replace(finished.config.crf, gt_prob=0.8))
+    changed = pipeline.run(config, str(finished.workspace), "tiny")
+    worked = {name for name, result in changed.results.items() if not result.cached}
+    assert worked == {"refine", "train_segmentation", "evaluate"}
+
+
+def test_an_interrupted_stage_redoes_only_the_damaged_shard(finished: Finished) -> None:
+    result = finished.result.results["infer_activation"]
+    shards = sorted((Path(result.output_dir) / "activations").iterdir())
+    original = shards[1].read_bytes()
+    kept = {p: p.stat().st_mtime_ns for p in shards if p != shards[1]}
+    shards[1].write_bytes(original[: len(original) // 2])
+    (Path(result.output_dir) / RECORD_NAME).unlink()
+    again = pipeline.run(
+        finished.config, str(finished.workspace), "tiny", last_stage="infer_activation"
+    )
+    assert not again.results["infer_activation"].cached
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    assert pq.read_table(shards[1]).num_rows == 6
+
+
+def test_a_damaged_record_is_named(finished: Finished) -> None:
+    record = Path(finished.result.results["prepare"].output_dir) / RECORD_NAME
+    whole = record.read_bytes()
+    record.write_bytes(whole[:40])
+    try:
+        with pytest.raises(ArtifactError, match=str(record)):
+            pipeline.run(finished.config, str(finished.workspace), "tiny")
+    finally:
+        record.write_bytes(whole)
