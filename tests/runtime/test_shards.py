@@ -1,0 +1,140 @@
+"""Mapping shards through Ray Data: order, resume, errors, alignment."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from slams_ray import storage
+from slams_ray.errors import ArtifactError, DataError
+from slams_ray.runtime.shards import (
+    Pool,
+    ShardInput,
+    ShardJob,
+    ShardMapper,
+    read_summary,
+    run_shards,
+)
+
+NAMES = [f"{i:06d}.parquet" for i in range(5)]
+
+
+def count_rows(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
+    table = tables["images"]
+    return table.select(["image_id"]), {"num_rows": table.num_rows, "payload": payload}
+
+
+def refuse_third(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
+    if tables["images"].column("image_id")[0].as_py().startswith("2-"):
+        raise DataError("image 2-0 is bad: replace it")
+    return count_rows(tables, payload)
+
+
+def make_count() -> Callable[..., Any]:
+    return count_rows
+
+
+def make_refuse() -> Callable[..., Any]:
+    return refuse_third
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    directory = tmp_path / "images"
+    for number, name in enumerate(NAMES):
+        ids = [f"{number}-{row}" for row in range(number + 1)]
+        storage.write_table(str(directory / name), pa.table({"image_id": ids, "x": ids}))
+    return directory
+
+
+def job(images: Path, output: Path, **changes: Any) -> ShardJob:
+    settings: dict[str, Any] = {
+        "label": "count",
+        "names": NAMES,
+        "inputs": {"images": ShardInput(directory=str(images), columns=("image_id",))},
+        "output_dir": str(output),
+        "fingerprint": "abc",
+        "make_work": make_count,
+        "payloads": {name: name[:6] for name in NAMES},
+    }
+    return ShardJob(**settings | changes)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("pool", [None, lambda: Pool(num_actors=2, num_gpus=0)])
+def test_summaries_come_in_the_order_of_the_names(
+    ray_cluster: None, images: Path, tmp_path: Path, pool: Callable[[], Pool] | None
+) -> None:
+    summaries = run_shards(job(images, tmp_path / "out", pool=pool))
+    assert [s["num_rows"] for s in summaries] == [1, 2, 3, 4, 5]
+    assert [s["payload"] for s in summaries] == [n[:6] for n in NAMES]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == NAMES
+
+
+@pytest.mark.ray
+def test_an_error_names_its_cause_and_keeps_finished_shards(
+    ray_cluster: None, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run_shards(job(images, out, names=NAMES[:2]))
+    before = {p: p.stat().st_mtime_ns for p in out.iterdir()}
+    with pytest.raises(DataError, match="image 2-0 is bad: replace it"):
+        run_shards(job(images, out, make_work=make_refuse))
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert not (out / NAMES[2]).exists()
+
+
+def test_finished_shards_need_no_ray(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = job(images, tmp_path / "out")
+    for name in NAMES:
+        ShardMapper(mapped).map_shard(name, None)
+    monkeypatch.setattr("slams_ray.runtime.cluster.connect", lambda: pytest.fail("Ray started"))
+    assert [s["num_rows"] for s in run_shards(mapped)] == [1, 2, 3, 4, 5]
+
+
+def test_shards_of_another_fingerprint_or_damaged_ones_do_not_count(
+    images: Path, tmp_path: Path
+) -> None:
+    ShardMapper(job(images, tmp_path / "out")).map_shard(NAMES[3], None)
+    path = tmp_path / "out" / NAMES[3]
+    assert read_summary(str(path), "abc") == {"num_rows": 4, "payload": None}
+    assert read_summary(str(path), "other") is None
+    whole = path.read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert read_summary(str(path), "abc") is None
+
+
+def test_a_truncated_input_shard_is_named(images: Path, tmp_path: Path) -> None:
+    shard = images / NAMES[1]
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(ArtifactError, match=str(shard)):
+        ShardMapper(job(images, tmp_path / "out")).map_shard(NAMES[1], None)
+
+
+def test_directories_that_do_not_belong_together_are_refused(images: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    storage.write_table(str(other / NAMES[1]), pa.table({"image_id": ["1-1", "1-0"]}))
+    inputs = {
+        "images": ShardInput(directory=str(images), columns=("image_id",)),
+        "activations": ShardInput(directory=str(other), columns=("image_id",)),
+    }
+    with pytest.raises(ArtifactError, match="different images in images, activations"):
+        ShardMapper(job(images, tmp_path / "out", inputs=inputs)).map_shard(NAMES[1], None)
+
+
+def test_only_the_named_columns_are_read(images: Path, tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    def look(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
+        seen.append(tables["images"].column_names)
+        return tables["images"], {}
+
+    ShardMapper(job(images, tmp_path / "out", make_work=lambda: look)).map_shard(NAMES[0], None)
+    assert seen == [["image_id"]]
+    assert pq.read_table(tmp_path / "out" / NAMES[0]).num_rows == 1

@@ -1,0 +1,124 @@
+"""MLflow runs: buffering, nesting, trouble that must not stop work, processes that die."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from slams_ray.errors import ConfigError, DataError
+from slams_ray.runtime.session import TrackingSession
+from slams_ray.runtime.tracking import Run, Tracker, tracking_uri
+
+
+def statuses(workspace: Path) -> dict[str, str]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlflow.db")
+    return {r.data.tags["mlflow.runName"]: r.info.status for r in client.search_runs(["1"])}
+
+
+def new_session(workspace: Path, key: str = "key") -> TrackingSession:
+    return TrackingSession(str(workspace), "slams_ray", "parent", key, {"seed": 0})
+
+
+def test_metrics_arrive_with_their_steps_after_a_flush(tmp_path: Path) -> None:
+    run = Tracker(str(tmp_path), "e").start("run", {})
+    for step in range(1200):
+        run.log_metrics({"loss": step / 10, "undefined": float("nan")}, step)
+    run.finish("FINISHED")
+    history = run.client.get_metric_history(str(run.run_id), "loss")
+    assert [(m.step, m.value) for m in history] == [(s, s / 10) for s in range(1200)]
+    assert run.client.get_metric_history(str(run.run_id), "undefined") == []
+
+
+def test_an_address_without_a_server_is_an_error_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"http://127.0.0.1:9.*start the server"):
+        Tracker(str(tmp_path), "e")
+
+
+def test_a_server_that_goes_away_is_reported_once_and_stops_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = Run("http://127.0.0.1:9", "0" * 32)
+    with caplog.at_level(logging.WARNING, logger="slams_ray"):
+        run.log_params({"a": 1})
+        run.log_metrics({"loss": 1.0})
+        run.flush()
+        run.finish("FINISHED")
+    assert len([r for r in caplog.records if "the workspace keeps every number" in r.message]) == 1
+    assert run.run_id is None
+
+
+def test_a_workspace_on_object_storage_needs_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
+        tracking_uri("s3://bucket/runs")
+
+
+def test_no_run_is_opened_before_there_is_work(tmp_path: Path) -> None:
+    session = new_session(tmp_path)
+    session.close(None)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_failed_stage_and_its_parent_say_why(tmp_path: Path) -> None:
+    session = new_session(tmp_path)
+    error = DataError("image 7 is truncated")
+    with pytest.raises(DataError), session.stage_run("prepare"):
+        raise error
+    session.close(error)
+    assert statuses(tmp_path) == {"parent": "FAILED", "prepare": "FAILED"}
+    assert session.parent is not None
+    run = session.parent.client.get_run(str(session.parent.run_id))
+    assert run.data.tags["slams.error"] == "image 7 is truncated"
+
+
+def test_an_interrupt_ends_runs_as_killed(tmp_path: Path) -> None:
+    session = new_session(tmp_path)
+    with pytest.raises(KeyboardInterrupt), session.stage_run("refine"):
+        raise KeyboardInterrupt
+    session.close(KeyboardInterrupt())
+    assert statuses(tmp_path) == {"parent": "KILLED", "refine": "KILLED"}
+
+
+def test_the_same_pipeline_continues_its_parent_run_and_another_gets_its_own(
+    tmp_path: Path,
+) -> None:
+    ids = []
+    for key in ("one", "one", "two"):
+        session = new_session(tmp_path, key)
+        ids.append(session.open().run_id)
+        session.close(None)
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_sigkill_does_not_leave_runs_running(tmp_path: Path) -> None:
+    program = (
+        "import sys, time\n"
+        "from slams_ray.runtime.session import TrackingSession\n"
+        "session = TrackingSession(sys.argv[1], 'slams_ray', 'parent', 'key', {})\n"
+        "with session.stage_run('train_encoder'):\n"
+        "    print('working', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    assert set(statuses(tmp_path).values()) == {"RUNNING"}
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 90
+    while "RUNNING" in statuses(tmp_path).values() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert set(statuses(tmp_path).values()) == {"KILLED"}
