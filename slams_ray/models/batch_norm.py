@@ -1,9 +1,26 @@
 """BatchNorm whose statistics are those of the global batch on every device."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
+
+
+class _SumOverWorkers(torch.autograd.Function):
+    """Sum of a tensor over all workers; the gradient of a sum is the sum of the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
@@ -17,7 +34,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(features)
         moments = torch.stack([features.mean(dim=(0, 2, 3)), features.square().mean(dim=(0, 2, 3))])
-        mean, mean_square = all_reduce(moments) / dist.get_world_size()  # type: ignore[no-untyped-call]
+        mean, mean_square = _SumOverWorkers.apply(moments) / dist.get_world_size()
         variance = mean_square - mean.square()
         assert self.momentum is not None
         assert self.num_batches_tracked is not None

@@ -9,8 +9,10 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slams_ray import storage
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DATABASE_NAME = "mlflow.db"
 MAX_PARAM_LENGTH = 500
 METRICS_PER_REQUEST = 500
 
@@ -35,7 +38,27 @@ def tracking_uri(workspace: str) -> str:
             f"the workspace {workspace} is not on this machine, so it cannot hold the MLflow "
             "database: set MLFLOW_TRACKING_URI to a server"
         )
-    return f"sqlite:///{workspace}/mlflow.db"
+    return f"sqlite:///{workspace}/{DATABASE_NAME}"
+
+
+def create_database(workspace: str) -> None:
+    """Makes the workspace's MLflow database aside and moves it into place when it is whole.
+
+    MLflow builds it by dozens of migrations; killed between two of them it can never be opened again.
+    """
+    database = Path(workspace) / DATABASE_NAME
+    if database.exists():
+        return
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=workspace, prefix=".mlflow-") as directory:
+            aside = Path(directory) / DATABASE_NAME
+            _client(f"sqlite:///{aside}").search_experiments()
+            aside.replace(database)
+    except OSError as error:
+        raise ConfigError(
+            f"the workspace {workspace} cannot be written ({error}): choose another with --workspace"
+        ) from error
 
 
 def _client(uri: str) -> "MlflowClient":
@@ -125,9 +148,6 @@ class Run:
 
     def log_file(self, path: str, folder: str | None = None) -> None:
         """Uploads a file of the workspace, into a folder of the run's artifacts."""
-        import tempfile
-        from pathlib import Path
-
         with tempfile.TemporaryDirectory() as directory:
             local = Path(directory) / path.rsplit("/", 1)[-1]
             local.write_bytes(storage.read_bytes(path))
@@ -162,6 +182,8 @@ class Tracker:
 
     def __init__(self, workspace: str, experiment: str) -> None:
         self.uri = tracking_uri(workspace)
+        if self.uri.startswith("sqlite:") and "MLFLOW_TRACKING_URI" not in os.environ:
+            create_database(workspace)
         client = _client(self.uri)
         try:
             found = client.get_experiment_by_name(experiment)

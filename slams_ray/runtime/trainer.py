@@ -144,7 +144,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     module = job.task.build().to(device, **channels_last)
     optimizer = job.task.optimizer(module)
     first_step, history = _restore(module, optimizer)
-    wrapped = prepare_model(module, parallel_strategy_kwargs={"broadcast_buffers": False})
+    wrapped = prepare_model(module, parallel_strategy_kwargs={"forward_sync_buffers": False})
     wrapped.train()
     log = _RankZeroLog(job, rank, first_step, history)
     window: list[dict[str, torch.Tensor]] = []

@@ -1,0 +1,135 @@
+"""One worker and two workers take the same optimisation steps, in all four trainings."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from slams_ray.config import DataConfig, PipelineConfig, TrainingConfig
+from slams_ray.core.sampling import ROWS_PER_GROUP
+from slams_ray.data.source import TRAIN, generate, load_split
+from slams_ray.mappers.prepare import PrepareMapper
+from slams_ray.models.checkpoint import dump_network
+from slams_ray.storage import write_table
+from slams_ray.tasks.activation import ActivationTask
+from slams_ray.tasks.classifier import ClassifierTask
+from slams_ray.tasks.encoder import EncoderTask
+from slams_ray.tasks.feed import ShardColumns
+from slams_ray.tasks.segmentation import SegmentationTask
+from slams_ray.tasks.training import Training
+
+NUM_STEPS = 3
+
+
+def prepare_shards(root: Path, num_shards: int = 4) -> tuple[list[tuple[str, int]], list[str]]:
+    config = DataConfig(format="synthetic", synthetic_train_images=16, synthetic_val_images=8)
+    split = load_split(config, generate(config, str(root)), TRAIN)
+    mapper = PrepareMapper(split.description, "fail")
+    shard_rows = []
+    for number in range(num_shards):
+        table, summary = mapper({}, split.items[number::num_shards])
+        labelled = table.append_column("pseudo_label", table.column("mask"))
+        name = f"{number}.parquet"
+        write_table(str(root / "shards" / name), labelled, ROWS_PER_GROUP)
+        shard_rows.append((name, summary["num_rows"]))
+    return shard_rows, list(split.description.class_names)
+
+
+def make_trainings(
+    config: PipelineConfig, root: Path, shard_rows: list[tuple[str, int]], names: list[str]
+) -> dict[str, Training]:
+    torch.manual_seed(5)
+    encoder = EncoderTask(config.encoder, names)
+    classifier = ClassifierTask(config.classifier, names)
+    frozen = [
+        dump_network(task.build().network, task.architecture, names)
+        for task in (encoder, classifier)
+    ]
+    activation = ActivationTask(config.activation, config.classifier.backbone, names, *frozen)
+    tasks: dict[str, tuple[Any, TrainingConfig]] = {
+        "encoder": (encoder, config.encoder.training),
+        "classifier": (classifier, config.classifier.training),
+        "activation": (activation, config.activation.training),
+        "segmentation": (
+            SegmentationTask(config.segmentation, names),
+            config.segmentation.training,
+        ),
+    }
+    columns = ("image", "image_labels", "pseudo_label")
+    source = ShardColumns(directory=str(root / "shards"), columns=columns)
+    return {
+        name: Training(task=task, config=training, shard_rows=shard_rows, sources=[source], seed=1)
+        for name, (task, training) in tasks.items()
+    }
+
+
+def train_all(
+    rank: int, num_workers: int, root: str, trainings: dict[str, Training], output: str
+) -> None:
+    torch.set_num_threads(1)
+    if num_workers > 1:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{root}/rendezvous", rank=rank, world_size=num_workers
+        )
+    finished = {}
+    for name, training in trainings.items():
+        torch.manual_seed(0)
+        module = training.build()
+        optimizer = training.optimizer(module)
+        wrapped = (
+            DistributedDataParallel(module, forward_sync_buffers=False)
+            if num_workers > 1
+            else module
+        )
+        wrapped.train()
+        samples: dict[str, list[np.ndarray]] = {}
+        for chunk in training.chunks(rank, num_workers, 0):
+            for key, value in training.read(chunk).items():
+                samples.setdefault(key, []).append(value)
+        stream = {key: torch.from_numpy(np.concatenate(v)) for key, v in samples.items()}
+        share = training.config.batch_size // num_workers
+        for step in range(NUM_STEPS):
+            batch = {k: v[step * share : (step + 1) * share] for k, v in stream.items()}
+            training.step(wrapped, optimizer, batch, step, NUM_STEPS)
+        finished[name] = module.state_dict()
+    if rank == 0:
+        buffer = io.BytesIO()
+        torch.save(finished, buffer)
+        Path(output).write_bytes(buffer.getvalue())
+    if num_workers > 1:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_workers_reach_the_parameters_of_one(
+    tmp_path: Path, tiny_config: PipelineConfig
+) -> None:
+    # SGD: AdamW divides by the root of tiny gradients, which turns rounding into visible steps.
+    sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.01}
+    config = replace(
+        tiny_config,
+        **{
+            part: replace(
+                getattr(tiny_config, part),
+                training=replace(getattr(tiny_config, part).training, **sgd),
+            )
+            for part in ("encoder", "classifier", "activation", "segmentation")
+        },
+    )
+    shard_rows, names = prepare_shards(tmp_path)
+    trainings = make_trainings(config, tmp_path, shard_rows, names)
+    train_all(0, 1, str(tmp_path), trainings, str(tmp_path / "one.pt"))
+    spawn(train_all, (2, str(tmp_path), trainings, str(tmp_path / "two.pt")), nprocs=2)
+    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("one", "two"))
+    for name in trainings:
+        for key, value in one[name].items():
+            torch.testing.assert_close(
+                two[name][key].float(), value.float(), rtol=1e-3, atol=5e-5, msg=f"{name} {key}"
+            )
