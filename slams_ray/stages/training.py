@@ -42,6 +42,8 @@ def train(
         seed=seed,
     )
     training.check_workers(place.compute.train_workers)
+    # Built here once and dropped: bad weights end the stage now, not after a worker's restarts.
+    training.build()
     result = fit(
         TrainingJob(
             label=label,

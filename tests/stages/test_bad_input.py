@@ -1,0 +1,143 @@
+"""Bad input on the way through stages: a clear error or a counted skip, and nothing lost."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from slams_ray.config import DataConfig, PipelineConfig
+from slams_ray.data.source import generate
+from slams_ray.errors import ArtifactError, ConfigError, DataError
+from slams_ray.models.checkpoint import dump_network
+from slams_ray.models.segmentation_network import SegmentationNetwork
+from slams_ray.runtime.session import TrackingSession
+from slams_ray.stages import pipeline, predict, prepare, train_encoder
+from slams_ray.stages.stage import Workplace
+
+pytestmark = pytest.mark.ray
+
+
+@contextmanager
+def workplace(directory: Path, config: PipelineConfig) -> Iterator[Workplace]:
+    session = TrackingSession(str(directory), "slams_ray", "bad", "key", {})
+    yield Workplace(
+        workspace=str(directory),
+        compute=config.compute,
+        tracking=config.tracking,
+        session=session,
+    )
+    session.close(None)
+
+
+@pytest.fixture
+def coco(tmp_path: Path, tiny_config: PipelineConfig) -> tuple[Path, DataConfig]:
+    """A COCO tree whose third training image is truncated."""
+    root = Path(generate(tiny_config.data, str(tmp_path)))
+    victim = sorted((root / "train").iterdir())[2]
+    victim.write_bytes(victim.read_bytes()[:500])
+    return victim, DataConfig(format="coco", root=str(root), images_per_shard=6)
+
+
+def test_a_truncated_image_ends_the_stage_with_its_name(
+    ray_cluster: None, coco: tuple[Path, DataConfig], tmp_path: Path, tiny_config: PipelineConfig
+) -> None:
+    victim, config = coco
+    with (
+        workplace(tmp_path, tiny_config) as place,
+        pytest.raises(DataError, match=rf"{victim}.*truncated.*on_bad_image"),
+    ):
+        prepare.run(place, config)
+
+
+def test_a_truncated_image_is_skipped_listed_and_counted(
+    ray_cluster: None, coco: tuple[Path, DataConfig], tmp_path: Path, tiny_config: PipelineConfig
+) -> None:
+    victim, config = coco
+    with workplace(tmp_path, tiny_config) as place:
+        result = prepare.run(place, replace(config, on_bad_image="skip"))
+    ((image_id, reason),) = result.record.notes["splits"]["train"]["bad"]
+    assert image_id == victim.stem
+    assert "truncated" in reason
+    assert result.record.metrics["num_skipped"] == 1
+    assert prepare.open_prepared(result).num_images("train") == 23
+
+
+def test_weights_of_another_architecture_end_before_training_starts(
+    ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig
+) -> None:
+    weights = tmp_path / "other.pt"
+    torch.save({"conv1.weight": torch.zeros(3)}, weights)
+    backbone = replace(tiny_config.encoder.backbone, weights=str(weights))
+    config = replace(tiny_config.encoder, backbone=backbone)
+    with workplace(tmp_path, tiny_config) as place:
+        data = prepare.open_prepared(prepare.run(place, tiny_config.data))
+        with pytest.raises(ConfigError, match=rf"{weights} are of another architecture"):
+            train_encoder.run(place, config, 0, data)
+
+
+def test_more_workers_than_shards_say_what_to_change(
+    ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig
+) -> None:
+    config = replace(
+        tiny_config,
+        data=replace(tiny_config.data, images_per_shard=100),
+        compute=replace(tiny_config.compute, train_workers=2),
+    )
+    with pytest.raises(ConfigError, match="lower data.images_per_shard"):
+        pipeline.run(config, str(tmp_path), "tiny", last_stage="train_encoder")
+
+
+def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
+    from slams_ray.models.checkpoint import load_network
+
+    architecture = {
+        "backbone_name": "tiny_resnet",
+        "output_stride": 8,
+        "num_classes": 2,
+        "head": "deeplabv2",
+    }
+    data = dump_network(
+        SegmentationNetwork(**architecture), architecture, ["background", "cat", "dog"]
+    )
+    with pytest.raises(ArtifactError, match="trained for 3 classes"):
+        load_network(data, "model.pt", "segmentation_network", ["background", "cat"])
+
+
+def test_predict_writes_masks_and_leaves_out_what_is_no_image(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from slams_ray.config import InferenceConfig
+
+    architecture = {
+        "backbone_name": "tiny_resnet",
+        "output_stride": 8,
+        "num_classes": 2,
+        "head": "deeplabv2",
+    }
+    model = tmp_path / "model.pt"
+    network = SegmentationNetwork(**architecture)
+    model.write_bytes(dump_network(network, architecture, ["background", "cat", "dog"]))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("L", (50, 40), 90).save(photos / "gray.png")
+    Image.new("RGB", (64, 48), (10, 200, 30)).save(photos / "green.jpg")
+    (photos / "broken.jpg").write_bytes(b"not an image")
+    output = tmp_path / "masks"
+    num_written = predict.run(str(model), str(photos), str(output), InferenceConfig(scales=(1.0,)))
+    assert num_written == 2
+    assert sorted(p.name for p in output.iterdir()) == [
+        "gray.png",
+        "gray_overlay.jpg",
+        "green.png",
+        "green_overlay.jpg",
+    ]
+    mask = Image.open(output / "gray.png")
+    assert (mask.mode, mask.size) == ("P", (50, 40))
+
+
+def test_predict_names_a_model_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"summary.json"):
+        predict.find_model(str(tmp_path))
