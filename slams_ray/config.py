@@ -301,6 +301,8 @@ class ComputeConfig:
 
     train_workers: int = 1
     """Ray Train workers, one GPU each where GPUs are used. Must divide the batch size."""
+    feed_tasks: int = 2
+    """Processes that decode and augment for each training worker; 8 and more for a fast GPU."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto takes GPUs where the cluster has them."""
     gpu_actors: int | None = None
@@ -309,7 +311,8 @@ class ComputeConfig:
     """Times a training restarts from its last checkpoint after a lost worker."""
 
     def __post_init__(self) -> None:
-        _check(self.train_workers >= 1, "compute.train_workers", self.train_workers, ">= 1")
+        for name in ("train_workers", "feed_tasks"):
+            _check(getattr(self, name) >= 1, f"compute.{name}", getattr(self, name), ">= 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from slams_ray.config import (
     ActivationConfig,
     BackboneConfig,
     ClassifierConfig,
+    ComputeConfig,
     CrfConfig,
     DataConfig,
     EncoderConfig,
@@ -51,6 +52,8 @@ def demo() -> PipelineConfig:
             losses=LossConfig(regularization=0.3),
             encoder_input_px=72,
         ),
+        # One process is enough for images of 80 px, and a second would only import torch again.
+        compute=ComputeConfig(feed_tasks=1),
         inference=inference,
         crf=CrfConfig(iterations=4, export="voc"),
         segmentation=SegmentationConfig(

@@ -14,9 +14,6 @@ import ray.data
 
 from slams_ray.errors import ConfigError
 
-MIN_LOCAL_CPUS = 2
-"""A training worker and the task that feeds it each hold one CPU, so fewer would wait for ever."""
-
 _LOGGING: dict[str, Any] = {
     "logging_level": "WARNING",
     # What workers print stays in Ray's session directory and dashboard: on the console it would be
@@ -35,11 +32,7 @@ def connect() -> None:
         return
     if os.environ["RAY_AUTH_MODE"] == "token":
         _ensure_private_token()
-    ray.init(
-        num_cpus=max(os.cpu_count() or 1, MIN_LOCAL_CPUS),
-        include_dashboard=False,
-        **_LOGGING,
-    )
+    ray.init(address="local", include_dashboard=False, **_LOGGING)
     _end_on_sigterm()
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -158,13 +158,15 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> dict[str, Summary]:
     items = [{"name": n, "payload": pickle.dumps(job.payloads.get(n))} for n in waiting]
     dataset = ray.data.from_items(items, override_num_blocks=len(items))
     options: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
+    # Every process unpickles the job, so it must not carry the payloads of all shards.
+    bare = replace(job, names=(), payloads={})
     if job.pool is None:
-        mapped = dataset.map_batches(ShardMapper(job).__call__, **options)
+        mapped = dataset.map_batches(ShardMapper(bare).__call__, **options)
     else:
         actors = job.pool()
         mapped = dataset.map_batches(
             ShardMapper,
-            fn_constructor_args=(job,),
+            fn_constructor_args=(bare,),
             compute=ray.data.ActorPoolStrategy(size=min(actors.num_actors, len(items))),
             num_cpus=1,
             num_gpus=actors.num_gpus or None,

@@ -44,7 +44,8 @@ def tracking_uri(workspace: str) -> str:
 def create_database(workspace: str) -> None:
     """Makes the workspace's MLflow database aside and moves it into place when it is whole.
 
-    MLflow builds it by dozens of migrations; killed between two of them it can never be opened again.
+    MLflow builds it by dozens of migrations; killed between two of them it never opens
+    again.
     """
     database = Path(workspace) / DATABASE_NAME
     if database.exists():
@@ -57,7 +58,8 @@ def create_database(workspace: str) -> None:
             aside.replace(database)
     except OSError as error:
         raise ConfigError(
-            f"the workspace {workspace} cannot be written ({error}): choose another with --workspace"
+            f"the workspace {workspace} cannot be written ({error}): choose another with "
+            "--workspace"
         ) from error
 
 

@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 TRAINING_NAME = "training.json"
 """Metrics and metric history of a finished training, beside its model.pt."""
+WORKER_CPUS, FEED_CPUS = 0.5, 0.25
+"""Logical CPUs of a training worker and of a task that feeds it: a worker with two feeders takes
+one CPU, so N workers start on N cores. With whole ones, N workers would wait for their feeders."""
 _STATE = "state.pt"
 _BLOCK_BYTES = 16 * 2**20
 
@@ -84,6 +87,7 @@ class TrainingJob:
     log_every_steps: int
     seed: int
     num_workers: int
+    feed_tasks: int
     device: str
     max_failures: int
     tracking_uri: str
@@ -104,7 +108,7 @@ def fit(job: TrainingJob) -> dict[str, Any]:
         scaling_config=ScalingConfig(
             num_workers=job.num_workers,
             use_gpu=gpu,
-            resources_per_worker={"CPU": 1} | ({"GPU": 1} if gpu else {}),
+            resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if gpu else {}),
         ),
         run_config=RunConfig(
             name="training",
@@ -188,7 +192,11 @@ def _batches(
         return
     read = job.task.read
     dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
-        lambda batch: read(pickle.loads(batch["chunk"][0])), batch_size=1, batch_format="numpy"
+        lambda batch: read(pickle.loads(batch["chunk"][0])),
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.TaskPoolStrategy(size=job.feed_tasks),
+        num_cpus=FEED_CPUS,
     )
     batches = dataset.iter_batches(
         batch_size=job.batch_size // num_workers, batch_format="numpy", prefetch_batches=2

@@ -55,6 +55,7 @@ def train(
             log_every_steps=config.log_every_steps,
             seed=seed,
             num_workers=place.compute.train_workers,
+            feed_tasks=place.compute.feed_tasks,
             device=place.compute.device,
             max_failures=place.compute.max_failures,
             tracking_uri=attempt.run.uri,

@@ -86,6 +86,7 @@ def training_job(output: Path, task: Line, **changes: Any) -> TrainingJob:
         "log_every_steps": 1,
         "seed": 3,
         "num_workers": task.num_workers,
+        "feed_tasks": 1,
         "device": "cpu",
         "max_failures": 0,
         "tracking_uri": "unused",
