@@ -130,6 +130,10 @@ class TrainingConfig:
         low, high = self.long_side_px
         _check(0 < low <= high, "training.long_side_px", self.long_side_px, "two ascending lengths")
         _check(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "> 0")
+        for name in ("warmup_steps", "weight_decay", "momentum"):
+            _check(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), ">= 0")
+        norm = self.max_gradient_norm
+        _check(norm > 0, "training.max_gradient_norm", norm, "> 0")
         _check(
             self.checkpoint_every_steps >= 1,
             "training.checkpoint_every_steps",
@@ -154,6 +158,12 @@ class EncoderConfig:
     """Share of each batch whose contrast is scaled by a random factor in [0.2, 1]. Without it a
     uniform map that merely brightens lowers the losses and the maps collapse to it (method section
     3)."""
+
+    def __post_init__(self) -> None:
+        _check(self.embedding_dim >= 1, "encoder.embedding_dim", self.embedding_dim, ">= 1")
+        for name in ("masked_fraction", "dimmed_fraction"):
+            value = getattr(self, name)
+            _check(0 <= value <= 1, f"encoder.{name}", value, "in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +197,11 @@ class LossConfig:
     classification: float = 1.0
     """Image-level loss on the activation network against drift."""
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, int | float):
+                _check(value >= 0, f"activation.losses.{name}", value, ">= 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationConfig:
@@ -198,6 +213,10 @@ class ActivationConfig:
     """Start from the trained CAM classifier, or from its backbone weights."""
     encoder_input_px: int = 224
     """Masked crops are resized to this side before they enter the encoder."""
+
+    def __post_init__(self) -> None:
+        size = self.encoder_input_px
+        _check(size >= 16, "activation.encoder_input_px", size, ">= 16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +230,10 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         _check(
-            bool(self.scales) and min(self.scales) > 0, "scales", self.scales, "positive numbers"
+            bool(self.scales) and min(self.scales) > 0,
+            "inference.scales",
+            self.scales,
+            "positive numbers",
         )
 
 
@@ -311,8 +333,10 @@ class ComputeConfig:
     """Times a training restarts from its last checkpoint after a lost worker."""
 
     def __post_init__(self) -> None:
-        for name in ("train_workers", "feed_tasks"):
-            _check(getattr(self, name) >= 1, f"compute.{name}", getattr(self, name), ">= 1")
+        for name in ("train_workers", "feed_tasks", "gpu_actors"):
+            value = getattr(self, name)
+            _check(value is None or value >= 1, f"compute.{name}", value, ">= 1")
+        _check(self.max_failures >= 0, "compute.max_failures", self.max_failures, ">= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,6 +347,9 @@ class TrackingConfig:
     """Experiment name. The server is MLFLOW_TRACKING_URI; without it, SQLite in the workspace."""
     num_examples: int = 6
     """Images in the montage."""
+
+    def __post_init__(self) -> None:
+        _check(self.num_examples >= 1, "tracking.num_examples", self.num_examples, ">= 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slams_ray.core.metrics import IGNORE_INDEX
+from slams_ray.core.metrics import IGNORE_INDEX, mean_defined
 from slams_ray.core.threshold import ThresholdCurve
 from slams_ray.data.image import IGNORE_COLOUR
 from slams_ray.data.schema import DatasetDescription
@@ -88,7 +88,7 @@ def class_iou_figure(description: DatasetDescription, iou: np.ndarray) -> "Figur
         axes.text(value + 1, position, f"{value:.1f}", va="center", fontsize=8)
     axes.set_yticks(range(len(order)), [description.class_names[i] for i in order], fontsize=8)
     axes.invert_yaxis()
-    mean = float(np.nanmean(iou)) * 100
+    mean = mean_defined(iou) * 100
     axes.axvline(mean, color="#444444", linestyle=":", linewidth=1)
     axes.set(xlabel="IoU [%]", xlim=(0, 105), title=f"mIoU {mean:.1f}")
     axes.spines[["top", "right"]].set_visible(False)

@@ -19,8 +19,8 @@ from slams_ray.errors import ArtifactError
 
 def join(*parts: str) -> str:
     """Joins path or URI parts with single slashes."""
-    head, *tail = parts
-    return "/".join([head.rstrip("/") or "/", *(part.strip("/") for part in tail)])
+    head, *tail = (part for part in parts if part)
+    return "/".join([head.rstrip("/"), *(part.strip("/") for part in tail)])
 
 
 def absolute(path: str) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 SIMILARITY_EPSILON = 1e-4
+AREA_EPSILON = 1e-6
 
 
 def semantic_similarity(embedding: torch.Tensor, semantics: torch.Tensor) -> torch.Tensor:
@@ -27,7 +28,8 @@ def semantic_similarity(embedding: torch.Tensor, semantics: torch.Tensor) -> tor
 
 def encoder_loss(similarity: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
     """BCE(sim, y), mean over the K classes. similarity, present: (B, K). Returns (B,)."""
-    return F.binary_cross_entropy(similarity, present.float(), reduction="none").mean(dim=1)
+    # Written out, because torch refuses F.binary_cross_entropy under autocast.
+    return -torch.where(present.bool(), similarity, 1 - similarity).log().mean(dim=1)
 
 
 def classifier_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -96,7 +98,7 @@ def activation_regularization(
         weight: (B, C) 1 for classes that count: the present ones (SemFormer) or all (CLIMS).
         valid: (B, 1, h, w) 1 on image, 0 on padding.
     """
-    area = (activation * valid).sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=1)
+    area = (activation * valid).sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=AREA_EPSILON)
     return masked_mean(area, weight)
 
 
@@ -115,7 +117,9 @@ def equivariance_loss(
         valid: (B, 1, h, w).
     """
     difference = (transformed_activation - activation_transformed).abs() * valid
-    return masked_mean(difference.sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=1), labels)
+    return masked_mean(
+        difference.sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=AREA_EPSILON), labels
+    )
 
 
 def complementation_loss(
@@ -134,7 +138,9 @@ def complementation_loss(
     is_top = torch.zeros_like(present, dtype=torch.bool).scatter(1, winner, True)
     rival = torch.maximum(torch.where(is_top, second, top), 1 - top)
     square = (present + rival - 1).square() * valid
-    return masked_mean(square.sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=1), labels)
+    return masked_mean(
+        square.sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=AREA_EPSILON), labels
+    )
 
 
 def segmentation_loss(

@@ -1,10 +1,10 @@
 """Exact mIoU of every background threshold from one pass over the activations.
 
 The winning class of a pixel does not depend on the threshold: argmax over [threshold, A_1..A_C] is
-    the
-winner of A where its score exceeds the threshold and background elsewhere. So it suffices to count,
-per class, in which bin of the threshold grid each pixel's winning score falls; cumulative sums then
-give true positives and predictions of all thresholds at once. Memory is O(K T), not O(K K T).
+the winner of A where its score exceeds the threshold and background elsewhere. So it suffices to
+count, per class, in which bin of the threshold grid each pixel's winning score falls; cumulative
+sums then give true positives and predictions of all thresholds at once. Memory is O(K T), not O(K K
+T).
 """
 
 from dataclasses import dataclass

@@ -58,14 +58,35 @@ class CocoMask:
         height, width = self.size
         try:
             if isinstance(segmentation, list):
+                _check_polygons(segmentation)
                 encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
             elif isinstance(segmentation["counts"], list):
+                _check_counts(segmentation["counts"], height * width)
                 encoded = coco_mask.frPyObjects(segmentation, height, width)
             else:
                 encoded = segmentation
-            return coco_mask.decode(encoded).astype(bool)  # type: ignore[no-any-return]
+            region = coco_mask.decode(encoded).astype(bool)
         except Exception as error:
             raise DataError(f"{self.source}: a segmentation cannot be decoded: {error}") from error
+        if region.shape != self.size:
+            raise DataError(
+                f"{self.source}: a segmentation is {region.shape}, its image {self.size} "
+                "(height, width)"
+            )
+        return region  # type: ignore[no-any-return]
+
+
+def _check_polygons(polygons: list[list[float]]) -> None:
+    # pycocotools draws what it is given: a coordinate that is not finite crashes the process.
+    for polygon in polygons:
+        if len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
+            raise ValueError("a polygon needs three or more pairs of finite coordinates")
+
+
+def _check_counts(counts: list[int], num_pixels: int) -> None:
+    # With fewer counts than pixels, pycocotools returns uninitialised memory.
+    if min(counts) < 0 or sum(counts) != num_pixels:
+        raise ValueError(f"run lengths sum to {sum(counts)}, expected {num_pixels}")
 
 
 def annotation_path(root: str, split: str) -> str:
@@ -81,11 +102,10 @@ def load_coco(
     keep_unlabelled: bool = False,
     list_path: str | None = None,
 ) -> Split:
-    """Loads a split; category ids 1..90 with gaps become dense indices in the order of the file.
+    """Loads a split; category ids 1..90 with gaps become dense indices in ascending order.
 
     Labels and masks come from the same annotations: an image has the classes of its instances that
-        are
-    no crowd.
+    are no crowd.
 
     Args:
         classes: subset of category names; pixels of other categories become 255.
@@ -133,6 +153,8 @@ def _read_annotations(path: str) -> dict[str, Any]:
         content = json.loads(storage.read_bytes(path))
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON, it may be truncated: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}: it must be an instances file")
     missing = {"images", "annotations", "categories"} - set(content)
     if missing:
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it must be an instances file")
@@ -142,6 +164,8 @@ def _read_annotations(path: str) -> dict[str, Any]:
 def _describe(
     categories: list[dict[str, Any]], classes: tuple[str, ...], path: str
 ) -> DatasetDescription:
+    if any(not {"id", "name"} <= category.keys() for category in categories):
+        raise DataError(f"{path} has a category without id or name: it must be an instances file")
     ordered = sorted(categories, key=lambda category: category["id"])
     names = choose_classes([c["name"] for c in ordered], classes, path)
     ids = {c["name"]: c["id"] for c in ordered}
@@ -177,6 +201,11 @@ def _make_items(
 ) -> tuple[list[Item], list[tuple[str, str]]]:
     items, rejected = [], []
     for image_id, image in images.items():
+        missing = [key for key in ("file_name", "height", "width") if key not in image]
+        if missing:
+            reason = f"image {image_id} in the annotation file has no {', '.join(missing)}"
+            rejected.append((str(image_id), reason))
+            continue
         file_name = str(image["file_name"])
         present = {
             i for _, is_crowd, i in per_image[image_id] if not is_crowd and i != IGNORE_INDEX
@@ -211,7 +240,7 @@ def _select(items: list[Item], list_path: str | None) -> list[Item]:
     by_number: dict[str, Item] = {_number(item.image_id): item for item in items}
     chosen = []
     for name in read_id_list(list_path):
-        found = by_id.get(name) or by_number.get(_number(name))
+        found = by_number.get(name.lstrip("0")) if name.isdigit() else by_id.get(name)
         if found is None:
             raise DataError(f"{list_path} names {name!r}, which the annotation file does not list")
         chosen.append(found)

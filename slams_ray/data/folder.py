@@ -3,9 +3,8 @@
 root/
   images/            a.jpg b.png ...
   labels.csv         image,labels[,split]      a.jpg,cat;dog,train
-  masks/             optional: a.png, pixel = class index in the order of the class list, 255 =
-  ignore classes.txt        optional: one class name a line; otherwise the sorted names in
-  labels.csv
+  masks/             optional: a.png, pixel = class index in the order of the classes, 255 = ignore
+  classes.txt        optional: one class name a line; otherwise the sorted names in labels.csv
 """
 
 import csv
@@ -13,7 +12,7 @@ import io
 from collections.abc import Mapping
 
 from slams_ray import storage
-from slams_ray.data.lists import read_id_list
+from slams_ray.data.lists import read_id_list, read_text
 from slams_ray.data.schema import (
     BACKGROUND,
     DatasetDescription,
@@ -55,10 +54,13 @@ def load_folder(
     )
     lookup = index_lookup(available, names)
     wanted = set(read_id_list(list_path)) if list_path else None
+    unknown = (wanted or set()) - {_stem(row) for row in rows}
+    if unknown:
+        raise DataError(f"{list_path} names {min(unknown)!r}, which {path} does not list")
     masks = set(storage.list_names(storage.join(root, "masks")))
     items, bad = [], []
     for row in rows:
-        stem = row["image"].rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        stem = _stem(row)
         in_split = stem in wanted if wanted is not None else row.get("split") in (None, "", split)
         if not in_split:
             continue
@@ -72,7 +74,7 @@ def load_folder(
                     image_id=stem,
                     image_path=storage.join(root, "images", row["image"]),
                     image_labels=tuple(
-                        sorted(1 + names.index(n) for n in _labels(row) if n in names)
+                        sorted({1 + names.index(n) for n in _labels(row) if n in names})
                     ),
                     read_mask=mask if f"{stem}.png" in masks else None,
                 )
@@ -86,7 +88,7 @@ def load_folder(
 def _read_rows(path: str) -> list[dict[str, str]]:
     if not storage.exists(path):
         raise DataError(f"{path} is missing: it must have the columns image and labels")
-    reader = csv.DictReader(io.StringIO(storage.read_bytes(path).decode("utf-8-sig")))
+    reader = csv.DictReader(io.StringIO(read_text(path)))
     columns = set(reader.fieldnames or [])
     unknown, missing = columns - {"image", "labels", "split"}, {"image", "labels"} - columns
     if unknown or missing:
@@ -94,30 +96,40 @@ def _read_rows(path: str) -> list[dict[str, str]]:
             f"{path} has the columns {', '.join(sorted(columns))}; expected image, labels and "
             "optionally split"
         )
-    rows = list(reader)
-    for number, row in enumerate(rows, start=2):
+    rows = []
+    for row in reader:
         if not row["image"] or row["labels"] is None or None in row:
             raise DataError(
-                f"{path}, line {number}: expected image,labels with several labels separated by "
-                f"{LABEL_SEPARATOR!r}"
+                f"{path}, line {reader.line_num}: expected image,labels with several labels "
+                f"separated by {LABEL_SEPARATOR!r}"
             )
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path} lists no image: add a line image,labels for each")
     return rows
 
 
 def _class_names(root: str, rows: list[dict[str, str]], path: str) -> list[str]:
     used = {name for row in rows for name in _labels(row)}
     class_list = storage.join(root, "classes.txt")
-    if not storage.exists(class_list):
-        return sorted(used)
-    names = [
-        line.strip()
-        for line in storage.read_bytes(class_list).decode().splitlines()
-        if line.strip()
-    ]
+    names, source = sorted(used), path
+    if storage.exists(class_list):
+        names = [line.strip() for line in read_text(class_list).splitlines() if line.strip()]
+        source = class_list
     unknown = sorted(used - set(names))
     if unknown:
         raise DataError(f"{path} uses the label {unknown[0]!r}, which {class_list} does not list")
+    for name in names:
+        if name == BACKGROUND or names.count(name) > 1:
+            raise DataError(
+                f"{source} names the class {name!r}, which is there already: every class once, and "
+                "background is index 0 by itself"
+            )
     return names
+
+
+def _stem(row: Mapping[str, str]) -> str:
+    return row["image"].rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 def _labels(row: Mapping[str, str]) -> list[str]:

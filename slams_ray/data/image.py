@@ -1,6 +1,7 @@
 """Encoded images and masks to arrays and back; decoding is bounded and refuses truncated files."""
 
 import io
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,7 +31,10 @@ def read_file(path: str) -> bytes:
 def open_bounded(data: bytes, source: str) -> Image.Image:
     """Opens and fully decodes an image; grayscale, palette and CMYK stay as they are."""
     try:
-        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        with warnings.catch_warnings():
+            # Our own bound, below, is stricter and an error.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if image.width * image.height > MAX_IMAGE_PIXELS:
             raise DataError(
                 f"{source} is {image.width} x {image.height}, at most {MAX_IMAGE_PIXELS} pixels "
@@ -47,7 +51,11 @@ def open_bounded(data: bytes, source: str) -> Image.Image:
 
 def decode_image(data: bytes, source: str) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an encoded image of any colour mode."""
-    return np.asarray(open_bounded(data, source).convert("RGB"))
+    image = open_bounded(data, source)
+    if image.mode.startswith("I;16"):
+        # PIL would clip 16-bit gray to white.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return np.asarray(image.convert("RGB"))
 
 
 def decode_mask(data: bytes, source: str) -> np.ndarray:

@@ -11,9 +11,7 @@ def read_id_list(path: str) -> list[str]:
     Raises:
         DataError: the file is missing, empty, or names an id twice.
     """
-    if not storage.exists(path):
-        raise DataError(f"list {path} is missing: check data.root, the split names and list paths")
-    lines = storage.read_bytes(path).decode("utf-8").splitlines()
+    lines = read_text(path).splitlines()
     ids = [_stem(line.split()[0]) for line in lines if line.strip()]
     if not ids:
         raise DataError(f"list {path} is empty: it must name one image id a line")
@@ -21,6 +19,20 @@ def read_id_list(path: str) -> list[str]:
         twice = next(i for i in ids if ids.count(i) > 1)
         raise DataError(f"list {path} names {twice!r} twice: name each image once")
     return ids
+
+
+def read_text(path: str) -> str:
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Raises:
+        DataError: the file is missing or is no such text.
+    """
+    if not storage.exists(path):
+        raise DataError(f"{path} is missing: check data.root, the split names and list paths")
+    try:
+        return storage.read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text ({error}): save it as UTF-8") from error
 
 
 def _stem(word: str) -> str:

@@ -12,8 +12,7 @@ class ActivationNetwork(nn.Module):
     """Backbone and a bias-free 1x1 convolution to C maps (method sections 3 and 4).
 
     Pooling is linear, so averaging the maps equals classifying the averaged features: the network
-        is at
-    once IRN's CAM classifier and the activation network that is initialised from it.
+    is at once IRN's CAM classifier and the activation network that is initialised from it.
     """
 
     def __init__(self, backbone_name: str, output_stride: int, num_classes: int) -> None:

@@ -35,9 +35,8 @@ class TinyResNet(nn.Sequential):
     """A stem and three residual stages of 16, 32 and 64 channels, about 0.3 million parameters.
 
     BatchNorm, because it is trained from random weights: with GroupNorm, which removes the mean
-        over the
-    image that a classifier pools, the built-in set reached 0.77 mAP instead of 0.89 in the same
-    steps.
+    over the image that a classifier pools, the built-in set reached 0.77 mAP instead of 0.89 in the
+    same steps.
     """
 
     def __init__(self, output_stride: int) -> None:

@@ -33,9 +33,11 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(features)
-        moments = torch.stack([features.mean(dim=(0, 2, 3)), features.square().mean(dim=(0, 2, 3))])
-        mean, mean_square = _SumOverWorkers.apply(moments) / dist.get_world_size()
-        variance = mean_square - mean.square()
+        # Statistics in float32 and around the mean: a difference of large squares loses its digits.
+        values = features.float()
+        mean = _mean_over_workers(values.mean(dim=(0, 2, 3)))
+        centred = values - mean[:, None, None]
+        variance = _mean_over_workers(centred.square().mean(dim=(0, 2, 3)))
         assert self.momentum is not None
         assert self.num_batches_tracked is not None
         assert self.running_mean is not None
@@ -47,8 +49,13 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        return features * scale[:, None, None] + shift[:, None, None]
+        normalised = centred * scale[:, None, None] + self.bias[:, None, None]
+        return normalised.to(features.dtype)
+
+
+def _mean_over_workers(values: torch.Tensor) -> torch.Tensor:
+    total: torch.Tensor = _SumOverWorkers.apply(values)
+    return total / dist.get_world_size()
 
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:

@@ -1,8 +1,7 @@
 """MLflow runs: one parent per pipeline, one child per stage. The only module that imports mlflow.
 
 Tracking trouble must not end hours of training: the first failure is reported once and tracking
-    stops; the
-records in the workspace keep every number.
+stops; the records in the workspace keep every number.
 """
 
 import logging

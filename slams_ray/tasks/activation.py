@@ -143,7 +143,7 @@ def collapse_metrics(
     activation_mean near 0 or 1 is an empty or full map; activation_contrast, the standard deviation
     within a map, near 0 is a uniform one.
     """
-    area = valid.sum(dim=(2, 3)).clamp(min=1)
+    area = valid.sum(dim=(2, 3)).clamp(min=losses.AREA_EPSILON)
     mean = (activation * valid).sum(dim=(2, 3)) / area
     variance = ((activation - mean[..., None, None]).square() * valid).sum(dim=(2, 3)) / area
     num_maps = labels.sum().clamp(min=1)

@@ -25,8 +25,7 @@ def read_chunk(
     """Augmented samples of a chunk, stacked: name -> (samples, ...) array.
 
     A sample depends on its image, its place in the plan and the seed, on nothing else: a restarted
-        or
-    differently divided training sees the same pixels.
+    or differently divided training sees the same pixels.
     """
     groups = [sorted({row // ROWS_PER_GROUP for row in rows}) for rows in chunk.rows]
     tables = [

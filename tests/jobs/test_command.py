@@ -11,7 +11,9 @@ from jobs.command import parse
 from jobs.recipes import RECIPES
 
 JOBS = sorted(
-    p.stem for p in Path(__file__).parents[2].glob("jobs/*.py") if p.stem not in ("__init__", "command")
+    p.stem
+    for p in Path(__file__).parents[2].glob("jobs/*.py")
+    if p.stem not in ("__init__", "command")
 )
 
 

@@ -86,7 +86,7 @@ def test_more_workers_than_shards_say_what_to_change(
         data=replace(tiny_config.data, images_per_shard=100),
         compute=replace(tiny_config.compute, train_workers=2),
     )
-    with pytest.raises(ConfigError, match="lower data.images_per_shard"):
+    with pytest.raises(ConfigError, match=r"lower data\.images_per_shard"):
         pipeline.run(config, str(tmp_path), "tiny", last_stage="train_encoder")
 
 

@@ -1,0 +1,123 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from slams_ray.core.activation import seed_labels
+from slams_ray.core.crf import CrfKernels
+from slams_ray.core.metrics import IGNORE_INDEX
+from slams_ray.core.pseudo_label import Confidence, Refinement, refine
+
+FORMS = ("label", "constant", "power")
+CLASSES = np.array([3, 7])
+
+
+def refinement(form: str = "label", iterations: int = 0) -> Refinement:
+    kernels = CrfKernels(
+        gaussian_sxy_px=3,
+        gaussian_compat=3,
+        bilateral_sxy_px=20,
+        bilateral_srgb=10,
+        bilateral_compat=5,
+    )
+    return Refinement(form=form, gt_prob=0.7, iterations=iterations, kernels=kernels)
+
+
+def confidence(form: str) -> Confidence:
+    if form == "power":
+        return Confidence(lenient=6.0, chosen=3.0, strict=1.0)
+    return Confidence(lenient=0.3, chosen=0.5, strict=0.7)
+
+
+def same(value: float) -> Confidence:
+    return Confidence(lenient=value, chosen=value, strict=value)
+
+
+def random_input(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (12, 16, 3)).astype(np.uint8)
+    return image, rng.random((2, 12, 16)).astype(np.float32)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("iterations", [0, 2])
+def test_a_pseudo_label_never_names_an_absent_class(form: str, iterations: int) -> None:
+    refined, pseudo_label = refine(
+        *random_input(0), CLASSES, confidence(form), refinement(form, iterations)
+    )
+    assert refined.dtype == pseudo_label.dtype == np.uint8
+    assert refined.shape == pseudo_label.shape == (12, 16)
+    assert set(np.unique(refined)) <= {0, 3, 7}
+    assert set(np.unique(pseudo_label)) <= {0, 3, 7, IGNORE_INDEX}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("iterations", [0, 2])
+def test_equal_strengths_leave_no_ignore_band(form: str, iterations: int) -> None:
+    value = confidence(form).chosen
+    refined, pseudo_label = refine(
+        *random_input(1), CLASSES, same(value), refinement(form, iterations)
+    )
+    np.testing.assert_array_equal(pseudo_label, refined)
+
+
+def test_the_ignore_band_grows_with_the_margins() -> None:
+    image, maps = random_input(2)
+    ignored = []
+    for margin in (0.0, 0.1, 0.2, 0.4):
+        strengths = Confidence(lenient=0.5 - margin, chosen=0.5, strict=0.5 + margin)
+        _, pseudo_label = refine(image, maps, CLASSES, strengths, refinement())
+        ignored.append(pseudo_label == IGNORE_INDEX)
+    for smaller, larger in pairwise(ignored):
+        assert not (smaller & ~larger).any()
+        assert larger.sum() > smaller.sum()
+
+
+def test_the_pseudo_label_is_object_above_strict_background_below_lenient_and_255_between() -> None:
+    image = np.zeros((1, 4, 3), np.uint8)
+    maps = np.array([[[0.9, 0.6, 0.4, 0.1]], [[0.0, 0.0, 0.0, 0.05]]], np.float32)
+    refined, pseudo_label = refine(image, maps, CLASSES, confidence("label"), refinement())
+    assert refined.tolist() == [[3, 3, 0, 0]]
+    assert pseudo_label.tolist() == [[3, IGNORE_INDEX, IGNORE_INDEX, 0]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_image_without_labels_is_all_background(form: str) -> None:
+    image, maps = random_input(3)
+    refined, pseudo_label = refine(
+        image, maps[:0], np.array([], np.int64), confidence(form), refinement(form, 2)
+    )
+    assert refined.shape == pseudo_label.shape == (12, 16)
+    assert not refined.any()
+    assert not pseudo_label.any()
+
+
+@pytest.mark.parametrize("form", ["label", "constant"])
+def test_without_iterations_the_refined_labels_are_the_seed(form: str) -> None:
+    image, maps = random_input(4)
+    refined, _ = refine(image, maps, CLASSES, confidence(form), refinement(form))
+    np.testing.assert_array_equal(refined, seed_labels(maps, CLASSES, 0.5))
+
+
+def test_a_larger_alpha_never_removes_foreground() -> None:
+    image, maps = random_input(5)
+    foregrounds = [
+        refine(image, maps, CLASSES, same(alpha), refinement("power"))[0] > 0
+        for alpha in (1.0, 2.0, 4.0, 8.0)
+    ]
+    for smaller, larger in pairwise(foregrounds):
+        assert not (smaller & ~larger).any()
+        assert larger.sum() > smaller.sum()
+
+
+def test_refinement_fills_a_hole_in_an_object_of_one_colour() -> None:
+    truth = np.zeros((20, 24), np.uint8)
+    truth[5:15, 6:18] = 7
+    image = np.where(truth[..., None] == 7, [220, 30, 30], [20, 120, 60]).astype(np.uint8)
+    maps = np.stack([np.zeros(truth.shape), np.where(truth == 7, 0.9, 0.1)]).astype(np.float32)
+    maps[1, 9:11, 11:13] = 0.1
+    refined, pseudo_label = refine(
+        image, maps, CLASSES, confidence("label"), refinement("label", 10)
+    )
+    np.testing.assert_array_equal(refined, truth)
+    np.testing.assert_array_equal(pseudo_label, truth)

@@ -1,0 +1,86 @@
+import json
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slams_ray.core.activation import seed_labels, upsample_stored
+from slams_ray.core.metrics import confusion_matrix, segmentation_scores
+from slams_ray.core.threshold import count_thresholds, threshold_curve
+from slams_ray.data.image import decode_mask
+from slams_ray.mappers.count import CountMapper, counts_from_lists, counts_to_lists
+from slams_ray.mappers.infer import CAM, SLAMS, unpack_maps
+
+NUM_THRESHOLDS = 17
+
+
+def scored_images(shard: Any, method: str) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(activation, class indices, ground truth) of the images that have a mask."""
+    scored = []
+    for image_row, row in zip(shard.images.to_pylist(), shard.activations.to_pylist(), strict=True):
+        if image_row["mask"] is not None:
+            ground_truth = decode_mask(image_row["mask"], "a")
+            labels = np.asarray(row["image_labels"], np.int64)
+            stored = unpack_maps(row[method], labels, row["height"], row["width"])
+            scored.append((upsample_stored(stored, ground_truth.shape), labels, ground_truth))
+    return scored
+
+
+@pytest.mark.parametrize("method", [CAM, SLAMS])
+def test_counts_are_the_sum_of_those_of_the_images_with_a_mask(shard: Any, method: str) -> None:
+    num_categories = len(shard.description.class_names)
+    tables = {"images": shard.images, "activations": shard.activations}
+    table, summary = CountMapper(num_categories, NUM_THRESHOLDS)(tables, None)
+    expected = reduce(
+        add,
+        (
+            count_thresholds(*image, num_categories, NUM_THRESHOLDS)
+            for image in scored_images(shard, method)
+        ),
+    )
+    for name, value in vars(counts_from_lists(summary[method])).items():
+        np.testing.assert_array_equal(value, getattr(expected, name), name)
+    assert table.column("image_id").to_pylist() == ["picture_0", "picture_2", "picture_3"]
+    assert summary["num_rows"] == 3
+
+
+def test_the_counts_give_the_miou_of_seeds_made_one_by_one(shard: Any) -> None:
+    num_categories = len(shard.description.class_names)
+    tables = {"images": shard.images, "activations": shard.activations}
+    _, summary = CountMapper(num_categories, NUM_THRESHOLDS)(tables, None)
+    curve = threshold_curve(counts_from_lists(summary[SLAMS]))
+    for index in (0, 3, 9, 16):
+        confusion = sum(
+            confusion_matrix(
+                truth, seed_labels(maps, labels, curve.thresholds[index]), num_categories
+            )
+            for maps, labels, truth in scored_images(shard, SLAMS)
+        )
+        assert curve.miou[index] == pytest.approx(segmentation_scores(confusion).miou, abs=1e-12)
+
+
+def test_counts_survive_json(shard: Any) -> None:
+    counts = count_thresholds(*scored_images(shard, SLAMS)[0], 7, NUM_THRESHOLDS)
+    again = counts_from_lists(json.loads(json.dumps(counts_to_lists(counts))))
+    for name, value in vars(counts).items():
+        np.testing.assert_array_equal(value, getattr(again, name))
+        assert getattr(again, name).dtype == np.int64
+
+
+def test_counts_add_over_shards(shard: Any) -> None:
+    mapper = CountMapper(7, NUM_THRESHOLDS)
+    whole = mapper({"images": shard.images, "activations": shard.activations}, None)[1]
+    parts = [
+        mapper(
+            {
+                "images": shard.images.slice(start, 2),
+                "activations": shard.activations.slice(start, 2),
+            },
+            None,
+        )[1]
+        for start in (0, 2)
+    ]
+    total = counts_from_lists(parts[0][CAM]) + counts_from_lists(parts[1][CAM])
+    assert counts_to_lists(total) == whole[CAM]

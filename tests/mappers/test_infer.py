@@ -1,0 +1,53 @@
+from typing import Any
+
+import numpy as np
+
+from slams_ray.core.activation import stored_size
+from slams_ray.data.image import decode_image
+from slams_ray.mappers.infer import ACTIVATION_SCHEMA, CAM, SLAMS, InferMapper, unpack_maps
+
+
+def test_every_image_has_a_row_in_the_order_of_the_image_shard(shard: Any) -> None:
+    assert shard.activations.schema.equals(ACTIVATION_SCHEMA)
+    for column in ("image_id", "height", "width", "image_labels"):
+        assert shard.activations.column(column).equals(shard.images.column(column))
+    assert shard.infer_summary["num_rows"] == 4
+
+
+def test_maps_unpack_to_those_of_the_predictor(shard: Any) -> None:
+    rows = zip(shard.images.to_pylist(), shard.activations.to_pylist(), strict=True)
+    for image_row, row in rows:
+        image = decode_image(image_row["image"], "a")
+        expected = shard.predictor.activate(image, row["image_labels"])
+        for method in (CAM, SLAMS):
+            maps = unpack_maps(row[method], row["image_labels"], row["height"], row["width"])
+            size = stored_size(row["height"], row["width"])
+            assert maps.shape == (len(row["image_labels"]), *size)
+            np.testing.assert_array_equal(maps, expected[method])
+
+
+def test_the_two_methods_store_different_maps(shard: Any) -> None:
+    row = shard.activations.to_pylist()[0]
+    assert row[CAM] != row[SLAMS]
+
+
+def test_an_image_without_label_has_no_maps(shard: Any) -> None:
+    row = shard.activations.to_pylist()[2]
+    assert row["image_labels"] == []
+    assert (row[CAM], row[SLAMS]) == (b"", b"")
+    assert unpack_maps(b"", [], row["height"], row["width"]).shape[0] == 0
+
+
+def test_the_summary_counts_the_bytes_of_one_method(shard: Any) -> None:
+    rows = shard.activations.to_pylist()
+    assert shard.infer_summary["num_bytes"] == sum(len(row[SLAMS]) for row in rows)
+
+
+def test_inference_is_deterministic(shard: Any) -> None:
+    again, _ = InferMapper(shard.predictor)({"images": shard.images}, None)
+    assert again.equals(shard.activations)
+
+
+def test_packed_maps_come_back() -> None:
+    maps = np.random.default_rng(0).integers(0, 256, (3, *stored_size(57, 70))).astype(np.uint8)
+    np.testing.assert_array_equal(unpack_maps(maps.tobytes(), [1, 4, 6], 57, 70), maps)

@@ -1,0 +1,177 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from slams_ray.config import LossConfig
+from slams_ray.core import losses
+from slams_ray.data.transforms import normalise
+from slams_ray.models.checkpoint import load_network
+from slams_ray.tasks.activation import collapse_metrics
+
+Make = Callable[..., Any]
+Rows = list[dict[str, Any]]
+NOTHING = {
+    "foreground": 0.0,
+    "background": 0.0,
+    "regularization": 0.0,
+    "equivariance": 0.0,
+    "complementation": 0.0,
+    "classification": 0.0,
+}
+
+
+def test_the_encoder_stays_frozen_while_gradients_flow_through_it(
+    make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task("activation", losses=LossConfig(**NOTHING | {"foreground": 1.0}))
+    module = task.build().train()
+    before = {k: v.clone() for k, v in module.encoder.state_dict().items()}
+    module(make_batch(task, rows), 0)[0].backward()
+    assert not any(m.training for m in module.encoder.modules())
+    assert all(p.grad is None for p in module.encoder.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in module.encoder.state_dict().items())
+    assert module.network.training
+    assert module.network.head.weight.grad.abs().sum() > 0
+
+
+def test_training_starts_from_the_cam_classifier(make_task: Make) -> None:
+    task = make_task("activation")
+    classifier = load_network(task.classifier, "memory", "activation_network")
+    network = task.build().network
+    assert all(torch.equal(v, classifier.state_dict()[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("form", ["cosine", "log"])
+@pytest.mark.parametrize("name", [n for n in NOTHING if n != "complementation"])
+def test_each_weight_scales_its_own_loss(
+    name: str, form: str, make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    weights = LossConfig(**NOTHING | {name: 3.0}, form=form)
+    task = make_task("activation", losses=weights)
+    loss, metrics = task.build().eval()(make_batch(task, rows), 0)
+    assert metrics[f"loss_{name}"] > 0
+    torch.testing.assert_close(loss.detach(), 3 * metrics[f"loss_{name}"])
+
+
+def test_complementation_is_one_of_the_losses(
+    make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task("activation", losses=LossConfig(complementation=1.0))
+    module = task.build().eval()
+    _, metrics = module(make_batch(task, rows), 0)
+    assert metrics["loss_complementation"] > 0
+
+
+def test_the_category_losses_equal_a_loop_over_images_and_present_classes(
+    make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task("activation", encoder_input_px=24)
+    module = task.build().eval()
+    batch = make_batch(task, rows)
+    images = normalise(batch["image"], batch["box"])
+    maps = module.network(images).sigmoid()
+
+    def resized(tensor: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(tensor[None], size=(24, 24), mode="bilinear", align_corners=False)
+
+    expected = {"foreground": [], "background": []}
+    for image, labels, activation in zip(images, batch["labels"], maps, strict=True):
+        present = [0, *(labels.nonzero().flatten() + 1).tolist()]
+        per_class = {"foreground": [], "background": []}
+        for k in present[1:]:
+            mask, pixels = resized(activation[k - 1 : k]), resized(image)
+            foreground = module.encoder.similarity(pixels * mask)[0]
+            background = module.encoder.similarity(pixels * (1 - mask))[0]
+            rest = [j for j in present if j != k]
+            per_class["foreground"].append(
+                0.5 * (1 - foreground[k]) + 0.5 * foreground[rest].mean()
+            )
+            per_class["background"].append(
+                0.5 * background[k] + 0.5 * (1 - background[rest]).mean()
+            )
+        for name, values in per_class.items():
+            expected[name].append(torch.stack(values).mean() if values else torch.tensor(0.0))
+    _, metrics = module(batch, 0)
+    for name, values in expected.items():
+        mean = torch.stack(values).mean().detach()
+        torch.testing.assert_close(metrics[f"loss_{name}"], mean, atol=1e-5, rtol=1e-4)
+
+
+def test_regularization_shrinks_present_maps_or_all(
+    make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    for regularize in ("present", "all"):
+        task = make_task("activation", losses=LossConfig(regularize=regularize))
+        module = task.build().eval()
+        batch = make_batch(task, rows)
+        batch["box"] = torch.tensor([[0, 0, 32, 32]] * 4)
+        activation = module.network(normalise(batch["image"])).sigmoid()
+        weight = batch["labels"] if regularize == "present" else torch.ones((4, 3))
+        expected = losses.activation_regularization(activation, weight, torch.ones((4, 1, 4, 4)))
+        found = module(batch, 0)[1]["loss_regularization"]
+        torch.testing.assert_close(found, expected.mean().detach())
+
+
+def test_a_batch_without_any_label_has_no_category_loss_and_a_finite_gradient(
+    make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task("activation")
+    module = task.build().train()
+    loss, metrics = module(make_batch(task, [rows[2], rows[2]]), 0)
+    loss.backward()
+    assert metrics["loss_foreground"] == metrics["loss_background"] == 0
+    assert all(torch.isfinite(p.grad).all() for p in module.network.parameters())
+
+
+def test_a_map_that_ignores_position_is_equivariant(
+    make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task("activation")
+    module = task.build().eval()
+    torch.nn.init.zeros_(module.network.head.weight)
+    for step in range(4):
+        _, metrics = module(make_batch(task, rows), step)
+        assert metrics["loss_equivariance"] < 1e-6
+
+
+def test_mirroring_does_not_change_the_consistency_of_a_network_that_treats_pixels_alike(
+    make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task("activation")
+    module = task.build().eval()
+    module.network = torch.nn.Conv2d(3, 3, 1)
+    batch = make_batch(task, rows)
+    batch["image"] = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    batch["box"] = torch.tensor([[0, 0, 32, 12]] * 4)
+    found = [module(batch, step)[1]["loss_equivariance"].item() for step in range(16)]
+    half, three_quarters = min(found), max(found)
+    assert three_quarters > 1.05 * half > 0
+    assert all(min(abs(loss - half), abs(loss - three_quarters)) < 1e-5 for loss in found)
+
+
+def test_what_lies_under_padding_changes_nothing(
+    make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task("activation")
+    module = task.build().eval()
+    batch = make_batch(task, rows)
+    batch["box"] = torch.tensor([[0, 4, 20, 24]] * 4)
+    before, _ = module(batch, 0)
+    batch["image"][:, 20:] = 255
+    batch["image"][:, :, :4] = 77
+    assert torch.equal(module(batch, 0)[0], before)
+
+
+def test_collapse_metrics_tell_a_uniform_map_from_one_with_contrast() -> None:
+    labels = torch.tensor([[1.0, 0.0]])
+    valid = torch.ones((1, 1, 2, 2))
+    activation = torch.full((1, 2, 2, 2), 0.5)
+    uniform = collapse_metrics(activation, labels, valid)
+    activation[0, 0] = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    sharp = collapse_metrics(activation, labels, valid)
+    assert uniform["activation_mean"] == sharp["activation_mean"] == 0.5
+    assert uniform["activation_contrast"] == 0
+    assert sharp["activation_contrast"] == 0.5

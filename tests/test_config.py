@@ -1,0 +1,136 @@
+import ast
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.recipes import RECIPES
+from slams_ray import config
+from slams_ray.artifacts import fingerprint, to_plain
+from slams_ray.config import (
+    ComputeConfig,
+    CrfConfig,
+    DataConfig,
+    InferenceConfig,
+    PipelineConfig,
+    SegmentationConfig,
+    ThresholdConfig,
+    TrainingConfig,
+)
+from slams_ray.errors import ConfigError
+
+CONFIG_CLASSES = [
+    c for c in vars(config).values() if isinstance(c, type) and dataclasses.is_dataclass(c)
+]
+
+
+def pipeline(batch_size: int, train_workers: int) -> PipelineConfig:
+    return PipelineConfig(
+        data=DataConfig(format="synthetic"),
+        segmentation=SegmentationConfig(training=TrainingConfig(batch_size=batch_size)),
+        compute=ComputeConfig(train_workers=train_workers),
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "field"),
+    [
+        (lambda: DataConfig(format="coco"), "data.root"),
+        (lambda: DataConfig(format="folder", root=""), "data.root"),
+        (lambda: DataConfig(format="synthetic", images_per_shard=0), "data.images_per_shard"),
+        (lambda: DataConfig(format="synthetic", synthetic_val_images=2), "data.synthetic_"),
+        (lambda: TrainingConfig(epochs=0), "training.epochs"),
+        (lambda: TrainingConfig(epochs=float("nan")), "training.epochs"),
+        (lambda: TrainingConfig(batch_size=0), "training.batch_size"),
+        (lambda: TrainingConfig(crop_px=16), "training.crop_px"),
+        (lambda: TrainingConfig(long_side_px=(640, 320)), "training.long_side_px"),
+        (lambda: TrainingConfig(long_side_px=(0, 320)), "training.long_side_px"),
+        (lambda: TrainingConfig(learning_rate=-1.0), "training.learning_rate"),
+        (lambda: TrainingConfig(checkpoint_every_steps=0), "training.checkpoint_every_steps"),
+        (lambda: TrainingConfig(log_every_steps=0), "training.log_every_steps"),
+        (lambda: InferenceConfig(scales=()), "scales"),
+        (lambda: InferenceConfig(scales=(1.0, -0.5)), "scales"),
+        (lambda: ThresholdConfig(num_thresholds=1), "threshold.num_thresholds"),
+        (lambda: ThresholdConfig(fallback=1.5), "threshold.fallback"),
+        (lambda: ThresholdConfig(fixed=-0.1), "threshold.fixed"),
+        (lambda: CrfConfig(iterations=-1), "crf.iterations"),
+        (lambda: CrfConfig(gt_prob=1.0), "crf.gt_prob"),
+        (lambda: CrfConfig(gt_prob=0.5), "crf.gt_prob"),
+        (lambda: CrfConfig(alpha_pair=(24.0, 6.0)), "crf.alpha_pair"),
+        (lambda: CrfConfig(alpha=30.0), "crf.alpha_pair"),
+        (lambda: CrfConfig(gaussian_sxy_px=0.0), "crf.gaussian_sxy_px"),
+        (lambda: CrfConfig(bilateral_srgb=0.0), "crf.bilateral_srgb"),
+        (lambda: CrfConfig(foreground_margin=1.1), "crf.foreground_margin"),
+        (lambda: CrfConfig(background_margin=-0.1), "crf.background_margin"),
+        (lambda: ComputeConfig(train_workers=0), "compute.train_workers"),
+        (lambda: pipeline(10, 4), "segmentation.training.batch_size"),
+    ],
+)
+def test_a_bad_value_is_refused_by_the_name_of_its_field(
+    build: Callable[[], object], field: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^\S*{field}\S* is .*, expected "):
+        build()
+
+
+def test_a_batch_that_workers_cannot_share_names_the_number_of_workers() -> None:
+    with pytest.raises(ConfigError, match=r"is 10, expected a multiple .*train_workers \(4\)"):
+        pipeline(10, 4)
+    assert pipeline(12, 4).segmentation.training.batch_size == 12
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_the_ends_of_the_threshold_range_are_allowed(value: float) -> None:
+    assert ThresholdConfig(fallback=value, fixed=value).fixed == value
+
+
+@pytest.mark.parametrize("cls", CONFIG_CLASSES, ids=lambda c: c.__name__)
+def test_every_config_is_frozen_and_keyword_only(cls: type) -> None:
+    assert cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert all(f.kw_only for f in dataclasses.fields(cls))
+
+
+def test_every_config_and_every_plain_field_has_a_docstring() -> None:
+    tree = ast.parse(Path(inspect.getfile(config)).read_text(encoding="utf-8"))
+    undocumented = []
+    for cls in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        if not ast.get_docstring(cls):
+            undocumented.append(cls.name)
+        hints = typing.get_type_hints(getattr(config, cls.name))
+        for node, following in zip(cls.body, [*cls.body[1:], None], strict=True):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                # A nested config is described by its own docstring.
+                is_nested = dataclasses.is_dataclass(hints[node.target.id])
+                if not is_nested and not is_text(following):
+                    undocumented.append(f"{cls.name}.{node.target.id}")
+    assert undocumented == []
+
+
+def is_text(node: ast.stmt | None) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        and len(node.value.value.strip()) > 5
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_builds_and_describes_itself(name: str) -> None:
+    recipe = RECIPES[name]
+    assert isinstance(recipe(), PipelineConfig)
+    assert len(inspect.getdoc(recipe) or "") > 40
+
+
+def test_every_recipe_has_its_own_fingerprint() -> None:
+    prints = {fingerprint("pipeline", to_plain(recipe()), {}) for recipe in RECIPES.values()}
+    assert len(prints) == len(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_runs_on_as_many_workers_as_a_batch_allows(name: str) -> None:
+    recipe = RECIPES[name]()
+    assert dataclasses.replace(recipe, compute=ComputeConfig(train_workers=2))

@@ -1,0 +1,132 @@
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slams_ray.core.threshold import ThresholdCurve
+from slams_ray.data.image import IGNORE_COLOUR
+from slams_ray.data.schema import DatasetDescription, voc_palette
+from slams_ray.figures import (
+    LABEL_OPACITY,
+    Example,
+    class_iou_figure,
+    montage_figure,
+    overlay_activation,
+    overlay_labels,
+    threshold_figure,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DESCRIPTION = DatasetDescription(
+    name="made up",
+    class_names=("background", "cat", "dog", "cow"),
+    category_ids=(0, 1, 2, 3),
+    palette=voc_palette(4),
+)
+
+
+def draw(figure: "Figure") -> np.ndarray:
+    """Pixels of the figure drawn as a PNG in memory."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def curve(best: float) -> ThresholdCurve:
+    thresholds = np.linspace(0, 1, 11)
+    miou = 0.6 - np.abs(thresholds - best)
+    return ThresholdCurve(
+        thresholds=thresholds,
+        iou=np.repeat(miou[:, None], 4, axis=1),
+        miou=miou,
+        foreground_precision=np.full(11, np.nan),
+        foreground_recall=miou,
+    )
+
+
+def example(seed: int, ground_truth: bool) -> Example:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, (20, 30)).astype(np.uint8)
+    labels[0] = 255
+    return Example(
+        image_id=f"image {seed}",
+        image=rng.integers(0, 256, (20, 30, 3)).astype(np.uint8),
+        class_index=2,
+        cam=rng.random((20, 30), np.float32),
+        slams=rng.random((20, 30), np.float32),
+        refined=labels,
+        pseudo_label=labels,
+        ground_truth=labels if ground_truth else None,
+        prediction=labels,
+    )
+
+
+def test_the_threshold_figure_has_a_line_per_method_and_marks_its_best() -> None:
+    figure = threshold_figure({"cam": curve(0.2), "slams": curve(0.5)})
+    assert draw(figure).std() > 0
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["CAM", "SLAMs"]
+    assert [text.get_text() for text in axes.texts] == ["60.0 at 0.20", "60.0 at 0.50"]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * curve(0.2).miou)
+    assert axes.lines[3].get_xdata()[0] == pytest.approx(0.5)
+
+
+def test_the_class_figure_has_a_bar_per_defined_class_best_first() -> None:
+    figure = class_iou_figure(DESCRIPTION, np.array([0.9, 0.25, np.nan, 0.5]))
+    assert draw(figure).std() > 0
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [90, 50, 25]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["background", "cow", "cat"]
+    assert axes.get_title() == "mIoU 55.0"
+
+
+def test_a_bar_has_the_colour_of_its_class() -> None:
+    (axes,) = class_iou_figure(DESCRIPTION, np.array([0.9, 0.25, np.nan, 0.5])).axes
+    colours = [tuple(round(255 * c) for c in bar.get_facecolor()[:3]) for bar in axes.patches]
+    assert colours == [DESCRIPTION.palette[i] for i in (0, 3, 1)]
+
+
+def test_the_montage_has_seven_panels_per_image() -> None:
+    figure = montage_figure(DESCRIPTION, [example(0, True), example(1, False)])
+    assert draw(figure).std() > 0
+    assert len(figure.axes) == 14
+    titles = [axes.get_title() for axes in figure.axes[:7]]
+    assert titles[0] == "image"
+    assert titles[5:] == ["ground truth", "prediction"]
+    assert [len(axes.images) for axes in figure.axes] == [1] * 7 + [1] * 5 + [0, 1]
+
+
+def test_the_montage_of_one_image_names_the_classes_it_shows() -> None:
+    figure = montage_figure(DESCRIPTION, [example(0, True)])
+    draw(figure)
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["cat", "dog", "cow", "ignore"]
+
+
+def test_overlaid_labels_leave_background_and_mix_colours_elsewhere() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (4, 3, 3)).astype(np.uint8)
+    labels = np.array([[0, 1, 2]] * 3 + [[255, 0, 3]], np.uint8)
+    result = overlay_labels(image, labels, DESCRIPTION.palette)
+    assert result.dtype == np.uint8
+    for row in range(4):
+        for column in range(3):
+            index = labels[row, column]
+            expected = image[row, column].astype(float)
+            if index:
+                colour = IGNORE_COLOUR if index == 255 else DESCRIPTION.palette[index]
+                expected = (1 - LABEL_OPACITY) * expected + LABEL_OPACITY * np.array(colour)
+            np.testing.assert_allclose(result[row, column], expected, atol=1)
+    np.testing.assert_array_equal(result[labels == 0], image[labels == 0])
+
+
+def test_a_stronger_activation_is_brighter() -> None:
+    image = np.full((1, 11, 3), 90, np.uint8)
+    result = overlay_activation(image, np.linspace(0, 1, 11, dtype=np.float32)[None])
+    assert (result.shape, result.dtype) == ((1, 11, 3), np.uint8)
+    brightness = result[0].astype(int).sum(axis=1)
+    assert (np.diff(brightness) > 0).all()

@@ -1,0 +1,69 @@
+"""What only a GPU can show: every training takes a mixed-precision step."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from slams_ray.config import PipelineConfig
+from slams_ray.models.checkpoint import dump_network
+from slams_ray.tasks.activation import ActivationTask
+from slams_ray.tasks.classifier import ClassifierTask
+from slams_ray.tasks.encoder import EncoderTask
+from slams_ray.tasks.optimisation import build_optimizer, train_step
+from slams_ray.tasks.segmentation import SegmentationTask
+
+NAMES = ("background", "cat", "dog")
+
+
+def synthetic_row() -> dict[str, Any]:
+    from slams_ray.data.image import encode_mask
+    from slams_ray.data.schema import voc_palette
+
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (60, 70, 3)).astype(np.uint8)
+    mask = rng.integers(0, 3, (60, 70)).astype(np.uint8)
+    return {
+        "image_id": "a",
+        "image": encode_rgb(image),
+        "image_labels": [1, 2],
+        "pseudo_label": encode_mask(mask, voc_palette(3)),
+    }
+
+
+def encode_rgb(image: np.ndarray) -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["encoder", "classifier", "activation", "segmentation"])
+def test_a_mixed_precision_step_is_finite(name: str, tiny_config: PipelineConfig) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU on this machine")
+    encoder = EncoderTask(tiny_config.encoder, NAMES)
+    classifier = ClassifierTask(tiny_config.classifier, NAMES)
+    frozen = [dump_network(t.build().network, t.architecture, NAMES) for t in (encoder, classifier)]
+    tasks: dict[str, Any] = {
+        "encoder": encoder,
+        "classifier": classifier,
+        "activation": ActivationTask(
+            tiny_config.activation, tiny_config.classifier.backbone, NAMES, *frozen
+        ),
+        "segmentation": SegmentationTask(tiny_config.segmentation, NAMES),
+    }
+    task = tasks[name]
+    config = replace(task.config.training, amp=True)
+    module = task.build().to("cuda", memory_format=torch.channels_last).train()
+    optimizer = build_optimizer(module.network, config)
+    samples = [task.sample(synthetic_row(), np.random.default_rng(i)) for i in range(4)]
+    batch = {k: torch.from_numpy(np.stack([s[k] for s in samples])).cuda() for k in samples[0]}
+    metrics = train_step(module, optimizer, batch, 0, 10, config)
+    assert all(torch.isfinite(value) for value in metrics.values())
