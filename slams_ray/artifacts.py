@@ -24,7 +24,7 @@ class Record:
     Attributes:
         config: the part of the config the stage depends on.
         inputs: input stage (or "source") -> fingerprint or digest.
-        seconds: working time over all attempts of which this one finished.
+        seconds: working time of the attempt that finished.
         num_rows: images the stage handled.
         metrics: scores as fractions.
         notes: anything else worth keeping: counts, skipped images, choices.

@@ -1,5 +1,6 @@
 """Connecting to a Ray cluster, or starting one on this machine."""
 
+import json
 import logging
 import os
 import secrets
@@ -74,6 +75,15 @@ def num_cpus() -> int:
 def num_gpus() -> int:
     """GPUs of the whole cluster."""
     return int(ray.cluster_resources().get("GPU", 0))
+
+
+def describe() -> dict[str, str]:
+    """The cluster's nodes and resources for the tracked run; empty when Ray was not needed."""
+    if not ray.is_initialized():
+        return {}
+    resources = {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU", "memory")}
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return {"slams.ray_nodes": str(nodes), "slams.ray_resources": json.dumps(resources)}
 
 
 def use_gpu(device: str) -> bool:

@@ -20,7 +20,7 @@ from slams_ray.artifacts import (
     write_record,
 )
 from slams_ray.config import ComputeConfig, TrackingConfig
-from slams_ray.errors import ArtifactError
+from slams_ray.runtime.cluster import describe
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run
 
@@ -118,19 +118,11 @@ def run_stage(
             mlflow_run_id=run.run_id,
         )
         run.log_metrics(outcome.metrics | {"seconds": record.seconds})
+        run.set_tags({"slams.commit": record.commit or "unknown"} | describe())
         write_record(output_dir, record)
         run.log_file(storage.join(output_dir, RECORD_NAME), "record")
     logger.info("%-18s done in   %.1f s  %s", stage, record.seconds, _scores(outcome.metrics))
     return Result(output_dir=output_dir, record=record, cached=False)
-
-
-def finished(result: Result, stage: str) -> Record:
-    """The record of an input stage, for messages when it is not the expected one."""
-    if result.record.stage != stage:
-        raise ArtifactError(
-            f"{result.output_dir} is of stage {result.record.stage}, expected {stage}"
-        )
-    return result.record
 
 
 def _explain(
