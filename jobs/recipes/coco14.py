@@ -24,7 +24,7 @@ def coco14(root: str = "data/coco2014") -> PipelineConfig:
         segmentation=replace(
             base.segmentation,
             training=replace(
-                base.segmentation.training, epochs=12, crop_px=481, learning_rate=2e-4
+                base.segmentation.training, epochs=12, crop_px=481, learning_rate=3.2e-4
             ),
         ),
     )

@@ -60,12 +60,13 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
         inference=InferenceConfig(),
         segmentation=SegmentationConfig(
             backbone=replace(RESNET101, output_stride=8),
+            # Published: batch 10 at 2.5e-4. 16 shares among 2, 4, 8 and 16 workers, at 1.6 times the rate.
             training=TrainingConfig(
                 epochs=25,
-                batch_size=10,
+                batch_size=16,
                 crop_px=321,
                 long_side_px=(250, 1000),
-                learning_rate=2.5e-4,
+                learning_rate=4e-4,
                 weight_decay=5e-4,
             ),
         ),

@@ -147,5 +147,33 @@ def _publish(
     report.publish(place, config, results)
     parent = place.session.open()
     parent.log_metrics({k: summary[k] for k in HEADLINES if summary[k] is not None})
+    data = results[prepare.STAGE]
+    description = prepare.open_prepared(data).description
+    digest = data.record.notes["digest"]
+    parent.log_dataset(description.name, digest, data.output_dir, "training")
+    parent.set_tags({"mlflow.note.content": _note(summary)})
     storage.write_bytes(path, text)
     parent.log_file(path, "summary")
+
+
+def _note(summary: dict[str, Any]) -> str:
+    """The summary as Markdown, the description of the parent run."""
+    scores = [
+        f"| {name} | {100 * summary[name]:.2f} % |"
+        for name in HEADLINES
+        if summary[name] is not None
+    ]
+    stages = [f"| {s['stage']} | {s['seconds']:.0f} | {s['rows']} |" for s in summary["stages"]]
+    return "\n".join(
+        [
+            "Pictures under Artifacts: montage, threshold curve, IoU. A child run per stage.",
+            "",
+            "| score | value |",
+            "|---|---|",
+            *scores,
+            "",
+            "| stage | seconds | images |",
+            "|---|---|---|",
+            *stages,
+        ]
+    )

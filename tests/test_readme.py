@@ -1,0 +1,54 @@
+"""The README's commands exist and parse, and the files it names are there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+LINES = [line.strip() for block in BLOCKS for line in block.splitlines()]
+PYTHON = ".venv/bin/python "
+COMMANDS = [line.removeprefix(PYTHON) for line in LINES if line.startswith(PYTHON)]
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_parses(command: str) -> None:
+    arguments = shlex.split(command)
+    is_pipeline = "jobs.predict" not in arguments
+    shown = subprocess.run(
+        [sys.executable, *arguments, "--dry-run" if is_pipeline else "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stderr
+
+
+@pytest.mark.parametrize(
+    "target", sorted(set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE)))
+)
+def test_every_make_target_exists(target: str) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert target in targets
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#]+)\)", README))
+def test_every_link_into_the_repository_leads_somewhere(path: str) -> None:
+    assert path.startswith("https://") or (ROOT / path).exists()
+
+
+def test_the_architecture_names_every_folder_of_the_package() -> None:
+    folders = {
+        p.name for p in (ROOT / "slams_ray").iterdir() if p.is_dir() and p.name != "__pycache__"
+    }
+    assert all(f"{name}/" in README for name in folders)
