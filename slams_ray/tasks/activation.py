@@ -2,12 +2,11 @@
 3).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from slams_ray.config import ActivationConfig, BackboneConfig
@@ -17,8 +16,8 @@ from slams_ray.models.activation_network import ActivationNetwork, classificatio
 from slams_ray.models.backbone import load_backbone_weights
 from slams_ray.models.checkpoint import load_network
 from slams_ray.models.semantic_encoder import SemanticEncoder
-from slams_ray.tasks.classification import mean_average_precision, score_images
-from slams_ray.tasks.training_module import Batch, Row, TrainingModule, labelled_crop
+from slams_ray.tasks.classification import ImageLabelTask
+from slams_ray.tasks.training_module import Batch, TrainingModule
 
 EQUIVARIANCE_SCALES = (0.5, 0.75)
 
@@ -153,8 +152,8 @@ def collapse_metrics(
     }
 
 
-class ActivationTask:
-    """Builds, samples and evaluates the activation network.
+class ActivationTask(ImageLabelTask):
+    """Builds the activation network.
 
     Args:
         backbone: the CAM classifier's, which the network shares.
@@ -170,12 +169,11 @@ class ActivationTask:
         encoder: bytes,
         classifier: bytes,
     ) -> None:
+        super().__init__(config.training, class_names)
         self.config = config
         self.backbone = backbone
-        self.class_names = class_names
         self.encoder = encoder
         self.classifier = classifier
-        self.num_classes = len(class_names) - 1
         self.architecture: dict[str, Any] = {
             "backbone_name": backbone.name,
             "output_stride": backbone.output_stride,
@@ -194,21 +192,3 @@ class ActivationTask:
             load_backbone_weights(network.backbone, self.backbone.weights)
         assert isinstance(network, ActivationNetwork)
         return ActivationTraining(network, encoder, self.config, self.backbone.freeze_batch_norm)
-
-    def sample(self, row: Row, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        training = self.config.training
-        return labelled_crop(row, rng, self.num_classes, training.crop_px, training.long_side_px)
-
-    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
-        long_side = sum(self.config.training.long_side_px) // 2
-        device = next(network.parameters()).device
-        return score_images(
-            lambda image: classification_scores(network(image)),
-            rows,
-            self.num_classes,
-            long_side,
-            device,
-        )
-
-    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
-        return {"map": mean_average_precision(results)}

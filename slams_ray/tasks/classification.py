@@ -1,44 +1,59 @@
-"""Judging image-level scores: multi-label mean average precision (scikit-learn)."""
+"""What the three trainings on image labels share: their samples, and multi-label mAP as a judge."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
+from slams_ray.config import TrainingConfig
 from slams_ray.data.image import decode_image
 from slams_ray.data.transforms import normalise
-from slams_ray.tasks.training_module import Row, multi_hot
+from slams_ray.models.activation_network import classification_scores
+from slams_ray.tasks.training_module import Row, labelled_crop, multi_hot
 
 
-@torch.inference_mode()
-def score_images(
-    score: Callable[[torch.Tensor], torch.Tensor],
-    rows: Iterable[Row],
-    num_classes: int,
-    long_side_px: int,
-    device: torch.device,
-) -> dict[str, np.ndarray]:
-    """Scores whole images, each resized to one length of its longer side.
+class ImageLabelTask:
+    """Samples are labelled crops; the network is judged by its scores of whole images."""
 
-    Args:
-        score: (1, 3, H, W) normalised image to (1, C) scores.
+    def __init__(self, training: TrainingConfig, class_names: Sequence[str]) -> None:
+        self.training = training
+        self.class_names = class_names
+        self.num_classes = len(class_names) - 1
 
-    Returns:
-        scores (N, C) float32 and labels (N, C) uint8.
-    """
-    scores, labels = (
-        [np.zeros((0, num_classes), np.float32)],
-        [np.zeros((0, num_classes), np.uint8)],
-    )
-    for row in rows:
-        image = Image.fromarray(decode_image(row["image"], row["image_id"]))
-        factor = long_side_px / max(image.size)
-        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-        pixels = torch.from_numpy(np.array(image.resize(size, Image.Resampling.BILINEAR)))
-        scores.append(score(normalise(pixels[None].to(device))).float().cpu().numpy())
-        labels.append(multi_hot(row["image_labels"], num_classes)[None])
-    return {"scores": np.concatenate(scores), "labels": np.concatenate(labels)}
+    def sample(self, row: Row, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """image (crop, crop, 3) uint8, box (4,) int32, labels (C,) uint8."""
+        training = self.training
+        return labelled_crop(row, rng, self.num_classes, training.crop_px, training.long_side_px)
+
+    def score(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+        """(1, C) scores of a (1, 3, H, W) normalised image."""
+        return classification_scores(network(image))
+
+    @torch.inference_mode()
+    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
+        """Scores whole images, the longer side resized to the middle of the training range.
+
+        Returns:
+            scores (N, C) float32 and labels (N, C) uint8.
+        """
+        device = next(network.parameters()).device
+        long_side_px = sum(self.training.long_side_px) // 2
+        scores = [np.zeros((0, self.num_classes), np.float32)]
+        labels = [np.zeros((0, self.num_classes), np.uint8)]
+        for row in rows:
+            image = Image.fromarray(decode_image(row["image"], row["image_id"]))
+            factor = long_side_px / max(image.size)
+            size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+            pixels = torch.from_numpy(np.array(image.resize(size, Image.Resampling.BILINEAR)))
+            normalised = normalise(pixels[None].to(device))
+            scores.append(self.score(network, normalised).float().cpu().numpy())
+            labels.append(multi_hot(row["image_labels"], self.num_classes)[None])
+        return {"scores": np.concatenate(scores), "labels": np.concatenate(labels)}
+
+    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+        return {"map": mean_average_precision(results)}
 
 
 def mean_average_precision(results: Sequence[dict[str, np.ndarray]]) -> float:

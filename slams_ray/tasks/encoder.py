@@ -1,6 +1,6 @@
 """Stage 1: the semantic encoder learns one embedding per category (method section 2)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from slams_ray.core.losses import encoder_loss, semantic_similarity
 from slams_ray.data.transforms import normalise, random_degradation
 from slams_ray.models.backbone import load_backbone_weights
 from slams_ray.models.semantic_encoder import SemanticEncoder
-from slams_ray.tasks.classification import mean_average_precision, score_images
-from slams_ray.tasks.training_module import Batch, Row, TrainingModule, labelled_crop
+from slams_ray.tasks.classification import ImageLabelTask
+from slams_ray.tasks.training_module import Batch, Row, TrainingModule
 
 
 class EncoderTraining(TrainingModule):
@@ -51,13 +51,12 @@ def _mean_where(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum().detach() / mask.sum().clamp(min=1)
 
 
-class EncoderTask:
+class EncoderTask(ImageLabelTask):
     """Builds, samples and evaluates the semantic encoder."""
 
     def __init__(self, config: EncoderConfig, class_names: Sequence[str]) -> None:
+        super().__init__(config.training, class_names)
         self.config = config
-        self.class_names = class_names
-        self.num_classes = len(class_names) - 1
         self.architecture: dict[str, Any] = {
             "backbone_name": config.backbone.name,
             "output_stride": config.backbone.output_stride,
@@ -71,8 +70,8 @@ class EncoderTask:
         return EncoderTraining(network, self.config.backbone.freeze_batch_norm)
 
     def sample(self, row: Row, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        training = self.config.training
-        sample = labelled_crop(row, rng, self.num_classes, training.crop_px, training.long_side_px)
+        """A labelled crop, and degradation (cells, cells) float32, the soft mask laid over it."""
+        sample = super().sample(row, rng)
         sample["degradation"] = random_degradation(
             rng,
             masked_fraction=self.config.masked_fraction,
@@ -80,17 +79,7 @@ class EncoderTask:
         )
         return sample
 
-    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
+    def score(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+        """Similarities of the object classes."""
         assert isinstance(network, SemanticEncoder)
-        long_side = sum(self.config.training.long_side_px) // 2
-        device = network.semantics_table.device
-        return score_images(
-            lambda image: network.similarity(image)[:, 1:],
-            rows,
-            self.num_classes,
-            long_side,
-            device,
-        )
-
-    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
-        return {"map": mean_average_precision(results)}
+        return network.similarity(image)[:, 1:]

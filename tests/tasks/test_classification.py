@@ -5,8 +5,10 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score
+from torch import nn
 
-from slams_ray.tasks.classification import mean_average_precision, score_images
+from slams_ray.config import TrainingConfig
+from slams_ray.tasks.classification import ImageLabelTask, mean_average_precision
 
 
 def random_result(seed: int, num_images: int = 20) -> dict[str, np.ndarray]:
@@ -43,13 +45,20 @@ def test_no_occurring_class_gives_nan() -> None:
     assert np.isnan(mean_average_precision([{"scores": labels + 0.5, "labels": labels}]))
 
 
+class RecordingNetwork(nn.Conv2d):
+    """A 1x1 convolution that notes the sizes it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2, 1, bias=False)
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(tuple(images.shape))
+        return super().forward(images)
+
+
 def test_images_are_scored_whole_at_one_length_of_their_longer_side() -> None:
-    sizes: list[tuple[int, ...]] = []
-
-    def score(image: torch.Tensor) -> torch.Tensor:
-        sizes.append(tuple(image.shape))
-        return image.mean(dim=(2, 3))[:, :2]
-
+    network = RecordingNetwork()
     rows = []
     for number, size in enumerate([(60, 30), (30, 45), (500, 1)]):
         buffer = io.BytesIO()
@@ -57,7 +66,8 @@ def test_images_are_scored_whole_at_one_length_of_their_longer_side() -> None:
         rows.append(
             {"image_id": str(number), "image": buffer.getvalue(), "image_labels": [number % 2 + 1]}
         )
-    result = score_images(score, rows, 2, 40, torch.device("cpu"))
-    assert sizes == [(1, 3, 20, 40), (1, 3, 40, 27), (1, 3, 1, 40)]
+    task = ImageLabelTask(TrainingConfig(long_side_px=(30, 50)), ["background", "cat", "dog"])
+    result = task.evaluate(network, rows)
+    assert network.sizes == [(1, 3, 20, 40), (1, 3, 40, 27), (1, 3, 1, 40)]
     assert result["scores"].shape == (3, 2)
     assert result["labels"].tolist() == [[1, 0], [0, 1], [1, 0]]
