@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -127,10 +128,12 @@ def fit(job: TrainingJob) -> dict[str, Any]:
 
 
 def _reason(error: TrainingFailedError) -> str:
-    """The message of the first worker's own error, without Ray's frames around it."""
-    failures = getattr(error, "worker_failures", {})
-    cause = next(iter(failures.values()), error)
-    return str(getattr(cause, "_base_exc", cause)).strip().splitlines()[-1]
+    """Our own error where one is at the bottom of it, else the last line of what Ray tells."""
+    # Through data tasks, workers and controller an error arrives as text of text, not as a cause.
+    failures = getattr(error, "worker_failures", {}).values()
+    text = "\n".join([str(error), *(str(failure) for failure in failures)])
+    own = re.search(r"slams_ray\.errors\.\w+: (.+)", text)
+    return own.group(1).strip() if own else str(error).strip().splitlines()[-1]
 
 
 def _progress_path(job: TrainingJob) -> str:

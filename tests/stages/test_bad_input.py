@@ -10,7 +10,7 @@ import torch
 
 from slams_ray.config import DataConfig, PipelineConfig
 from slams_ray.data.source import generate
-from slams_ray.errors import ArtifactError, ConfigError, DataError
+from slams_ray.errors import ArtifactError, ConfigError, DataError, TrainingError
 from slams_ray.models.checkpoint import dump_network
 from slams_ray.models.segmentation_network import SegmentationNetwork
 from slams_ray.runtime.session import TrackingSession
@@ -141,3 +141,15 @@ def test_predict_writes_masks_and_leaves_out_what_is_no_image(tmp_path: Path) ->
 def test_predict_names_a_model_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"summary.json"):
         predict.find_model(str(tmp_path))
+
+
+def test_a_truncated_image_shard_is_named_by_the_training_that_reads_it(
+    ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig
+) -> None:
+    compute = replace(tiny_config.compute, max_failures=0)
+    with workplace(tmp_path, replace(tiny_config, compute=compute)) as place:
+        data = prepare.open_prepared(prepare.run(place, tiny_config.data))
+        shard = Path(data.images("train")) / data.names("train")[1]
+        shard.write_bytes(shard.read_bytes()[:-100])
+        with pytest.raises(TrainingError, match=rf"shard {shard} is missing or truncated"):
+            train_encoder.run(place, tiny_config.encoder, 0, data)
