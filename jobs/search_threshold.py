@@ -1,5 +1,4 @@
-"""Score every background threshold and choose one. Stages before it run first where their output is
-missing.
+"""Score every background threshold and choose one; missing earlier stages run first.
 
 python -m jobs.search_threshold demo
 """

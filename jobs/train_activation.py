@@ -1,5 +1,4 @@
-"""Train the CAM classifier and the activation network. Stages before it run first where their
-output is missing.
+"""Train the CAM classifier and the activation network; missing earlier stages run first.
 
 python -m jobs.train_activation demo
 """

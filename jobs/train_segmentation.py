@@ -1,5 +1,4 @@
-"""Train the segmentation network on pseudo labels. Stages before it run first where their output is
-missing.
+"""Train the segmentation network on pseudo labels; missing earlier stages run first.
 
 python -m jobs.train_segmentation demo
 """

@@ -1,6 +1,4 @@
-"""The errors a user can cause and mend. Each message says what we got, what was expected, what to
-do.
-"""
+"""Errors a user can cause and mend: what we got, what was expected, what to do."""
 
 
 class SlamsError(Exception):

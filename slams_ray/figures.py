@@ -75,9 +75,7 @@ def threshold_figure(curves: Mapping[str, ThresholdCurve]) -> "Figure":
 
 
 def class_iou_figure(description: DatasetDescription, iou: np.ndarray) -> "Figure":
-    """Bars of per-class IoU, best first, in the palette of the data set; undefined classes left
-    out.
-    """
+    """Bars of per-class IoU in the data set's palette, best first, undefined classes left out."""
     order = [i for i in np.argsort(-np.nan_to_num(iou, nan=-1)) if np.isfinite(iou[i])]
     figure = _figure(6.4, 1.2 + 0.24 * len(order))
     axes = figure.add_subplot()

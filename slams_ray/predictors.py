@@ -32,8 +32,7 @@ class ActivationPredictor:
         self.scales, self.flip, self.device = scales, flip, device
 
     def __call__(self, batch: Batch) -> Batch:
-        """Adds one column per network: (P, h, w) uint8 at stride 4, max-normalised, present classes
-        only.
+        """Adds a column per network: (P, h, w) uint8 at stride 4, max-normalised, present classes.
 
         Reads image_id, image (encoded bytes) and image_labels (class indices).
         """

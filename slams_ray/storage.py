@@ -1,6 +1,4 @@
-"""Files at a local path or a URI (s3://, gs://, file://) through pyarrow.fs; every write appears
-whole or not at all.
-"""
+"""Files at a local path or URI (s3://, gs://) by pyarrow.fs; writes appear whole or not at all."""
 
 import os
 import uuid
@@ -69,9 +67,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Writes aside and renames (local), or puts in one request (object stores): never a partial
-    file.
-    """
+    """Writes aside and renames, or puts in one request to a store: never a partial file."""
     filesystem, inner = resolve(path)
     try:
         if isinstance(filesystem, fs.LocalFileSystem):
@@ -127,9 +123,7 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
 def read_row_groups(
     path: str, columns: list[str], groups: Sequence[int] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row number, row) of the chosen row groups of a Parquet file, all of them when groups is
-    None.
-    """
+    """(row number, row) of the chosen row groups of a Parquet file; None takes all."""
     with _open_table(path, columns) as file:
         sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
         for group in range(len(sizes)) if groups is None else groups:
@@ -156,9 +150,7 @@ def _open_table(path: str, columns: list[str] | None) -> Iterator[pq.ParquetFile
 
 
 def table_metadata(path: str) -> dict[str, str] | None:
-    """The key-value metadata of a whole Parquet file, None when it is missing or its footer is
-    damaged.
-    """
+    """The key-value metadata of a Parquet file; None when it is missing or its footer damaged."""
     filesystem, inner = resolve(path)
     try:
         schema = pq.read_schema(inner, filesystem=filesystem)

@@ -17,8 +17,7 @@ RESNET101 = BackboneConfig(name="resnet101", weights="ResNet101_Weights.IMAGENET
 
 
 def voc12(root: str = "data/VOC2012") -> PipelineConfig:
-    """PASCAL VOC 2012: trainaug (10,582) to train, train (1,464) to choose the threshold, val to
-    report.
+    """PASCAL VOC 2012: trainaug (10,582) trains, train (1,464) chooses the threshold, val reports.
 
     Made for one GPU with 24 GB or more. Published ResNet-50 numbers to compare with: CAM seed 48,
     SLAMs seed 58 or more, network 70 or more on val; none of them has been measured with this code

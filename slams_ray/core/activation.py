@@ -1,6 +1,4 @@
-"""From network logits to stored activations and back to label maps (CAM inference of IRN, CLIMS,
-SemFormer).
-"""
+"""From logits to stored activations to label maps (CAM inference of IRN, CLIMS, SemFormer)."""
 
 import numpy as np
 import torch
@@ -19,8 +17,7 @@ def stored_size(height: int, width: int) -> tuple[int, int]:
 def fuse_pair(
     logits: torch.Tensor, flipped_logits: torch.Tensor | None, size: tuple[int, int]
 ) -> torch.Tensor:
-    """ReLU(logits) of one scale, resized to the stored grid, plus those of the mirrored image
-    mirrored back.
+    """ReLU(logits) of one scale on the stored grid, plus those of the mirrored image.
 
     Resizing comes before mirroring, so that mirroring the input mirrors the sum bit for bit.
 

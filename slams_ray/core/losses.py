@@ -52,8 +52,7 @@ def repel(similarity: torch.Tensor, form: str) -> torch.Tensor:
 def category_foreground_loss(
     similarity: torch.Tensor, own: torch.Tensor, others: torch.Tensor, form: str = "cosine"
 ) -> torch.Tensor:
-    """Per pair: 1/2 attract(own class) + 1/2 mean over the other present classes of repel
-    (correctness).
+    """Correctness, per pair: 1/2 attract(own) + 1/2 mean of repel over the other present classes.
 
     Args:
         similarity: (N, K) similarity of the image masked by the map of class k, for N (image, k)
@@ -90,8 +89,7 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def activation_regularization(
     activation: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor
 ) -> torch.Tensor:
-    """Mean activation over the chosen classes and the pixels that are image, not padding
-    (compactness).
+    """Compactness: mean activation over the chosen classes and the pixels that are image.
 
     Args:
         activation: (B, C, h, w) in [0, 1].
@@ -125,8 +123,7 @@ def equivariance_loss(
 def complementation_loss(
     activation: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor
 ) -> torch.Tensor:
-    """Consistency (ii), SemFormer: mean (A_k + max_{j != k} A_j - 1)^2 over present k and valid
-    pixels.
+    """Consistency (ii), SemFormer: mean (A_k + max_{j != k} A_j - 1)^2 over present k.
 
     j runs over the other present classes and background, whose map is 1 - max over present classes.
     Arguments as `activation_regularization`; labels: (B, C) multi-hot.
@@ -146,8 +143,7 @@ def complementation_loss(
 def segmentation_loss(
     logits: torch.Tensor, target: torch.Tensor, ignore_index: int
 ) -> torch.Tensor:
-    """Cross-entropy over pixels that are not ignored, mean per image; 0 for an image that is all
-    ignored.
+    """Cross-entropy over pixels that are not ignored, mean per image; 0 where all are.
 
     Args:
         logits: (B, K, h, w), resized bilinearly to the target.

@@ -1,6 +1,4 @@
-"""Segmentation metrics from integer counts. Counts are added across images and workers; only this
-module divides.
-"""
+"""Segmentation metrics from integer counts that add up; only this module divides."""
 
 from dataclasses import dataclass
 
@@ -60,9 +58,7 @@ class SegmentationScores:
 
 
 def segmentation_scores(confusion: np.ndarray) -> SegmentationScores:
-    """Scores a (K, K) or (K, K + 1) integer confusion matrix (rows ground truth, columns
-    prediction).
-    """
+    """Scores a (K, K) or (K, K + 1) confusion matrix (rows ground truth, columns prediction)."""
     num_classes = confusion.shape[0]
     true_positive = np.diagonal(confusion[:, :num_classes])
     annotated = confusion.sum(axis=1)
@@ -82,9 +78,7 @@ def segmentation_scores(confusion: np.ndarray) -> SegmentationScores:
 def intersection_over_union(
     true_positive: np.ndarray, annotated: np.ndarray, predicted: np.ndarray
 ) -> np.ndarray:
-    """TP / (annotated + predicted - TP), elementwise on counts of one shape; nan where the union is
-    empty.
-    """
+    """TP / (annotated + predicted - TP), elementwise on counts; nan where the union is empty."""
     union = annotated + predicted - true_positive
     return np.divide(true_positive, union, out=np.full(union.shape, np.nan), where=union > 0)
 

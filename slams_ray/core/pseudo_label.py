@@ -11,8 +11,7 @@ from slams_ray.core.metrics import IGNORE_INDEX
 
 @dataclass(frozen=True, kw_only=True)
 class Confidence:
-    """One quantity at three strengths: what is surely object, what is most likely, what is surely
-    background.
+    """One quantity at three strengths: surely object, most likely, surely background.
 
     In the label form and the softmax form with a constant these are background thresholds, in the
     softmax form with a power they are alphas. `lenient` calls more pixels object than `chosen`,

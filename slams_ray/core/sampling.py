@@ -124,9 +124,7 @@ def _row_order(num_rows: int, seed: tuple[int, ...]) -> np.ndarray:
 
 
 def sample_order(chunk: Chunk) -> Iterator[tuple[int, int, int]]:
-    """(lane position in the chunk, row of its shard, position in the block) of each sample, lanes
-    alternating.
-    """
+    """(lane in the chunk, row of its shard, position in the block) of each sample."""
     for i in range(len(chunk.rows[0])):
         for lane, rows in enumerate(chunk.rows):
             yield lane, rows[i], chunk.start + i

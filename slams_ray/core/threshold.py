@@ -21,8 +21,7 @@ def threshold_grid(num_thresholds: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdCounts:
-    """Pixel counts from which every threshold can be scored; int64, additive over images and
-    shards.
+    """Pixel counts that score every threshold; int64, additive over images and shards.
 
     Bin b of a pixel is the number of thresholds below its winning score, so it is foreground at
     threshold i exactly if i < b.

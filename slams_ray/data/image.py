@@ -70,9 +70,7 @@ def decode_mask(data: bytes, source: str) -> np.ndarray:
 
 
 def encode_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> bytes:
-    """Palette PNG of an (H, W) uint8 label map, so that viewers show colours and code reads
-    indices.
-    """
+    """Palette PNG of an (H, W) uint8 label map: viewers show colours, code reads indices."""
     image = Image.fromarray(mask, mode="L")
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette

@@ -5,8 +5,7 @@ from slams_ray.errors import DataError
 
 
 def read_id_list(path: str) -> list[str]:
-    """Ids in file order; the first word of each line, so that `JPEGImages/a.jpg
-    SegmentationClass/a.png` works.
+    """Ids in file order, the first word of each line: VOC's pairs of paths work as well.
 
     Raises:
         DataError: the file is missing, empty, or names an id twice.

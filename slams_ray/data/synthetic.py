@@ -1,5 +1,4 @@
-"""The built-in data set: generated, seeded, and written in COCO layout so that it goes through the
-COCO loader.
+"""The built-in data set: generated, seeded, in COCO layout for the COCO loader.
 
 It is hard in the two ways the paper names. Under-activation: an object is a small discriminative
 head on a large body whose texture it shares with another class, so a classifier needs the head

@@ -60,9 +60,7 @@ def _place(length: int, crop: int, rng: np.random.Generator) -> tuple[int, int, 
 
 
 def normalise(images: torch.Tensor, boxes: torch.Tensor | None = None) -> torch.Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float, ImageNet mean and std; padding becomes 0, mean
-    grey.
-    """
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float, ImageNet mean and std; padding becomes 0."""
     mean = torch.tensor(IMAGENET_MEAN, device=images.device)
     std = torch.tensor(IMAGENET_STD, device=images.device)
     normalised = ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
@@ -70,9 +68,7 @@ def normalise(images: torch.Tensor, boxes: torch.Tensor | None = None) -> torch.
 
 
 def valid_mask(boxes: torch.Tensor, crop_px: int) -> torch.Tensor:
-    """(B, 1, crop, crop) float: 1 on image, 0 on padding, of (B, 4) boxes (top, left, height,
-    width).
-    """
+    """(B, 1, crop, crop) float, 1 on image, 0 on padding; boxes are top, left, height, width."""
     axis = torch.arange(crop_px, device=boxes.device)[None]
     rows = (axis >= boxes[:, :1]) & (axis < boxes[:, :1] + boxes[:, 2:3])
     columns = (axis >= boxes[:, 1:2]) & (axis < boxes[:, 1:2] + boxes[:, 3:4])

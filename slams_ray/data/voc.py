@@ -1,6 +1,4 @@
-"""PASCAL VOC 2012 layout: JPEGImages, SegmentationClass (or SegmentationClassAug),
-ImageSets/Segmentation.
-"""
+"""PASCAL VOC 2012 layout: JPEGImages, SegmentationClass[Aug], ImageSets/Segmentation."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -74,9 +72,7 @@ class IndexMask:
 
 
 def index_lookup(available: list[str], chosen: tuple[str, ...]) -> tuple[int, ...]:
-    """(256,) from stored index (1-based position in available) to dense class index; others are
-    255.
-    """
+    """(256,) from stored index (1-based in available) to dense class index; others are 255."""
     lookup = [IGNORE_INDEX] * 256
     lookup[0] = 0
     for stored, name in enumerate(available, start=1):

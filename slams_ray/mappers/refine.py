@@ -20,8 +20,7 @@ PSEUDO_LABEL_SCHEMA = pa.schema(
 
 
 class RefineMapper:
-    """Refines the SLAMs maps of a shard, scores the result where there are masks, exports on
-    request.
+    """Refines the maps of a shard, scores them where there are masks, exports on request.
 
     Args:
         export_dir: where palette PNGs go in VOC layout; None exports nothing.

@@ -1,6 +1,4 @@
-"""One network for two maps: trained as a classifier its maps are CAM, trained by the encoder they
-are SLAMs.
-"""
+"""One network for two maps: CAM when it learns to classify, SLAMs when the encoder teaches it."""
 
 import torch
 from torch import nn

@@ -228,9 +228,7 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
-    """Puts every BatchNorm in eval mode, so that its running statistics stay fixed while it is
-    trained around.
-    """
+    """Puts every BatchNorm in eval mode, so that training leaves its statistics alone."""
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.eval()

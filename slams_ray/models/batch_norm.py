@@ -59,9 +59,7 @@ def _mean_over_workers(values: torch.Tensor) -> torch.Tensor:
 
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
-    """Turns every BatchNorm2d of a module into a synchronised one, in place; parameters and names
-    stay.
-    """
+    """Turns every BatchNorm2d into a synchronised one, in place; parameters and names stay."""
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
             child.__class__ = SynchronisedBatchNorm2d

@@ -57,9 +57,7 @@ def _ensure_private_token() -> None:
 
 
 def data_context() -> ray.data.DataContext:
-    """This process's Ray Data settings; our own progress lines replace Ray's bars and execution
-    plans.
-    """
+    """This process's Ray Data settings, without Ray's bars and execution plans."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()

@@ -16,8 +16,7 @@ _PARENTS = "mlflow_runs.json"
 
 
 class TrackingSession:
-    """Opens the parent run at the first stage that works, so that a rerun without work opens
-    nothing.
+    """Opens the parent run when a stage works, so that a rerun without work opens nothing.
 
     Args:
         key: identifies the pipeline's config; a rerun with the same key continues the same parent

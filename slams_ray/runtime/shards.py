@@ -1,6 +1,4 @@
-"""Mapping shards to shards with Ray Data: named outputs that appear whole, so that a rerun
-continues.
-"""
+"""Mapping shards to shards with Ray Data: outputs appear whole, a rerun continues."""
 
 import json
 import logging

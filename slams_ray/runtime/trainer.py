@@ -1,6 +1,4 @@
-"""Training any task with Ray Train: data in planned order, DDP, checkpoints, resume, metrics from
-rank 0.
-"""
+"""Training any task with Ray Train: planned data, DDP, checkpoints, resume, metrics."""
 
 import io
 import json
@@ -156,7 +154,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     log = _RankZeroLog(job, rank, first_step, history)
     window: list[dict[str, torch.Tensor]] = []
     batches = _batches(job, rank, num_workers, first_step, device)
-    for step, batch in zip(range(first_step, job.num_steps), batches, strict=False):
+    for step, batch in zip(range(first_step, job.num_steps), batches, strict=True):
         window.append(job.task.step(wrapped, optimizer, batch, step, job.num_steps))
         if (step + 1) % job.log_every_steps == 0 or step + 1 == job.num_steps:
             log.add(step + 1, _mean_over_workers(window), optimizer.param_groups[0]["lr"])
@@ -175,9 +173,7 @@ def _train_worker(config: dict[str, Any]) -> None:
 
 
 def _use_all_cores(context: Any) -> None:
-    """Ray limits torch to the CPUs it reserves; on a CPU cluster the workers share what the node
-    has.
-    """
+    """Without GPUs the workers of a node share its cores; Ray would leave torch one each."""
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
 

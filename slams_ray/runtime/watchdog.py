@@ -1,6 +1,4 @@
-"""The process behind `tracking.Watchdog`: reads lines until its parent is gone, then closes what it
-left open.
-"""
+"""The process behind `tracking.Watchdog`: outlives its parent and closes what it left open."""
 
 import sys
 

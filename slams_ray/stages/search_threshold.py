@@ -1,5 +1,4 @@
-"""Stage search_threshold: activations and masks to the mIoU of every background threshold, and a
-choice.
+"""Stage search_threshold: the mIoU of every background threshold, and a choice.
 
 One pass of integer counts serves any number of thresholds. Trials that need more than counting (CRF
 in the loop, kernels, confident pairs) are a search of their own over the same shards.

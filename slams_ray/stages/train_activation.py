@@ -1,5 +1,4 @@
-"""Stage train_activation: image shards and encoder to the CAM classifier and the activation
-network.
+"""Stage train_activation: the CAM classifier and the activation network.
 
 The classifier has a record of its own, so that another loss or schedule of the activation network
 does not train it again.

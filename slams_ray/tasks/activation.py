@@ -1,6 +1,4 @@
-"""Stage 2: the activation network learns maps through the frozen semantic encoder (method section
-3).
-"""
+"""Stage 2: the activation network learns maps through the frozen encoder (method section 3)."""
 
 from collections.abc import Sequence
 from typing import Any

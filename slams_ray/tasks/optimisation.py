@@ -45,8 +45,7 @@ def train_step(
     num_steps: int,
     config: TrainingConfig,
 ) -> dict[str, torch.Tensor]:
-    """Forward, backward, clip, update. Returns detached scalars: loss, gradient_norm and the task's
-    own.
+    """Forward, backward, clip, update; returns loss, gradient_norm and the task's scalars.
 
     Raises:
         FloatingPointError: the loss is not finite.

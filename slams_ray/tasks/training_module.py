@@ -1,6 +1,4 @@
-"""What the four trainings share: a network with its losses, batches from rows, and the trainer's
-view of both.
-"""
+"""What the four trainings share: a network with its losses, and samples from rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -62,9 +60,7 @@ def labelled_crop(
     crop_px: int,
     long_side_px: tuple[int, int],
 ) -> dict[str, np.ndarray]:
-    """Sample of a weakly supervised task: image (crop, crop, 3) uint8, box (4,) int32, labels (C,)
-    uint8.
-    """
+    """image (crop, crop, 3) uint8, box (4,) int32, labels (C,) uint8 of one row."""
     image = decode_image(row["image"], row["image_id"])
     crop, _, box = random_crop(image, None, rng, crop_px=crop_px, long_side_px=long_side_px)
     return {"image": crop, "box": box, "labels": multi_hot(row["image_labels"], num_classes)}
