@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import tyro
 
@@ -69,7 +69,7 @@ def guarded(work: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def fail(error: SlamsError) -> "Any":
+def fail(error: SlamsError) -> NoReturn:
     """Prints the message and exits."""
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(1)
@@ -110,6 +110,8 @@ def print_table(summary: dict[str, Any]) -> None:
     for name in ("cam_seed_miou", "slams_seed_miou", "refined_miou", "segmentation_miou"):
         if summary[name] is not None:
             console.print(f"{name:18} {100 * summary[name]:.2f} %")
+    if summary["scored_split"] == "train":
+        console.print("no val split: the network was scored on the images it was trained on")
     if summary["skipped_images"]:
         console.print(
             f"{summary['skipped_images']} bad images were skipped, see record.json of prepare"

@@ -21,6 +21,8 @@ class PredictCommand:
     """Directory of .jpg, .png, .webp or .bmp files."""
     output: str
     """Directory for <name>.png (palette mask) and <name>_overlay.jpg."""
+    max_side_px: int = 1024
+    """Larger photographs are segmented at this length of their longer side; masks are full size."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     """Scales and mirroring."""
 
@@ -28,7 +30,9 @@ class PredictCommand:
 def _predict(command: PredictCommand) -> None:
     from slams_ray.stages import predict
 
-    predict.run(command.model, command.images, command.output, command.inference)
+    predict.run(
+        command.model, command.images, command.output, command.inference, command.max_side_px
+    )
 
 
 if __name__ == "__main__":

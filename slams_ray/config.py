@@ -51,8 +51,12 @@ class DataConfig:
     """voc: image labels from the masks, or from Annotations/*.xml where images have no mask."""
     on_bad_image: Literal["fail", "skip"] = "fail"
     """A missing, truncated or contradictory image ends the stage, or is left out and listed."""
-    images_per_shard: int = 256
-    """Rows per Parquet shard; 256 photographs are about 40 MB. More shards allow more workers."""
+    max_side_px: int | None = None
+    """Images with a longer side than this are stored smaller, masks alike: for photographs of many
+    megapixels, which inference and CRF would otherwise process at full size."""
+    images_per_shard: int = 64
+    """Rows per Parquet shard, the unit of progress, resume and distribution; 64 photographs are
+    about 10 MB. More shards allow more training workers."""
     synthetic_train_images: int = 640
     """synthetic: images in the training split."""
     synthetic_val_images: int = 96
@@ -62,6 +66,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check(self.images_per_shard >= 1, "data.images_per_shard", self.images_per_shard, ">= 1")
+        side = self.max_side_px
+        _check(side is None or side >= 32, "data.max_side_px", side, ">= 32")
         if self.format != "synthetic":
             _check(bool(self.root), "data.root", self.root, "the directory of the data set")
         else:
@@ -276,9 +282,9 @@ class CrfConfig:
     gaussian_compat: float = 3.0
     """Weight of the Gaussian kernel."""
     bilateral_sxy_px: float = 50.0
-    """Spatial standard deviation of the bilateral kernel."""
+    """Spatial standard deviation of the bilateral kernel; 80 is usual with the softmax forms."""
     bilateral_srgb: float = 5.0
-    """Colour standard deviation of the bilateral kernel, in 8-bit steps."""
+    """Colour standard deviation of the bilateral kernel in 8-bit steps; 13 with softmax forms."""
     bilateral_compat: float = 10.0
     """Weight of the bilateral kernel."""
     foreground_margin: float = 0.1

@@ -60,6 +60,14 @@ def list_names(path: str) -> list[str]:
     return sorted(info.base_name for info in filesystem.get_file_info(selector))
 
 
+def list_files(path: str) -> list[str]:
+    """Sorted relative paths of all files below a directory; empty when it does not exist."""
+    filesystem, inner = resolve(path)
+    selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
+    files = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+    return sorted(info.path.removeprefix(inner).lstrip("/") for info in files)
+
+
 def read_bytes(path: str) -> bytes:
     filesystem, inner = resolve(path)
     with filesystem.open_input_stream(inner) as stream:
@@ -93,6 +101,12 @@ def _write_local(target: Path, data: bytes) -> None:
         aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def remove(path: str) -> None:
+    """Removes a file."""
+    filesystem, inner = resolve(path)
+    filesystem.delete_file(inner)
 
 
 def write_table(path: str, table: pa.Table, rows_per_group: int | None = None) -> None:
@@ -153,7 +167,10 @@ def table_metadata(path: str) -> dict[str, str] | None:
     """The key-value metadata of a Parquet file; None when it is missing or its footer damaged."""
     filesystem, inner = resolve(path)
     try:
-        schema = pq.read_schema(inner, filesystem=filesystem)
+        with pq.ParquetFile(inner, filesystem=filesystem) as file:
+            metadata = file.schema_arrow.metadata
+            groups = [file.metadata.row_group(g) for g in range(file.num_row_groups)]
+            whole = file.metadata.num_rows == sum(group.num_rows for group in groups)
     except (pa.ArrowInvalid, OSError):
         return None
-    return {k.decode(): v.decode() for k, v in (schema.metadata or {}).items()}
+    return {k.decode(): v.decode() for k, v in (metadata or {}).items()} if whole else None

@@ -45,6 +45,7 @@ ONLY_IN = {
         "slams_ray.predictors",
         "slams_ray.tasks",
         "slams_ray.runtime.trainer",
+        "slams_ray.runtime.training_job",
         "slams_ray.stages",
     ),
     "slams_ray.config": (

@@ -31,7 +31,7 @@ def folder(root: str = "data/photos") -> PipelineConfig:
         log_every_steps=10,
     )
     return PipelineConfig(
-        data=DataConfig(format="folder", root=root, images_per_shard=32),
+        data=DataConfig(format="folder", root=root, max_side_px=512, images_per_shard=32),
         encoder=EncoderConfig(backbone=backbone, training=replace(training, epochs=20)),
         classifier=ClassifierConfig(backbone=backbone, training=training),
         activation=ActivationConfig(training=replace(training, learning_rate=5e-4)),

@@ -135,7 +135,9 @@ def load_coco(
                 index_of.get(annotation["category_id"], IGNORE_INDEX),
             )
         )
-    items, rejected = _make_items(root, split, images, per_image, crowd)
+    contradicted = {image_id for image_id, _ in bad}
+    sound = {key: image for key, image in images.items() if str(key) not in contradicted}
+    items, rejected = _make_items(root, split, sound, per_image, crowd)
     chosen = _select(items, list_path)
     kept, num_dropped = drop_unlabelled(chosen, keep_unlabelled)
     return Split(

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from slams_ray import storage
 from slams_ray.core.metrics import IGNORE_INDEX
@@ -50,12 +50,41 @@ def open_bounded(data: bytes, source: str) -> Image.Image:
 
 
 def decode_image(data: bytes, source: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an encoded image of any colour mode."""
-    image = open_bounded(data, source)
+    """(H, W, 3) uint8 RGB of an encoded image of any colour mode, as stored."""
+    return to_rgb(open_bounded(data, source))
+
+
+def decode_upright(data: bytes, source: str) -> np.ndarray:
+    """As `decode_image`, turned by the EXIF orientation that cameras write."""
+    return to_rgb(ImageOps.exif_transpose(open_bounded(data, source)))
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 of a decoded image of any colour mode."""
     if image.mode.startswith("I;16"):
         # PIL would clip 16-bit gray to white.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return np.asarray(image.convert("RGB"))
+
+
+def shrunk_size(size: tuple[int, int], max_side_px: int | None) -> tuple[int, int]:
+    """A size, in either order, with its longer side at most max_side_px."""
+    longer = max(size)
+    if max_side_px is None or longer <= max_side_px:
+        return size
+    return tuple(max(1, round(side * max_side_px / longer)) for side in size)  # type: ignore[return-value]
+
+
+def resize(pixels: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
+    """(H, W[, 3]) uint8 at another (width, height)."""
+    return np.asarray(Image.fromarray(pixels).resize(size, resampling))
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """JPEG of an (H, W, 3) uint8 image."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="JPEG", quality=92)
+    return buffer.getvalue()
 
 
 def decode_mask(data: bytes, source: str) -> np.ndarray:
@@ -67,6 +96,12 @@ def decode_mask(data: bytes, source: str) -> np.ndarray:
             "whose pixels are class indices"
         )
     return np.asarray(image, dtype=np.uint8)
+
+
+def image_suffix(data: bytes) -> str:
+    """File name ending of encoded bytes: jpg, png, webp or bmp."""
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        return {"JPEG": "jpg"}.get(str(image.format), str(image.format).lower())
 
 
 def encode_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> bytes:

@@ -3,8 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -95,7 +94,6 @@ class Split:
     items: tuple[Item, ...]
     bad: tuple[tuple[str, str], ...] = ()
     num_dropped: int = 0
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:

@@ -1,6 +1,7 @@
 """One entrance to all loaders: a split, and a digest that tells whether the data changed."""
 
 import hashlib
+import json
 from dataclasses import replace
 
 from slams_ray import storage
@@ -111,20 +112,42 @@ def _check_items(split: Split, name: str) -> None:
 
 
 def digest(config: DataConfig, root: str) -> str:
-    """SHA-256 over the lists and annotation files of all splits, not over the images themselves."""
+    """SHA-256 over lists and annotation files, and over the names of images and masks.
+
+    Not over their bytes: a data set in which one image was mended is still the same data set, and
+    the shards made before stay good.
+    """
     total = hashlib.sha256()
-    for path in _defining_files(config, root):
+    for setting, path in _defining_files(config, root).items():
         if storage.exists(path):
-            total.update(path.removeprefix(root).encode())
+            total.update(f"{setting}\n".encode())
             total.update(hashlib.sha256(storage.read_bytes(path)).digest())
+    for directory in _image_directories(config):
+        listing = storage.list_files(storage.join(root, directory))
+        total.update(json.dumps([directory, listing]).encode())
     return total.hexdigest()
 
 
-def _defining_files(config: DataConfig, root: str) -> list[str]:
-    lists = [p for p in (config.train_list, config.val_list, _score_list(config, root)) if p]
-    names = list(roles(config).values())
+def _defining_files(config: DataConfig, root: str) -> dict[str, str]:
+    """Setting or role -> file that says which images there are and what is in them."""
+    lists = {
+        "train_list": config.train_list,
+        "val_list": config.val_list,
+        "score_list": _score_list(config, root),
+    }
+    files = {setting: path for setting, path in lists.items() if path}
     if config.format in ("coco", "synthetic"):
-        return lists + [coco.annotation_path(root, name) for name in names]
+        path_of = coco.annotation_path
+    elif config.format == "voc":
+        path_of = voc.list_file
+    else:
+        return files | {n: storage.join(root, n) for n in ("labels.csv", "classes.txt")}
+    return files | {role: path_of(root, name) for role, name in roles(config).items()}
+
+
+def _image_directories(config: DataConfig) -> tuple[str, ...]:
+    if config.format in ("coco", "synthetic"):
+        return tuple(roles(config).values())
     if config.format == "voc":
-        return lists + [voc.list_file(root, name) for name in names]
-    return lists + [storage.join(root, name) for name in ("labels.csv", "classes.txt")]
+        return ("JPEGImages", config.voc_mask_dir, "Annotations")
+    return ("images", "masks")

@@ -5,8 +5,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
-from slams_ray.data.image import decode_image, encode_mask, read_file
+from slams_ray.data.image import (
+    decode_image,
+    decode_upright,
+    encode_jpeg,
+    encode_mask,
+    read_file,
+    resize,
+    shrunk_size,
+)
 from slams_ray.data.schema import DatasetDescription, Item
 from slams_ray.errors import DataError
 
@@ -27,11 +36,22 @@ class PrepareMapper:
 
     Args:
         on_bad_image: "fail" raises for the first bad image, "skip" leaves it out and lists it.
+        upright: turn images by their EXIF orientation. Masks are drawn on what one sees; benchmarks
+            are annotated on pixels as stored.
+        max_side_px: larger images are stored smaller, their masks alike.
     """
 
-    def __init__(self, description: DatasetDescription, on_bad_image: str) -> None:
+    def __init__(
+        self,
+        description: DatasetDescription,
+        on_bad_image: str,
+        upright: bool = False,
+        max_side_px: int | None = None,
+    ) -> None:
         self.description = description
         self.on_bad_image = on_bad_image
+        self.upright = upright
+        self.max_side_px = max_side_px
 
     def __call__(
         self, tables: Mapping[str, pa.Table], items: Sequence[Item]
@@ -57,15 +77,20 @@ class PrepareMapper:
 
     def _row(self, item: Item) -> dict[str, Any]:
         data = read_file(item.image_path)
-        height, width = decode_image(data, item.image_path).shape[:2]
-        mask = None
-        if item.read_mask is not None:
-            mask = encode_mask(item.read_mask(height, width), self.description.palette)
+        stored = decode_image(data, item.image_path)
+        image = decode_upright(data, item.image_path) if self.upright else stored
+        mask = item.read_mask(*image.shape[:2]) if item.read_mask is not None else None
+        height, width = shrunk_size(image.shape[:2], self.max_side_px)
+        if (height, width) != image.shape[:2]:
+            image = resize(image, (width, height), Image.Resampling.LANCZOS)
+            mask = None if mask is None else resize(mask, (width, height), Image.Resampling.NEAREST)
+        if image is not stored and not np.array_equal(image, stored):
+            data = encode_jpeg(image)
         return {
             "image_id": item.image_id,
             "image": data,
             "height": height,
             "width": width,
             "image_labels": list(item.image_labels),
-            "mask": mask,
+            "mask": None if mask is None else encode_mask(mask, self.description.palette),
         }

@@ -10,7 +10,7 @@ from slams_ray import storage
 from slams_ray.core.activation import upsample_stored
 from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix
 from slams_ray.core.pseudo_label import Confidence, Refinement, refine
-from slams_ray.data.image import decode_image, decode_mask, encode_mask
+from slams_ray.data.image import decode_image, decode_mask, encode_mask, image_suffix
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.mappers.infer import SLAMS, unpack_maps
 
@@ -91,8 +91,8 @@ class RefineMapper:
         storage.write_bytes(target, pseudo_label)
         if self.export_images:
             data = image_row["image"]
-            # VOC readers ask for .jpg; a PNG source keeps its bytes under its true name.
-            suffix = "jpg" if data[:2] == b"\xff\xd8" else "png"
+            # VOC readers ask for .jpg; another source keeps its bytes under its true name.
+            suffix = image_suffix(data)
             storage.write_bytes(
                 storage.join(self.export_dir, "JPEGImages", f"{name}.{suffix}"), data
             )

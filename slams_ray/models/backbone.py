@@ -1,14 +1,15 @@
 """Feature extractors by torchvision, plus a tiny ResNet for the built-in data set."""
 
+import io
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 from torchvision import models as torchvision_models
 from torchvision.models.resnet import BasicBlock
 
+from slams_ray import storage
 from slams_ray.errors import ConfigError
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -187,16 +188,16 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
     """Loads weights in place.
 
     Args:
-        weights: "none"; a file with a state dict (torchvision's keys, classifier keys are left
-            out); or a torchvision enum such as "ResNet50_Weights.IMAGENET1K_V2", which downloads on
-            first use.
+        weights: "none"; a file (path or URI) with a state dict (torchvision's keys, classifier keys
+            are left out); or a torchvision enum such as "ResNet50_Weights.IMAGENET1K_V2", which
+            downloads on first use.
     """
     if weights == NO_WEIGHTS:
         return
     if "_Weights." in weights:
         state = torchvision_models.get_weight(weights).get_state_dict(progress=False)
     else:
-        state = _read_state_dict(Path(weights))
+        state = _read_state_dict(weights)
     own = backbone.body.state_dict()
     wanted = {key: value for key, value in state.items() if key in own}
     missing = sorted(set(own) - set(wanted))
@@ -211,11 +212,12 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
     backbone.body.load_state_dict(wanted)
 
 
-def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
+def _read_state_dict(path: str) -> dict[str, torch.Tensor]:
+    if not storage.exists(path):
         raise ConfigError(f"backbone.weights names {path}, which is not a file")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        data = io.BytesIO(storage.read_bytes(path))
+        state = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ConfigError(
             f"backbone.weights {path} cannot be read as a state dict: {error}"

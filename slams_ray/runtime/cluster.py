@@ -84,6 +84,11 @@ def describe() -> dict[str, str]:
     return {"slams.ray_nodes": str(nodes), "slams.ray_resources": json.dumps(resources)}
 
 
+def assigned_device() -> str:
+    """torch's name of the device Ray gave this process, which may be the CPU of a GPU machine."""
+    return "cuda" if ray.get_gpu_ids() else "cpu"
+
+
 def use_gpu(device: str) -> bool:
     """Resolves "auto", "cpu" or "gpu" against the cluster."""
     if device == "gpu" and num_gpus() == 0:

@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,8 @@ ShardWork = Callable[[dict[str, pa.Table], Any], tuple[pa.Table, Summary]]
 """(input tables by name, payload) -> output table and a JSON-able summary with integer counts."""
 
 _KEY = "slams_ray"
+MAX_ATTEMPTS = 4
+"""Times a shard is tried in one run when its process dies of it; Ray would try for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class ShardJob:
         pool: called when Ray is connected, gives the actors that keep state such as networks; None
             runs stateless tasks.
         rows_per_group: row-group size of the outputs.
+        run_token: tells the attempts of this run from those of earlier ones.
     """
 
     label: str
@@ -55,6 +59,7 @@ class ShardJob:
     payloads: Mapping[str, Any] = field(default_factory=dict)
     pool: "Callable[[], Pool] | None" = None
     rows_per_group: int | None = None
+    run_token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,22 +101,37 @@ class ShardMapper:
         """Reads the shard's inputs, does the work, and writes the output whole."""
         if self.work is None:
             self.work = self.job.make_work()
+        attempts = self._count_attempt(name)
         tables = {
             key: storage.read_table(storage.join(source.directory, name), list(source.columns))
             for key, source in self.job.inputs.items()
         }
         check_aligned(name, tables)
         table, summary = self.work(tables, payload)
-        seal = {
-            "fingerprint": self.job.fingerprint,
-            "num_rows": table.num_rows,
-            "summary": summary,
-        }
+        seal = {"fingerprint": self.job.fingerprint, "summary": summary}
         sealed = table.replace_schema_metadata({_KEY: json.dumps(seal)})
         storage.write_table(
             storage.join(self.job.output_dir, name), sealed, self.job.rows_per_group
         )
+        storage.remove(attempts)
         return summary
+
+    def _count_attempt(self, name: str) -> str:
+        """Notes that a shard is begun, so that one that crashes processes is not begun for ever.
+
+        Raises:
+            ArtifactError: it was begun too often in this run without being finished.
+        """
+        path = storage.join(f"{self.job.output_dir}-attempts", f"{name}.json")
+        earlier = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
+        attempts = earlier.get(self.job.run_token, 0)
+        if attempts >= MAX_ATTEMPTS:
+            raise errors.ArtifactError(
+                f"{self.job.label}: shard {name} ended its process {attempts} times; an image in "
+                "it may crash native code, or memory is short. Finished shards are kept"
+            )
+        storage.write_bytes(path, json.dumps({self.job.run_token: attempts + 1}).encode())
+        return path
 
 
 def check_aligned(name: str, tables: Mapping[str, pa.Table]) -> None:

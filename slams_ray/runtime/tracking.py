@@ -1,4 +1,4 @@
-"""MLflow runs: one parent per pipeline, one child per stage. The only module that imports mlflow.
+"""MLflow runs: one parent per pipeline, one child per stage. Only this and watchdog import mlflow.
 
 Tracking trouble must not end hours of training: the first failure is reported once and tracking
 stops; the records in the workspace keep every number.
@@ -40,6 +40,11 @@ def tracking_uri(workspace: str) -> str:
     return f"sqlite:///{workspace}/{DATABASE_NAME}"
 
 
+def credentials() -> dict[str, str]:
+    """MLflow's settings of this process, for the worker that logs on another node."""
+    return {k: v for k, v in os.environ.items() if k.startswith(("MLFLOW_", "AWS_"))}
+
+
 def create_database(workspace: str) -> None:
     """Makes the workspace's MLflow database aside and moves it into place when it is whole.
 
@@ -66,6 +71,10 @@ def _client(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or repr(error)).splitlines()[0]
 
 
 class Run:
@@ -98,7 +107,7 @@ class Run:
                 "the workspace keeps every number",
                 self.uri,
                 what,
-                str(error).splitlines()[0],
+                _first_line(error),
             )
             self.run_id = None
 
@@ -149,22 +158,25 @@ class Run:
 
     def log_file(self, path: str, folder: str | None = None) -> None:
         """Uploads a file of the workspace, into a folder of the run's artifacts."""
-        with tempfile.TemporaryDirectory() as directory:
-            local = Path(directory) / path.rsplit("/", 1)[-1]
-            local.write_bytes(storage.read_bytes(path))
-            self._attempt(
-                "a file", lambda run_id: self.client.log_artifact(run_id, str(local), folder)
-            )
 
-    def log_dataset(self, name: str, digest: str, source: str, context: str) -> None:
-        """Records the data set as the run's input."""
+        def upload(run_id: str) -> None:
+            with tempfile.TemporaryDirectory() as directory:
+                local = Path(directory) / path.rsplit("/", 1)[-1]
+                local.write_bytes(storage.read_bytes(path))
+                self.client.log_artifact(run_id, str(local), folder)
+
+        self._attempt("a file", upload)
+
+    def log_dataset(self, name: str, digest: str, source: str, counts: Mapping[str, int]) -> None:
+        """Records the data set as the run's input, with the number of images of each split."""
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.data.meta_dataset import MetaDataset
         from mlflow.entities import DatasetInput, InputTag
 
         dataset = MetaDataset(CodeDatasetSource({"root": source}), name=name, digest=digest[:32])
+        tags = {"mlflow.data.context": "training"} | {k: str(v) for k, v in counts.items()}
         entity = DatasetInput(
-            dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)]
+            dataset._to_mlflow_entity(), [InputTag(k, v) for k, v in tags.items()]
         )
         self._attempt("the data set", lambda run_id: self.client.log_inputs(run_id, [entity]))
 
@@ -195,7 +207,7 @@ class Tracker:
                 found.experiment_id if found else client.create_experiment(experiment, location)
             )
         except Exception as error:
-            reason = str(error).splitlines()[0]
+            reason = _first_line(error)
             raise ConfigError(
                 f"MLFLOW_TRACKING_URI is {self.uri}, but no MLflow answers there ({reason}): start "
                 "the server, correct the address, or unset it to track in the workspace"
@@ -221,10 +233,11 @@ class Tracker:
         from mlflow.exceptions import MlflowException
 
         try:
-            self._client.get_run(run_id)
+            if self._client.get_run(run_id).info.lifecycle_stage != "active":
+                return None
+            self._client.update_run(run_id, status="RUNNING")
         except MlflowException:
             return None
-        self._client.update_run(run_id, status="RUNNING")
         return Run(self.uri, run_id)
 
     def close_abandoned(self, parent: Run) -> None:
@@ -263,9 +276,14 @@ class Watchdog:
         self._tell("release")
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._process.wait(timeout=30)
+        self._process.wait()
 
     def _tell(self, line: str) -> None:
-        if self._process.stdin is not None and self._process.poll() is None:
+        assert self._process.stdin is not None
+        try:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
+        except BrokenPipeError:
+            logger.warning(
+                "the process that guards MLflow runs has died; a killed run stays RUNNING"
+            )

@@ -7,17 +7,16 @@ import os
 import pickle
 import re
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import ray
 import torch
 import torch.distributed as dist
 from ray import train
+from ray.exceptions import RayError
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -32,8 +31,9 @@ from torch import nn
 from slams_ray import storage
 from slams_ray.errors import TrainingError
 from slams_ray.runtime import cluster
-from slams_ray.runtime.progress import followed, post_progress
-from slams_ray.runtime.tracking import Run
+from slams_ray.runtime.progress import followed
+from slams_ray.runtime.training_job import TrainingJob, progress_path
+from slams_ray.runtime.training_log import TrainingLog
 
 logger = logging.getLogger(__name__)
 
@@ -46,59 +46,17 @@ _STATE = "state.pt"
 _BLOCK_BYTES = 16 * 2**20
 
 
-class TrainedTask(Protocol):
-    """What the trainer needs of a task; `slams_ray.tasks` satisfies it."""
-
-    def build(self) -> nn.Module: ...
-    def optimizer(self, module: nn.Module) -> torch.optim.Optimizer: ...
-    def step(
-        self,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        batch: dict[str, torch.Tensor],
-        step: int,
-        num_steps: int,
-    ) -> dict[str, torch.Tensor]: ...
-    def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterable[Any]: ...
-    def read(self, chunk: Any) -> dict[str, np.ndarray]: ...
-    def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Any: ...
-    def summarise(self, results: Sequence[Any]) -> dict[str, float]: ...
-    def dump(self, module: nn.Module) -> bytes: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob:
-    """One training.
-
-    Attributes:
-        label: name for progress lines and metric prefixes.
-        task: what is trained.
-        output_dir: gets model.pt; Ray Train's checkpoints stand in its subdirectory `training`.
-        run_uri: MLflow run the metrics go to.
-    """
-
-    label: str
-    task: TrainedTask
-    output_dir: str
-    num_steps: int
-    batch_size: int
-    checkpoint_every_steps: int
-    log_every_steps: int
-    seed: int
-    num_workers: int
-    feed_tasks: int
-    device: str
-    max_failures: int
-    tracking_uri: str
-    run_id: str | None
-
-
 def fit(job: TrainingJob) -> dict[str, Any]:
     """Trains, or continues where an earlier attempt was killed.
 
     Returns:
         metrics of the trained network and `history`, the logged metric points.
     """
+    finished = storage.join(job.output_dir, TRAINING_NAME)
+    if storage.exists(finished):
+        # Killed between the end of the training and the record of its stage. Ray Train would delete
+        # the last checkpoint when it is reported a second time.
+        return _read_json(finished)
     cluster.connect()
     gpu = cluster.use_gpu(job.device)
     trainer = TorchTrainer(
@@ -118,24 +76,27 @@ def fit(job: TrainingJob) -> dict[str, Any]:
         ),
     )
     try:
-        with followed(_progress_path(job), job.label, job.num_steps, "steps"):
+        with followed(progress_path(job.output_dir), job.label, job.num_steps, "steps"):
             trainer.fit()
-    except TrainingFailedError as error:
+    except (TrainingFailedError, RayError) as error:
         raise TrainingError(f"training {job.label} failed: {_reason(error)}") from error
-    return json.loads(storage.read_bytes(storage.join(job.output_dir, TRAINING_NAME)))  # type: ignore[no-any-return]
+    result = _read_json(finished)
+    if job.run_id is not None and not result["tracked"]:
+        logger.warning("%s: MLflow was lost on the way, its steps are in %s", job.label, finished)
+    return result
 
 
-def _reason(error: TrainingFailedError) -> str:
+def _read_json(path: str) -> dict[str, Any]:
+    return json.loads(storage.read_bytes(path))  # type: ignore[no-any-return]
+
+
+def _reason(error: Exception) -> str:
     """Our own error where one is at the bottom of it, else the last line of what Ray tells."""
     # Through data tasks, workers and controller an error arrives as text of text, not as a cause.
     failures = getattr(error, "worker_failures", {}).values()
     text = "\n".join([str(error), *(str(failure) for failure in failures)])
     own = re.search(r"slams_ray\.errors\.\w+: (.+)", text)
     return own.group(1).strip() if own else str(error).strip().splitlines()[-1]
-
-
-def _progress_path(job: TrainingJob) -> str:
-    return storage.join(job.output_dir, "progress.json")
 
 
 def _train_worker(config: dict[str, Any]) -> None:
@@ -151,7 +112,8 @@ def _train_worker(config: dict[str, Any]) -> None:
     first_step, history = _restore(module, optimizer)
     wrapped = prepare_model(module, parallel_strategy_kwargs={"forward_sync_buffers": False})
     wrapped.train()
-    log = _RankZeroLog(job, rank, first_step, history)
+    os.environ.update(job.credentials if rank == 0 else {})
+    log = TrainingLog(job, rank, first_step, history)
     window: list[dict[str, torch.Tensor]] = []
     batches = _batches(job, rank, num_workers, first_step, device)
     for step, batch in zip(range(first_step, job.num_steps), batches, strict=True):
@@ -159,7 +121,7 @@ def _train_worker(config: dict[str, Any]) -> None:
         if (step + 1) % job.log_every_steps == 0 or step + 1 == job.num_steps:
             log.add(step + 1, _mean_over_workers(window), optimizer.param_groups[0]["lr"])
             window.clear()
-        if (step + 1) % job.checkpoint_every_steps == 0 and step + 1 < job.num_steps:
+        if (step + 1) % job.checkpoint_every_steps == 0 or step + 1 == job.num_steps:
             _report(module, optimizer, step + 1, log.history, rank)
     wrapped.eval()
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
@@ -167,14 +129,14 @@ def _train_worker(config: dict[str, Any]) -> None:
     log.close()
     if rank == 0:
         storage.write_bytes(storage.join(job.output_dir, "model.pt"), job.task.dump(module))
-        text = json.dumps({"metrics": metrics, "history": log.history})
-        storage.write_bytes(storage.join(job.output_dir, TRAINING_NAME), text.encode())
-    _report(module, optimizer, job.num_steps, log.history, rank)
+        content = {"metrics": metrics, "history": log.history, "tracked": log.tracked}
+        text = json.dumps(content).encode()
+        storage.write_bytes(storage.join(job.output_dir, TRAINING_NAME), text)
 
 
 def _use_all_cores(context: Any) -> None:
     """Without GPUs the workers of a node share its cores; Ray would leave torch one each."""
-    if not torch.cuda.is_available():
+    if get_device().type == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
 
 
@@ -262,32 +224,3 @@ def _report(
             checkpoint=checkpoint,
             checkpoint_dir_name=f"step-{step:07d}",
         )
-
-
-class _RankZeroLog:
-    """Metric points of rank 0: kept in the history, sent to MLflow, shown as progress."""
-
-    def __init__(
-        self, job: TrainingJob, rank: int, first_step: int, history: list[dict[str, float]]
-    ) -> None:
-        self.job, self.rank, self.history = job, rank, history
-        self.run = Run(job.tracking_uri, job.run_id)
-        self.last_step, self.last_time = first_step, time.monotonic()
-
-    def add(self, step: int, metrics: dict[str, float], learning_rate: float) -> None:
-        if self.rank != 0:
-            return
-        now = time.monotonic()
-        rate = (step - self.last_step) / (now - self.last_time)
-        self.last_step, self.last_time = step, now
-        point = metrics | {
-            "learning_rate": learning_rate,
-            "images_per_second": rate * self.job.batch_size,
-        }
-        self.history.append({"step": step} | point)
-        self.run.log_metrics({f"{self.job.label}/{k}": v for k, v in point.items()}, step)
-        post_progress(_progress_path(self.job), step, rate, f"loss {metrics['loss']:.4f}")
-
-    def close(self) -> None:
-        if self.rank == 0:
-            self.run.flush()

@@ -16,6 +16,7 @@ from slams_ray.figures import class_iou_figure, to_png
 from slams_ray.mappers.evaluate import EvaluateMapper
 from slams_ray.models.checkpoint import load_network
 from slams_ray.predictors import SegmentationPredictor
+from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import ShardInput, ShardJob, pool, run_shards
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
@@ -40,19 +41,21 @@ def predictions_dir(output_dir: str) -> str:
 
 
 def make_predictor(
-    path: str, config: InferenceConfig, class_names: tuple[str, ...] | None
+    path: str, config: InferenceConfig, class_names: tuple[str, ...] | None, device: str
 ) -> SegmentationPredictor:
-    """Loads a segmentation network; class_names of None accepts any classes."""
+    """Loads a segmentation network onto a torch device; class_names of None accepts any classes."""
     network = load_network(storage.read_bytes(path), path, "segmentation_network", class_names)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return SegmentationPredictor(network, scales=config.scales, flip=config.flip, device=device)
+    return SegmentationPredictor(
+        network, scales=config.scales, flip=config.flip, device=torch.device(device)
+    )
 
 
 def make_mapper(
     path: str, config: InferenceConfig, description: DatasetDescription
 ) -> EvaluateMapper:
     """Runs once in every inference actor."""
-    return EvaluateMapper(description, make_predictor(path, config, description.class_names))
+    predictor = make_predictor(path, config, description.class_names, assigned_device())
+    return EvaluateMapper(description, predictor)
 
 
 def _work(

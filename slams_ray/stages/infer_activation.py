@@ -11,6 +11,7 @@ from slams_ray.data.source import TRAIN
 from slams_ray.mappers.infer import CAM, SLAMS, InferMapper
 from slams_ray.models.checkpoint import load_network
 from slams_ray.predictors import ActivationPredictor
+from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import ShardInput, ShardJob, pool, run_shards
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
@@ -57,7 +58,7 @@ def make_mapper(
         column: load_network(storage.read_bytes(path), path, "activation_network", class_names)
         for column, path in paths.items()
     }
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(assigned_device())
     predictor = ActivationPredictor(networks, scales=config.scales, flip=config.flip, device=device)
     return InferMapper(predictor)
 

@@ -127,7 +127,9 @@ def _summarise(results: dict[str, Result], workspace: str, recipe: str) -> dict[
     ]
     headlines = {name: metrics.get(name) for name in HEADLINES}
     skipped = int(metrics.get("num_skipped", 0))
+    evaluated = results.get(evaluate.STAGE)
     return {
+        "scored_split": evaluated.record.notes["split"] if evaluated else None,
         "recipe": recipe,
         "workspace": workspace,
         "skipped_images": skipped,
@@ -148,9 +150,9 @@ def _publish(
     parent = place.session.open()
     parent.log_metrics({k: summary[k] for k in HEADLINES if summary[k] is not None})
     data = results[prepare.STAGE]
-    description = prepare.open_prepared(data).description
-    digest = data.record.notes["digest"]
-    parent.log_dataset(description.name, digest, data.output_dir, "training")
+    notes = data.record.notes
+    counts = prepare.split_counts(notes)
+    parent.log_dataset(config.data.format, notes["digest"], data.output_dir, counts)
     parent.set_tags({"mlflow.note.content": _note(summary)})
     storage.write_bytes(path, text)
     parent.log_file(path, "summary")

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 
 STAGE = "prepare"
 DESCRIPTION_NAME = "dataset.json"
-_PLACES = ("root", "train_list", "val_list", "score_list")
-"""Settings that say where data stands; the digest says what it is."""
+_NO_CONTENT = ("root", "train_list", "val_list", "score_list", "on_bad_image")
+"""Settings that say where data stands (the digest says what it is), or what to do about bad images
+(a shard without any is the same either way)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +35,12 @@ class PreparedData:
 
     Attributes:
         shard_rows: role -> (shard name, rows) of every shard that has rows.
-        num_masks: role -> images with a mask.
     """
 
     directory: str
     fingerprint: str
     description: DatasetDescription
     shard_rows: dict[str, list[tuple[str, int]]]
-    num_masks: dict[str, int]
 
     def images(self, role: str) -> str:
         """Directory of the image shards of a role."""
@@ -61,9 +60,17 @@ class PreparedData:
 
 def run(place: Workplace, config: DataConfig) -> Result:
     root = generate(config, place.workspace)
-    settings = {k: v for k, v in to_plain(config).items() if k not in _PLACES}
+    settings = {k: v for k, v in to_plain(config).items() if k not in _NO_CONTENT}
     inputs = {"source": digest(config, root)}
-    return run_stage(place, STAGE, settings, inputs, partial(_work, config, root, inputs["source"]))
+    work = partial(_work, config, root, inputs["source"])
+    result = run_stage(place, STAGE, settings, inputs, work)
+    bad = [b for split in result.record.notes["splits"].values() for b in split["bad"]]
+    if bad and config.on_bad_image == "fail":
+        raise DataError(
+            f"{result.output_dir} was made with data.on_bad_image skip and left out {len(bad)} "
+            f"images (first: {bad[0][0]}): mend them and remove that directory, or set skip again"
+        )
+    return result
 
 
 def open_prepared(result: Result) -> PreparedData:
@@ -75,19 +82,18 @@ def open_prepared(result: Result) -> PreparedData:
         fingerprint=result.record.fingerprint,
         description=DatasetDescription.from_json(description),
         shard_rows={role: [(n, r) for n, r in rows] for role, rows in notes["shards"].items()},
-        num_masks=notes["num_masks"],
     )
 
 
 def _work(config: DataConfig, root: str, source_digest: str, attempt: Attempt) -> Outcome:
     splits = {role: load_split(config, root, role) for role in roles(config)}
-    notes: dict[str, Any] = {"digest": source_digest, "shards": {}, "num_masks": {}, "splits": {}}
+    _check_same_classes(splits)
+    notes: dict[str, Any] = {"digest": source_digest, "shards": {}, "splits": {}}
     bad: list[list[str]] = []
     for role, split in splits.items():
         summaries = _write_shards(config, role, split, attempt)
         rows = [(n, s["num_rows"]) for n, s in zip(_names(config, split), summaries, strict=True)]
         notes["shards"][role] = [(name, count) for name, count in rows if count]
-        notes["num_masks"][role] = sum(s["num_masks"] for s in summaries)
         split_bad = [list(b) for b in split.bad] + [b for s in summaries for b in s["bad"]]
         notes["splits"][role] = _describe(split, summaries, split_bad)
         bad += split_bad
@@ -100,12 +106,27 @@ def _work(config: DataConfig, root: str, source_digest: str, attempt: Attempt) -
         logger.warning(
             "%-18s skipped %d bad images, listed in record.json; first: %s", STAGE, len(bad), bad[0]
         )
-    attempt.run.log_dataset(description.name, source_digest, root, "training")
+    attempt.run.log_dataset(config.format, source_digest, root, split_counts(notes))
     attempt.run.log_dict(
         json.loads(description.to_json()) | {"splits": notes["splits"]}, "dataset.json"
     )
     num_rows = sum(count for rows in notes["shards"].values() for _, count in rows)
     return Outcome(num_rows=num_rows, metrics={"num_skipped": len(bad)}, notes=notes)
+
+
+def split_counts(notes: dict[str, Any]) -> dict[str, int]:
+    """Images per role."""
+    return {role: split["num_images"] for role, split in notes["splits"].items()}
+
+
+def _check_same_classes(splits: dict[str, Split]) -> None:
+    names = {role: split.description.class_names for role, split in splits.items()}
+    if len(set(names.values())) > 1:
+        different = set.symmetric_difference(*map(set, names.values()))
+        raise DataError(
+            f"the splits have other classes: {', '.join(sorted(different))} occurs in one only. "
+            "Choose common ones with data.classes, or mend the annotation files"
+        )
 
 
 def _names(config: DataConfig, split: Split) -> list[str]:
@@ -129,7 +150,13 @@ def _write_shards(
         inputs={},
         output_dir=storage.join(attempt.output_dir, "images", role),
         fingerprint=attempt.fingerprint,
-        make_work=partial(PrepareMapper, split.description, config.on_bad_image),
+        make_work=partial(
+            PrepareMapper,
+            split.description,
+            config.on_bad_image,
+            upright=config.format == "folder",
+            max_side_px=config.max_side_px,
+        ),
         payloads=payloads,
         rows_per_group=ROWS_PER_GROUP,
     )
@@ -143,6 +170,7 @@ def _describe(
     per_class = np.sum([s["images_per_class"] for s in summaries], axis=0).tolist()
     return {
         "num_images": sum(s["num_rows"] for s in summaries),
+        "num_masks": sum(s["num_masks"] for s in summaries),
         "num_dropped_without_label": split.num_dropped,
         "bad": bad,
         "images_per_class": dict(

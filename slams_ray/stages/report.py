@@ -31,7 +31,7 @@ def publish(place: Workplace, config: PipelineConfig, results: Mapping[str, Resu
     data = prepare.open_prepared(results[prepare.STAGE])
     network = results[train_segmentation.STAGE].path(MODEL_NAME)
     predictor = evaluate.make_predictor(
-        network, config.segmentation.inference, data.description.class_names
+        network, config.segmentation.inference, data.description.class_names, "cpu"
     )
     sources = _sources(data, results)
     rows = _choose(data, sources, config.tracking.num_examples)

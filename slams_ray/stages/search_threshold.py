@@ -70,7 +70,9 @@ def _work(
         ),
     )
     summaries = run_shards(job)
-    num_scored = sum(s["num_rows"] for s in summaries)
+    # A mask that is all 255 scores nothing.
+    num_pixels = sum(sum(s[SLAMS]["annotated"]) for s in summaries)
+    num_scored = sum(s["num_rows"] for s in summaries) if num_pixels else 0
     choice: dict[str, Any] = {"split": TRAIN, "num_scored_images": num_scored}
     metrics: dict[str, float] = {}
     if num_scored:

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from slams_ray.artifacts import (
     write_record,
 )
 from slams_ray.config import ComputeConfig, TrackingConfig
+from slams_ray.errors import ArtifactError
 from slams_ray.runtime.cluster import describe
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run
@@ -111,7 +113,7 @@ def run_stage(
             inputs=dict(inputs),
             seconds=round(time.monotonic() - started, 2),
             num_rows=outcome.num_rows,
-            metrics=outcome.metrics,
+            metrics={k: v for k, v in outcome.metrics.items() if isfinite(v)},
             notes=outcome.notes,
             versions=_versions(),
             commit=_commit(),
@@ -138,13 +140,22 @@ def _explain(
     earlier = [
         record
         for name in storage.list_names(parent)
-        if (record := read_record(storage.join(parent, name))) is not None
+        if (record := _readable_record(storage.join(parent, name))) is not None
     ]
     if not earlier:
         return
     differences = min((changed_fields(r, config, inputs) for r in earlier), key=len)
     shown = "; ".join(differences[:4]) + (" ..." if len(differences) > 4 else "")
     logger.info("%-18s differs from an earlier output in %s", stage, shown)
+
+
+def _readable_record(directory: str) -> Record | None:
+    """A record for the log; a damaged one of another output must not stop this one."""
+    try:
+        return read_record(directory)
+    except ArtifactError as error:
+        logger.warning("%s", error)
+        return None
 
 
 def _scores(metrics: Mapping[str, float]) -> str:

@@ -4,13 +4,12 @@ The classifier has a record of its own, so that another loss or schedule of the 
 does not train it again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from slams_ray.artifacts import to_plain
 from slams_ray.config import ActivationConfig, ClassifierConfig
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
-from slams_ray.stages.training import read_model, train
+from slams_ray.stages.training import read_model, resolve_weights, train, training_settings
 from slams_ray.tasks.activation import ActivationTask
 from slams_ray.tasks.classifier import ClassifierTask
 
@@ -34,6 +33,7 @@ def run(
     data: PreparedData,
     encoder: Result,
 ) -> ActivationNetworks:
+    classifier = replace(classifier, backbone=resolve_weights(classifier.backbone))
     cam = train_classifier(place, classifier, seed, data)
 
     def work(attempt: Attempt) -> Outcome:
@@ -49,7 +49,8 @@ def run(
     slams = run_stage(
         place,
         STAGE,
-        to_plain(config) | {"seed": seed, "backbone": to_plain(classifier.backbone)},
+        training_settings(config)
+        | {"seed": seed, "backbone": training_settings(classifier)["backbone"]},
         {
             "prepare": data.fingerprint,
             "train_encoder": encoder.record.fingerprint,
@@ -68,7 +69,7 @@ def train_classifier(
     return run_stage(
         place,
         CLASSIFIER,
-        to_plain(config) | {"seed": seed},
+        training_settings(config) | {"seed": seed},
         {"prepare": data.fingerprint},
         lambda attempt: train(place, "classifier", task, config.training, data, seed, attempt),
     )

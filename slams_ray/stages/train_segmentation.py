@@ -1,11 +1,12 @@
 """Stage train_segmentation: images and pseudo labels to the segmentation network."""
 
-from slams_ray.artifacts import to_plain
+from dataclasses import replace
+
 from slams_ray.config import SegmentationConfig
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import pseudo_labels_dir
 from slams_ray.stages.stage import Result, Workplace, run_stage
-from slams_ray.stages.training import train
+from slams_ray.stages.training import resolve_weights, train, training_settings
 from slams_ray.tasks.feed import ShardColumns
 from slams_ray.tasks.segmentation import SegmentationTask
 
@@ -15,11 +16,12 @@ STAGE = "train_segmentation"
 def run(
     place: Workplace, config: SegmentationConfig, seed: int, data: PreparedData, refined: Result
 ) -> Result:
+    config = replace(config, backbone=resolve_weights(config.backbone))
     task = SegmentationTask(config, data.description.class_names)
     labels = ShardColumns(
         directory=pseudo_labels_dir(refined.output_dir), columns=("pseudo_label",)
     )
-    settings = {k: v for k, v in to_plain(config).items() if k != "inference"}
+    settings = {k: v for k, v in training_settings(config).items() if k != "inference"}
     return run_stage(
         place,
         STAGE,

@@ -1,11 +1,18 @@
 """How a stage trains one network: the part the four trainings share."""
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from slams_ray import storage
-from slams_ray.config import TrainingConfig
+from slams_ray.artifacts import to_plain
+from slams_ray.config import BackboneConfig, TrainingConfig
 from slams_ray.data.source import TRAIN, VAL
-from slams_ray.runtime.trainer import TrainingJob, fit
+from slams_ray.models.backbone import NO_WEIGHTS
+from slams_ray.runtime.tracking import credentials
+from slams_ray.runtime.trainer import fit
+from slams_ray.runtime.training_job import TrainingJob
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace
 from slams_ray.tasks.feed import ShardColumns
@@ -60,6 +67,7 @@ def train(
             max_failures=place.compute.max_failures,
             tracking_uri=attempt.run.uri,
             run_id=attempt.run.run_id,
+            credentials=credentials(),
         )
     )
     attempt.run.log_file(storage.join(attempt.output_dir, MODEL_NAME), "checkpoint")
@@ -72,3 +80,29 @@ def train(
 def read_model(result: Result) -> bytes:
     """The checkpoint a training stage left."""
     return storage.read_bytes(result.path(MODEL_NAME))
+
+
+_NO_RESULT = ("checkpoint_every_steps", "log_every_steps")
+"""Training settings that change what is seen of a training and not what comes of it."""
+
+
+def resolve_weights(backbone: BackboneConfig) -> BackboneConfig:
+    """The backbone with its weights file as an absolute path: workers have another directory."""
+    is_file = backbone.weights != NO_WEIGHTS and "_Weights." not in backbone.weights
+    return replace(backbone, weights=storage.absolute(backbone.weights)) if is_file else backbone
+
+
+def training_settings(config: Any) -> dict[str, Any]:
+    """What a trained network depends on: a weights file by its content, not by its place."""
+    settings = to_plain(config)
+    settings["training"] = {k: v for k, v in settings["training"].items() if k not in _NO_RESULT}
+    if "backbone" in settings:
+        settings["backbone"]["weights"] = weights_identity(settings["backbone"]["weights"])
+    return settings
+
+
+def weights_identity(weights: str) -> str:
+    """The SHA-256 of a weights file; the name of torchvision's weights, or none, as it is."""
+    if not storage.exists(weights):
+        return weights
+    return "sha256:" + hashlib.sha256(storage.read_bytes(weights)).hexdigest()

@@ -62,6 +62,8 @@ class Training:
         step: int,
         num_steps: int,
     ) -> dict[str, torch.Tensor]:
+        # Dropout (the DeepLabV3 head) must not depend on how often the training was restarted.
+        torch.manual_seed(self.seed * 1_000_003 + step)
         return train_step(module, optimizer, batch, step, num_steps, self.config)
 
     def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterator[Chunk]:

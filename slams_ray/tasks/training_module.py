@@ -30,7 +30,8 @@ class TrainingModule(nn.Module):
     def train(self, mode: bool = True) -> "TrainingModule":
         super().train(mode)
         if self.frozen_batch_norm:
-            freeze_batch_norm(self.network)
+            # The backbone only: the statistics of a new head are not learnt yet.
+            freeze_batch_norm(self.network.get_submodule("backbone"))
         return self
 
 

@@ -1,5 +1,6 @@
 """Mapping shards through Ray Data: order, resume, errors, alignment."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,23 @@ def test_only_the_named_columns_are_read(images: Path, tmp_path: Path) -> None:
     ShardMapper(job(images, tmp_path / "out", make_work=lambda: look)).map_shard(NAMES[0], None)
     assert seen == [["image_id"]]
     assert pq.read_table(tmp_path / "out" / NAMES[0]).num_rows == 1
+
+
+def abort_on_third(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
+    if tables["images"].column("image_id")[0].as_py().startswith("2-"):
+        os.abort()
+    return count_rows(tables, payload)
+
+
+def make_abort() -> Callable[..., Any]:
+    return abort_on_third
+
+
+@pytest.mark.ray
+def test_a_shard_that_crashes_its_process_ends_after_a_few_attempts(
+    ray_cluster: None, images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactError, match=rf"shard {NAMES[2]} ended its process 4 times"):
+        run_shards(job(images, tmp_path / "out", make_work=make_abort))
+    summaries = run_shards(job(images, tmp_path / "out"))
+    assert [s["num_rows"] for s in summaries] == [1, 2, 3, 4, 5]

@@ -13,7 +13,8 @@ from torch import nn
 
 from slams_ray import storage
 from slams_ray.errors import TrainingError
-from slams_ray.runtime.trainer import TrainingJob, fit
+from slams_ray.runtime.trainer import fit
+from slams_ray.runtime.training_job import TrainingJob
 
 pytestmark = pytest.mark.ray
 
@@ -119,6 +120,25 @@ def test_a_training_that_dies_continues_to_the_same_weights(
     assert [point["step"] for point in result["history"]] == list(range(1, NUM_STEPS + 1))
     for name, value in weights(tmp_path / "out").items():
         assert torch.equal(value, weights(undisturbed)[name])
+
+
+def test_a_finished_training_survives_repeated_kills_before_its_record(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    for _ in range(3):
+        fit(training_job(output, Line()))
+        (output / "training.json").unlink()
+    assert fit(training_job(output, Line()))["metrics"] == {"num_results": 1}
+    for name, value in weights(output).items():
+        assert torch.equal(value, weights(undisturbed)[name])
+
+
+def test_a_finished_training_is_not_started_again(
+    undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slams_ray.runtime.cluster.connect", lambda: pytest.fail("Ray started"))
+    assert fit(training_job(undisturbed, Line()))["metrics"] == {"num_results": 1}
 
 
 def test_two_workers_take_the_step_of_one(undisturbed: Path, tmp_path: Path) -> None:

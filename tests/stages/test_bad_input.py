@@ -11,6 +11,7 @@ import torch
 from slams_ray.config import DataConfig, PipelineConfig
 from slams_ray.data.source import generate
 from slams_ray.errors import ArtifactError, ConfigError, DataError, TrainingError
+from slams_ray.models.backbone import build_backbone
 from slams_ray.models.checkpoint import dump_network
 from slams_ray.models.segmentation_network import SegmentationNetwork
 from slams_ray.runtime.session import TrackingSession
@@ -123,10 +124,14 @@ def test_predict_writes_masks_and_leaves_out_what_is_no_image(tmp_path: Path) ->
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.new("L", (50, 40), 90).save(photos / "gray.png")
-    Image.new("RGB", (64, 48), (10, 200, 30)).save(photos / "green.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side
+    Image.new("RGB", (640, 480), (10, 200, 30)).save(photos / "green.jpg", exif=exif)
     (photos / "broken.jpg").write_bytes(b"not an image")
     output = tmp_path / "masks"
-    num_written = predict.run(str(model), str(photos), str(output), InferenceConfig(scales=(1.0,)))
+    num_written = predict.run(
+        str(model), str(photos), str(output), InferenceConfig(scales=(1.0,)), 64
+    )
     assert num_written == 2
     assert sorted(p.name for p in output.iterdir()) == [
         "gray.png",
@@ -136,6 +141,7 @@ def test_predict_writes_masks_and_leaves_out_what_is_no_image(tmp_path: Path) ->
     ]
     mask = Image.open(output / "gray.png")
     assert (mask.mode, mask.size) == ("P", (50, 40))
+    assert Image.open(output / "green.png").size == (480, 640)
 
 
 def test_predict_names_a_model_that_is_none(tmp_path: Path) -> None:
@@ -153,3 +159,66 @@ def test_a_truncated_image_shard_is_named_by_the_training_that_reads_it(
         shard.write_bytes(shard.read_bytes()[:-100])
         with pytest.raises(TrainingError, match=rf"shard {shard} is missing or truncated"):
             train_encoder.run(place, tiny_config.encoder, 0, data)
+
+
+def test_a_relative_weights_file_reaches_the_workers(
+    ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = build_backbone("tiny_resnet", 8).body
+    torch.save(body.state_dict(), "weights.pt")
+    backbone = replace(tiny_config.encoder.backbone, weights="weights.pt")
+    config = replace(tiny_config.encoder, backbone=backbone)
+    with workplace(tmp_path, tiny_config) as place:
+        data = prepare.open_prepared(prepare.run(place, tiny_config.data))
+        trained = train_encoder.run(place, config, 0, data)
+        moved = tmp_path / "elsewhere.pt"
+        moved.write_bytes((tmp_path / "weights.pt").read_bytes())
+        again = replace(config, backbone=replace(backbone, weights=str(moved)))
+        assert train_encoder.run(place, again, 0, data).cached
+    assert trained.record.config["backbone"]["weights"].startswith("sha256:")
+
+
+def test_splits_with_other_classes_are_refused(
+    ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig
+) -> None:
+    root = Path(generate(tiny_config.data, str(tmp_path)))
+    annotations = root / "annotations" / "instances_val.json"
+    annotations.write_text(annotations.read_text().replace('"sheep"', '"zebra"'))
+    with (
+        workplace(tmp_path, tiny_config) as place,
+        pytest.raises(DataError, match="sheep, zebra"),
+    ):
+        prepare.run(place, DataConfig(format="coco", root=str(root)))
+
+
+def test_photographs_without_masks_or_val_split_go_through_all_stages(
+    ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig
+) -> None:
+    from PIL import Image
+
+    root = tmp_path / "photos"
+    (root / "images").mkdir(parents=True)
+    lines = ["image,labels"]
+    for number in range(6):
+        colour = (40 * number, 90, 200)
+        Image.new("RGB", (50 + number, 40), colour).save(root / "images" / f"{number}.jpg")
+        lines.append(f"{number}.jpg,{['cat', 'dog', '', 'cat;dog'][number % 4]}")
+    (root / "labels.csv").write_text("\n".join(lines))
+    data = DataConfig(
+        format="folder", root=str(root), val_split=None, unlabelled="keep", images_per_shard=3
+    )
+    training = replace(tiny_config.encoder.training, batch_size=2)
+    config = replace(
+        tiny_config,
+        data=data,
+        **{
+            part: replace(getattr(tiny_config, part), training=training)
+            for part in ("encoder", "classifier", "activation", "segmentation")
+        },
+    )
+    result = pipeline.run(config, str(tmp_path / "runs"), "photos")
+    assert result.summary["scored_split"] == "train"
+    assert all(result.summary[name] is None for name in pipeline.HEADLINES)
+    assert result.results["search_threshold"].record.metrics["background_threshold"] == 0.2
+    assert result.results["evaluate"].record.num_rows == 6

@@ -130,7 +130,7 @@ def test_mlflow_holds_curves_figures_tables_and_the_data_set(finished: Finished)
     losses = client.get_metric_history(runs["train_encoder"][0].info.run_id, "encoder/loss")
     assert [m.step for m in losses] == [1, 2, 3, 4, 5, 6]
     (dataset,) = runs["prepare"][0].inputs.dataset_inputs
-    assert dataset.dataset.name == "coco"
+    assert dataset.dataset.name == "synthetic"
 
 
 def test_a_second_run_changes_nothing(finished: Finished) -> None:

@@ -1,0 +1,49 @@
+"""Metric points of a training: kept in the history, sent to MLflow, posted as progress."""
+
+import time
+
+from slams_ray.runtime.progress import post_progress
+from slams_ray.runtime.tracking import Run
+from slams_ray.runtime.training_job import TrainingJob, progress_path
+
+
+class TrainingLog:
+    """Metric points of rank 0: kept in the history, sent to MLflow, shown as progress."""
+
+    def __init__(
+        self, job: TrainingJob, rank: int, first_step: int, history: list[dict[str, float]]
+    ) -> None:
+        self.job, self.rank, self.history = job, rank, history
+        self.run = Run(job.tracking_uri, job.run_id if rank == 0 else None)
+        if rank == 0:
+            # A continued training has a run of its own, which shows the whole curve.
+            for point in history:
+                self._track(point)
+        self.last_step, self.last_time = first_step, time.monotonic()
+
+    def add(self, step: int, metrics: dict[str, float], learning_rate: float) -> None:
+        if self.rank != 0:
+            return
+        now = time.monotonic()
+        rate = (step - self.last_step) / (now - self.last_time)
+        self.last_step, self.last_time = step, now
+        point = metrics | {
+            "learning_rate": learning_rate,
+            "images_per_second": rate * self.job.batch_size,
+        }
+        self.history.append({"step": step} | point)
+        self._track(self.history[-1])
+        post_progress(progress_path(self.job.output_dir), step, rate, f"loss {metrics['loss']:.4f}")
+
+    @property
+    def tracked(self) -> bool:
+        """Whether MLflow has everything so far."""
+        return self.run.run_id is not None
+
+    def close(self) -> None:
+        if self.rank == 0:
+            self.run.flush()
+
+    def _track(self, point: dict[str, float]) -> None:
+        metrics = {f"{self.job.label}/{k}": v for k, v in point.items() if k != "step"}
+        self.run.log_metrics(metrics, int(point["step"]))
