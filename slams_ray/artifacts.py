@@ -45,7 +45,7 @@ class Record:
 
 def to_plain(config: Any) -> dict[str, Any]:
     """A dataclass as nested dictionaries of JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))  # type: ignore[no-any-return]
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -100,4 +100,4 @@ class SegmentationPredictor:
             pair = scores[0] + scores[1].flip(-1) if self.flip else scores[0]
             total = pair if total is None else total + pair
         assert total is not None
-        return total.argmax(dim=0).to(torch.uint8).cpu().numpy()  # type: ignore[no-any-return]
+        return total.argmax(dim=0).to(torch.uint8).cpu().numpy()

@@ -71,7 +71,7 @@ def list_files(path: str) -> list[str]:
 def read_bytes(path: str) -> bytes:
     filesystem, inner = resolve(path)
     with filesystem.open_input_stream(inner) as stream:
-        return stream.read()  # type: ignore[no-any-return]
+        return stream.read()
 
 
 def write_bytes(path: str, data: bytes) -> None:

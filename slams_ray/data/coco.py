@@ -73,7 +73,7 @@ class CocoMask:
                 f"{self.source}: a segmentation is {region.shape}, its image {self.size} "
                 "(height, width)"
             )
-        return region  # type: ignore[no-any-return]
+        return region
 
 
 def _check_polygons(polygons: list[list[float]]) -> None:
@@ -160,7 +160,7 @@ def _read_annotations(path: str) -> dict[str, Any]:
     missing = {"images", "annotations", "categories"} - set(content)
     if missing:
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it must be an instances file")
-    return content  # type: ignore[no-any-return]
+    return content
 
 
 def _describe(

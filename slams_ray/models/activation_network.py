@@ -20,7 +20,7 @@ class ActivationNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) logits of (B, 3, H, W) normalised images."""
-        return self.head(self.backbone(images))  # type: ignore[no-any-return]
+        return self.head(self.backbone(images))
 
 
 def classification_scores(logits: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:

@@ -29,7 +29,7 @@ class Backbone(nn.Module):
         self.num_features = num_features
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.body(images)  # type: ignore[no-any-return]
+        return self.body(images)
 
 
 class TinyResNet(nn.Sequential):
@@ -118,7 +118,7 @@ class MobileNetBody(nn.Module):
         self.features = features
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.features(images)  # type: ignore[no-any-return]
+        return self.features(images)
 
 
 def _mobilenet_v2(output_stride: int) -> Backbone:

@@ -41,4 +41,4 @@ class SegmentationNetwork(nn.Module):
         self.head = heads[head](self.backbone.num_features, num_classes + 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.backbone(images))  # type: ignore[no-any-return]
+        return self.head(self.backbone(images))

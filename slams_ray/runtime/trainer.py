@@ -87,7 +87,7 @@ def fit(job: TrainingJob) -> dict[str, Any]:
 
 
 def _read_json(path: str) -> dict[str, Any]:
-    return json.loads(storage.read_bytes(path))  # type: ignore[no-any-return]
+    return json.loads(storage.read_bytes(path))
 
 
 def _reason(error: Exception) -> str:

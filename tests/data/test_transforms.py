@@ -12,118 +12,188 @@ from slams_ray.data.transforms import (
     valid_mask,
 )
 
-
-def picture_with_mask(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A mask in four vertical bands, and an image whose grey value is 50 times the class."""
-    mask = np.broadcast_to(np.arange(width) * 4 // width, (height, width)).astype(np.uint8)
-    return np.repeat(50 * mask[..., None], 3, axis=2) + np.uint8(10), mask
+HEIGHT, WIDTH = 40, 60
 
 
-@pytest.mark.parametrize("size", [(40, 60), (90, 30), (200, 200)])
-@pytest.mark.parametrize("seed", range(6))
-def test_image_and_mask_are_cropped_alike_and_padding_lies_outside_the_box(
-    size: tuple[int, int], seed: int
-) -> None:
-    image, mask = picture_with_mask(*size)
-    crop, labels, box = random_crop(
-        image, mask, np.random.default_rng(seed), crop_px=64, long_side_px=(48, 120)
-    )
-    assert (crop.shape, crop.dtype) == ((64, 64, 3), np.uint8)
-    assert labels is not None
-    assert (labels.shape, labels.dtype) == ((64, 64), np.uint8)
-    top, left, height, width = box
-    inside = np.zeros((64, 64), bool)
-    inside[top : top + height, left : left + width] = True
-    assert (labels[~inside] == 255).all()
-    assert (crop[~inside] == 0).all()
-    assert (labels[inside] < 4).all()
-    difference = np.abs(crop[inside][:, 0].astype(int) - (50 * labels[inside].astype(int) + 10))
-    assert np.median(difference) == 0
-    assert (difference > 0).mean() < 0.3
+def coordinates() -> tuple[np.ndarray, np.ndarray]:
+    """An image that holds (row, column) in red and green, and a mask made from the same two."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    image = np.stack([rows + 1, columns + 1, np.full_like(rows, 9)], axis=2).astype(np.uint8)
+    return image, mask_at(rows, columns)
 
 
-def test_the_same_generator_gives_the_same_crop() -> None:
-    image, mask = picture_with_mask(50, 70)
-    runs = [
-        random_crop(image, mask, np.random.default_rng(3), crop_px=32, long_side_px=(32, 64))
-        for _ in range(2)
-    ]
-    for one, two in zip(*runs, strict=True):
-        np.testing.assert_array_equal(one, two)
+def mask_at(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    return ((3 * rows + 2 * columns) % 240).astype(np.uint8)
 
 
-def test_without_a_mask_the_crop_is_the_same_and_has_none() -> None:
-    image, mask = picture_with_mask(50, 70)
-    one = random_crop(image, mask, np.random.default_rng(3), crop_px=32, long_side_px=(32, 64))
-    two = random_crop(image, None, np.random.default_rng(3), crop_px=32, long_side_px=(32, 64))
-    np.testing.assert_array_equal(one[0], two[0])
-    assert two[1] is None
-
-
-def test_half_of_the_crops_are_mirrored() -> None:
-    image, _ = picture_with_mask(64, 64)
-    crops = [
-        random_crop(image, None, np.random.default_rng(s), crop_px=64, long_side_px=(64, 64))[0]
-        for s in range(200)
-    ]
-    mirrored = [crop[0, 0, 0] > crop[0, -1, 0] for crop in crops]
-    assert 0.4 < np.mean(mirrored) < 0.6
-
-
-def test_normalise_subtracts_mean_and_divides_by_deviation() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype(np.uint8)
-    expected = np.empty((2, 3, 5, 4))
-    for channel in range(3):
-        expected[:, channel] = (images[..., channel] / 255 - IMAGENET_MEAN[channel]) / IMAGENET_STD[
-            channel
-        ]
-    result = normalise(torch.from_numpy(images))
-    assert result.dtype == torch.float32
-    np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
-
-
-def test_padding_is_zero_after_normalisation() -> None:
-    images = torch.full((1, 8, 8, 3), 200, dtype=torch.uint8)
-    result = normalise(images, torch.tensor([[2, 1, 4, 5]]))
-    assert (result[0, :, 2:6, 1:6] != 0).all()
-    assert result.count_nonzero() == 3 * 4 * 5
-
-
-def test_the_valid_mask_equals_one_filled_by_loops() -> None:
-    boxes = torch.tensor([[0, 0, 6, 6], [1, 2, 3, 4], [5, 0, 1, 2]])
-    expected = np.zeros((3, 1, 6, 6), np.float32)
-    for number, (top, left, height, width) in enumerate(boxes.tolist()):
-        for row in range(top, top + height):
-            for column in range(left, left + width):
-                expected[number, 0, row, column] = 1
-    np.testing.assert_array_equal(valid_mask(boxes, 6).numpy(), expected)
-
-
-def test_an_image_left_alone_is_degraded_by_ones() -> None:
-    field = random_degradation(np.random.default_rng(0), masked_fraction=0, dimmed_fraction=0)
-    assert field.dtype == np.float32
-    np.testing.assert_array_equal(field, np.ones((6, 6)))
-
-
-@pytest.mark.parametrize(("masked", "dimmed"), [(1, 0), (0, 1), (1, 1)])
-def test_a_degradation_stays_between_zero_and_one(masked: float, dimmed: float) -> None:
-    for seed in range(20):
-        field = random_degradation(
-            np.random.default_rng(seed), masked_fraction=masked, dimmed_fraction=dimmed
+@pytest.mark.parametrize("crop_px", [24, 50, 64])
+def test_image_and_mask_stay_aligned_and_the_rest_is_padding(crop_px: int) -> None:
+    image, mask = coordinates()
+    for seed in range(12):
+        crop, labels, box = random_crop(
+            image,
+            mask,
+            np.random.default_rng(seed),
+            crop_px=crop_px,
+            long_side_px=(WIDTH, WIDTH),
         )
+        assert labels is not None
+        assert crop.shape == (crop_px, crop_px, 3)
+        assert labels.shape == (crop_px, crop_px)
+        top, left, height, width = box
+        assert (height, width) == (min(HEIGHT, crop_px), min(WIDTH, crop_px))
+        inside = np.zeros((crop_px, crop_px), bool)
+        inside[top : top + height, left : left + width] = True
+        rows, columns = crop[..., 0].astype(int) - 1, crop[..., 1].astype(int) - 1
+        np.testing.assert_array_equal(labels[inside], mask_at(rows, columns)[inside])
+        assert (crop[~inside] == 0).all()
+        assert (labels[~inside] == 255).all()
+        assert (np.diff(rows[inside].reshape(height, width), axis=0) == 1).all()
+        steps = np.diff(columns[inside].reshape(height, width), axis=1)
+        assert (steps == 1).all() or (steps == -1).all()
+
+
+def test_about_half_of_the_crops_are_mirrored() -> None:
+    image, _ = coordinates()
+    mirrored = 0
+    for seed in range(200):
+        crop, labels, _ = random_crop(
+            image, None, np.random.default_rng(seed), crop_px=32, long_side_px=(WIDTH, WIDTH)
+        )
+        assert labels is None
+        mirrored += crop[0, 0, 1] > crop[0, 1, 1]
+    assert 70 < mirrored < 130
+
+
+def test_crops_reach_every_offset() -> None:
+    image, _ = coordinates()
+    found, placed = set(), set()
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        crop, _, box = random_crop(image, None, rng, crop_px=50, long_side_px=(WIDTH, WIDTH))
+        found.add(int(crop[box[0], :, 1].min()) - 1)
+        placed.add(int(box[0]))
+    assert found == placed == set(range(11))
+
+
+def test_the_longer_side_is_resized_into_its_range_and_the_aspect_is_kept() -> None:
+    image, mask = coordinates()
+    widths = set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        _, _, box = random_crop(image, mask, rng, crop_px=64, long_side_px=(30, 45))
+        widths.add(int(box[3]))
+        assert abs(box[2] - box[3] * HEIGHT / WIDTH) <= 0.5
+    assert min(widths) == 30
+    assert max(widths) == 45
+
+
+def test_a_resized_mask_holds_no_class_the_mask_did_not_hold() -> None:
+    image, _ = coordinates()
+    mask = np.where(np.arange(WIDTH) < 31, 3, 11).astype(np.uint8)[None].repeat(HEIGHT, axis=0)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        _, labels, _ = random_crop(image, mask, rng, crop_px=48, long_side_px=(20, 90))
+        assert set(np.unique(labels)) <= {3, 11, 255}
+
+
+def test_an_image_one_pixel_high_survives() -> None:
+    image = np.full((1, 300, 3), 5, np.uint8)
+    crop, _, box = random_crop(
+        image, None, np.random.default_rng(0), crop_px=32, long_side_px=(20, 20)
+    )
+    assert box[2:].tolist() == [1, 20]
+    assert (crop == 5).any(axis=2).sum() == 20
+
+
+def test_normalise_subtracts_the_mean_and_divides_by_the_deviation_of_each_channel() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3)).astype(np.uint8)
+    found = normalise(torch.from_numpy(images))
+    assert found.shape == (2, 3, 3, 4)
+    for c in range(3):
+        expected = (images[..., c] / 255 - IMAGENET_MEAN[c]) / IMAGENET_STD[c]
+        np.testing.assert_allclose(found[:, c].numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_padding_is_0_after_normalisation_and_the_image_is_untouched() -> None:
+    images = torch.full((1, 6, 6, 3), 200, dtype=torch.uint8)
+    found = normalise(images, torch.tensor([[1, 2, 3, 4]]))
+    inside = torch.zeros((6, 6), dtype=torch.bool)
+    inside[1:4, 2:6] = True
+    assert (found[..., ~inside] == 0).all()
+    assert torch.equal(found[..., inside], normalise(images)[..., inside])
+
+
+def test_the_valid_mask_is_1_inside_each_box() -> None:
+    boxes = [[0, 0, 5, 5], [1, 2, 3, 1], [4, 0, 1, 5]]
+    mask = valid_mask(torch.tensor(boxes), 5)
+    assert mask.shape == (3, 1, 5, 5)
+    for image, (top, left, height, width) in zip(mask, boxes, strict=True):
+        for i in range(5):
+            for j in range(5):
+                inside = top <= i < top + height and left <= j < left + width
+                assert image[0, i, j] == float(inside)
+
+
+def test_degradation_is_a_soft_mask_within_0_and_1() -> None:
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        field = random_degradation(rng, masked_fraction=0.5, dimmed_fraction=0.5)
+        assert field.shape == (6, 6)
+        assert field.dtype == np.float32
         assert 0 <= field.min() <= field.max() <= 1
-        assert (field.max() - field.min() < 1e-6) == (masked == 0)
 
 
-def test_the_pyramid_holds_each_scale_and_its_mirror_image() -> None:
-    image = torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(0))
-    levels = list(pyramid(image, (0.5, 1.0, 1.5), flip=True))
+def test_degradation_is_the_same_for_the_same_generator() -> None:
+    first, again = (
+        random_degradation(np.random.default_rng(3), masked_fraction=1, dimmed_fraction=1)
+        for _ in range(2)
+    )
+    assert np.array_equal(first, again)
+
+
+def test_an_image_left_alone_is_all_ones_and_a_dimmed_one_has_a_single_factor() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        assert (random_degradation(rng, masked_fraction=0, dimmed_fraction=0) == 1).all()
+        dimmed = random_degradation(rng, masked_fraction=0, dimmed_fraction=1)
+        assert 0.2 <= dimmed.min() == dimmed.max() <= 1
+        assert np.ptp(random_degradation(rng, masked_fraction=1, dimmed_fraction=0)) > 0
+
+
+def test_fractions_are_the_shares_of_degraded_images() -> None:
+    rng = np.random.default_rng(0)
+    fields = [random_degradation(rng, masked_fraction=0.3, dimmed_fraction=0) for _ in range(1000)]
+    assert np.mean([(field != 1).any() for field in fields]) == pytest.approx(0.3, abs=0.05)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_the_pyramid_has_one_level_per_scale_with_the_mirrored_image_second(flip: bool) -> None:
+    image = torch.randn((1, 3, 10, 15), generator=torch.Generator().manual_seed(0))
+    levels = list(pyramid(image, (0.5, 1.0, 2.0), flip))
+    count = 2 if flip else 1
     assert [tuple(level.shape) for level in levels] == [
-        (2, 3, 10, 15),
-        (2, 3, 20, 30),
-        (2, 3, 30, 45),
+        (count, 3, 5, 8),
+        (count, 3, 10, 15),
+        (count, 3, 20, 30),
     ]
-    torch.testing.assert_close(levels[1][0], image[0], rtol=0, atol=0)
-    for level in levels:
-        torch.testing.assert_close(level[1], level[0].flip(-1), rtol=0, atol=0)
-    assert [len(level) for level in pyramid(image, (1.0,), flip=False)] == [1]
+    assert torch.equal(levels[1][:1], image)
+    if flip:
+        assert all(torch.equal(level[1], level[0].flip(-1)) for level in levels)
+
+
+def test_a_tiny_image_keeps_at_least_one_pixel_in_the_pyramid() -> None:
+    (level,) = pyramid(torch.zeros((1, 3, 1, 1)), (0.25,), False)
+    assert level.shape == (1, 3, 1, 1)
+
+
+def test_the_same_generator_gives_the_same_crop_with_or_without_a_mask() -> None:
+    image, mask = coordinates()
+    crops = [
+        random_crop(image, labels, np.random.default_rng(3), crop_px=32, long_side_px=(32, 64))
+        for labels in (mask, mask, None)
+    ]
+    np.testing.assert_array_equal(crops[0][0], crops[1][0])
+    np.testing.assert_array_equal(crops[0][1], crops[1][1])
+    np.testing.assert_array_equal(crops[0][0], crops[2][0])
+    assert crops[2][1] is None
