@@ -52,3 +52,7 @@ def test_the_architecture_names_every_folder_of_the_package() -> None:
         p.name for p in (ROOT / "slams_ray").iterdir() if p.is_dir() and p.name != "__pycache__"
     }
     assert all(f"{name}/" in README for name in folders)
+
+
+def test_no_placeholder_is_left() -> None:
+    assert "@@" not in README
