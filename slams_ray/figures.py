@@ -67,8 +67,8 @@ def threshold_figure(curves: Mapping[str, ThresholdCurve]) -> "Figure":
             textcoords="offset points",
             color=colour,
         )
-    axes.set(xlabel="background threshold", ylabel="seed mIoU [%]", xlim=(0, 1), ylim=(0, None))
-    axes.margins(y=0.15)
+    top = 112 * max(curve.best_miou for curve in curves.values())
+    axes.set(xlabel="background threshold", ylabel="seed mIoU [%]", xlim=(0, 1), ylim=(0, top))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
