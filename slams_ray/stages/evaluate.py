@@ -80,8 +80,9 @@ def _work(
     summaries = run_shards(job)
     num_scored = sum(s["num_scored"] for s in summaries)
     metrics: dict[str, float] = {}
-    if num_scored:
-        confusion = np.sum([s["confusion"] for s in summaries], axis=0)
+    confusion = np.sum([s["confusion"] for s in summaries], axis=0)
+    # Masks may be absent, or all 255.
+    if confusion.sum():
         scores = segmentation_scores(confusion)
         metrics = _publish(attempt, scores, confusion, data.description, role, num_scored)
     return Outcome(

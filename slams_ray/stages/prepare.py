@@ -88,6 +88,7 @@ def open_prepared(result: Result) -> PreparedData:
 def _work(config: DataConfig, root: str, source_digest: str, attempt: Attempt) -> Outcome:
     splits = {role: load_split(config, root, role) for role in roles(config)}
     _check_same_classes(splits)
+    _warn_of_shared_images(splits)
     notes: dict[str, Any] = {"digest": source_digest, "shards": {}, "splits": {}}
     bad: list[list[str]] = []
     for role, split in splits.items():
@@ -126,6 +127,17 @@ def _check_same_classes(splits: dict[str, Split]) -> None:
         raise DataError(
             f"the splits have other classes: {', '.join(sorted(different))} occurs in one only. "
             "Choose common ones with data.classes, or mend the annotation files"
+        )
+
+
+def _warn_of_shared_images(splits: dict[str, Split]) -> None:
+    """A CSV without a split column, say, scores the network on what it was trained on."""
+    shared = set.intersection(*({item.image_id for item in s.items} for s in splits.values()))
+    if len(splits) > 1 and shared:
+        logger.warning(
+            "%-18s %d val images are training images too: the network's score will flatter it",
+            STAGE,
+            len(shared),
         )
 
 
