@@ -1,16 +1,19 @@
-"""What all jobs share: recipe and overrides from the command line, errors, the final table."""
+"""What all jobs share: recipe and overrides from the command line, and errors."""
 
 import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import tyro
 
 from jobs.recipes import RECIPES
+from jobs.tables import print_summary
 from slams_ray.config import PipelineConfig
 from slams_ray.errors import SlamsError
+
+Command = TypeVar("Command", bound="PipelineCommand")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,19 +29,25 @@ class PipelineCommand:
 
 def run_pipeline_job(last_stage: str, description: str) -> None:
     """Entry point of `jobs.pipeline` and of the jobs named after a stage."""
-    recipe, command = parse(description)
+    recipe, command = parse(description, PipelineCommand)
     if command.dry_run:
         print_settings(command.config)
         return
     guarded(lambda: _run(recipe, command, last_stage))
 
 
-def parse(description: str, args: list[str] | None = None) -> tuple[str, PipelineCommand]:
-    """Recipe name and its settings with the overrides of the command line."""
+def parse(
+    description: str, command_type: type[Command], args: list[str] | None = None
+) -> tuple[str, Command]:
+    """Recipe name and its settings with the overrides of the command line.
+
+    Args:
+        command_type: PipelineCommand, or one with fields of its own beside.
+    """
     arguments = sys.argv[1:] if args is None else args
     try:
         choices = {
-            name: (inspect.getdoc(recipe) or "", PipelineCommand(config=recipe()))
+            name: (inspect.getdoc(recipe) or "", command_type(config=recipe()))
             for name, recipe in RECIPES.items()
         }
         command = tyro.extras.overridable_config_cli(
@@ -84,36 +93,15 @@ def print_settings(config: PipelineConfig) -> None:
 
 
 def _run(recipe: str, command: PipelineCommand, last_stage: str) -> None:
-    from slams_ray import storage
     from slams_ray.stages import pipeline
 
-    workspace = storage.absolute(command.workspace or f"runs/{recipe}")
+    workspace = workspace_of(recipe, command)
     result = pipeline.run(command.config, workspace, recipe, last_stage)
-    print_table(result.summary)
+    print_summary(result.summary)
 
 
-def print_table(summary: dict[str, Any]) -> None:
-    """Stages with seconds, output and result, then the four scores."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def workspace_of(recipe: str, command: PipelineCommand) -> str:
+    """The workspace asked for, or the recipe's own; absolute, because workers stand elsewhere."""
+    from slams_ray import storage
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("stage", "seconds", "rows", "result", "output"):
-        table.add_column(heading, justify="right" if heading in ("seconds", "rows") else "left")
-    for stage in summary["stages"]:
-        output = stage["output"].removeprefix(summary["workspace"]).lstrip("/")
-        shown = "  ".join(f"{k} {v:.4g}" for k, v in list(stage["metrics"].items())[:3])
-        table.add_row(stage["stage"], f"{stage['seconds']:.1f}", str(stage["rows"]), shown, output)
-    console = Console(width=max(Console().width, 130))
-    console.print(table)
-    for name in ("cam_seed_miou", "slams_seed_miou", "refined_miou", "segmentation_miou"):
-        if summary[name] is not None:
-            console.print(f"{name:18} {100 * summary[name]:.2f} %")
-    if summary["scored_split"] == "train":
-        console.print("no val split: the network was scored on the images it was trained on")
-    if summary["skipped_images"]:
-        console.print(
-            f"{summary['skipped_images']} bad images were skipped, see record.json of prepare"
-        )
-    console.print(f"outputs in {summary['workspace']}")
+    return storage.absolute(command.workspace or f"runs/{recipe}")

@@ -11,7 +11,7 @@ from slams_ray import storage
 from slams_ray.errors import ArtifactError
 
 RECORD_NAME = "record.json"
-FORMAT = 1
+FORMAT = 2
 """Raised when the meaning of an output changes, so that older outputs are not mistaken for current
 ones.
 """
@@ -28,6 +28,7 @@ class Record:
         num_rows: images the stage handled.
         metrics: scores as fractions.
         notes: anything else worth keeping: counts, skipped images, choices.
+        warnings: what to look at before using the output, and what to change.
     """
 
     stage: str
@@ -38,6 +39,7 @@ class Record:
     num_rows: int
     metrics: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     mlflow_run_id: str | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from slams_ray.core.comparison import Score, by_method, spread
 from slams_ray.core.metrics import IGNORE_INDEX, mean_defined
 from slams_ray.core.threshold import ThresholdCurve
 from slams_ray.data.image import IGNORE_COLOUR
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHOD_STYLE = {"cam": ("CAM", "#7f7f7f"), "slams": ("SLAMs", "#d1495b")}
+VARIANT_COLOUR = "#2e6f9e"
 LABEL_OPACITY = 0.6
 
 
@@ -153,3 +155,41 @@ def overlay_labels(
     colours[IGNORE_INDEX] = IGNORE_COLOUR
     opacity = np.where(labels == 0, 0.0, LABEL_OPACITY)[..., None]
     return ((1 - opacity) * image + opacity * colours[labels]).astype(np.uint8)
+
+
+def comparison_figure(
+    scores: Sequence[Score], metrics: Sequence[str], order: Sequence[str] = ()
+) -> "Figure":
+    """A panel per metric, a row per method: a dot per seed, the mean as a bar.
+
+    Args:
+        order: methods from top to bottom; those not named follow.
+    """
+    methods = list(dict.fromkeys([*order, *(score.method for score in scores)]))
+    figure = _figure(1.6 + 3.2 * len(metrics), 1.0 + 0.36 * len(methods))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        values = by_method(scores, metric)
+        for row, method in enumerate(methods):
+            found = list(values.get(method, {}).values())
+            if not found:
+                continue
+            _, colour = METHOD_STYLE.get(method, ("", VARIANT_COLOUR))
+            mean = 100 * spread(found).mean
+            axes.plot([mean, mean], [row - 0.3, row + 0.3], color=colour, linewidth=3)
+            axes.plot([100 * v for v in found], [row] * len(found), "o", color=colour, alpha=0.5)
+            axes.annotate(
+                f"{mean:.1f}",
+                (mean, row - 0.3),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+        axes.set_xlabel(f"{metric.replace('_', ' ').replace('miou', 'mIoU')} [%]")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", linewidth=0.4)
+    names = [METHOD_STYLE.get(method, (method, ""))[0] for method in methods]
+    panels[0].set_yticks(range(len(methods)), names, fontsize=9)
+    panels[0].set_ylim(len(methods) - 0.4, -0.8)
+    return figure

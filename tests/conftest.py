@@ -1,9 +1,11 @@
 """Shared fixtures: one Ray cluster for the session, and a pipeline small enough for tests."""
 
 import os
+import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Ray reads these when it is imported. Tests stay on this machine, so they need no token.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -27,6 +29,9 @@ from slams_ray.config import (
     TrackingConfig,
     TrainingConfig,
 )
+
+if TYPE_CHECKING:
+    from slams_ray.stages.pipeline import PipelineResult
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +85,29 @@ def tiny_config() -> PipelineConfig:
         ),
         tracking=TrackingConfig(num_examples=2),
     )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pipeline that has run; tests that add to its workspace do so in a copy."""
+
+    workspace: Path
+    config: PipelineConfig
+    result: "PipelineResult"
+
+    def copy_to(self, directory: Path) -> Path:
+        return Path(shutil.copytree(self.workspace, directory / "workspace"))
+
+
+@pytest.fixture(scope="session")
+def finished(
+    ray_cluster: None, tiny_config: PipelineConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Finished:
+    from slams_ray.stages import pipeline
+
+    workspace = tmp_path_factory.mktemp("pipeline")
+    result = pipeline.run(tiny_config, str(workspace), "tiny")
+    return Finished(workspace, tiny_config, result)
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,22 @@ ALLOWED = {
     "slams_ray.mappers": LEAVES | {"slams_ray.predictors"},
     "slams_ray.tasks": LEAVES | {"slams_ray.config"},
     "slams_ray.runtime": BASE | {"slams_ray.config", "slams_ray.artifacts"},
-    "slams_ray.stages": {"slams_ray"},
+    "slams_ray.stages": LEAVES
+    | {
+        "slams_ray.config",
+        "slams_ray.artifacts",
+        "slams_ray.figures",
+        "slams_ray.mappers",
+        "slams_ray.predictors",
+        "slams_ray.runtime",
+        "slams_ray.tasks",
+    },
+    "slams_ray.studies": {"slams_ray"},
     "jobs": BASE
     | {
         "slams_ray.stages",
+        "slams_ray.studies",
+        "slams_ray.core.comparison",
         "slams_ray.config",
         "slams_ray.artifacts",
         "slams_ray.runtime.progress",
@@ -49,10 +61,12 @@ ONLY_IN = {
         "slams_ray.stages",
     ),
     "slams_ray.config": (
+        "slams_ray.config",
         "slams_ray.data.source",
         "slams_ray.tasks",
         "slams_ray.runtime",
         "slams_ray.stages",
+        "slams_ray.studies",
         "slams_ray.artifacts",
         "jobs",
     ),
@@ -60,7 +74,6 @@ ONLY_IN = {
 """Module -> the only places that may import it."""
 
 MAX_LINES = 300
-LONGER = {"slams_ray.config": 420}  # one list of settings, half of it their docstrings
 VAGUE_NAMES = {"utils", "util", "misc", "helpers", "helper", "common"}
 
 
@@ -133,7 +146,7 @@ def test_importing_the_package_itself_imports_nothing() -> None:
 
 def test_no_module_is_longer_than_three_hundred_lines() -> None:
     lengths = {m: len(source.splitlines()) for m, source in project_sources().items()}
-    assert {m: n for m, n in lengths.items() if n > LONGER.get(m, MAX_LINES)} == {}
+    assert {m: n for m, n in lengths.items() if n > MAX_LINES} == {}
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
@@ -167,6 +180,7 @@ def test_a_clean_tree_has_no_violations() -> None:
         ("slams_ray.runtime.a", "from slams_ray import figures"),
         ("slams_ray.runtime.a", "from mlflow import MlflowClient"),
         ("slams_ray.stages.a", "import ray"),
+        ("slams_ray.stages.a", "from slams_ray.studies import compare"),
         ("slams_ray.stages.a", "from jobs import command"),
         ("slams_ray.artifacts", "import torch"),
         ("slams_ray.figures", "from .core import metrics"),

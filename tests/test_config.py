@@ -94,9 +94,14 @@ def test_every_config_is_frozen_and_keyword_only(cls: type) -> None:
 
 
 def test_every_config_and_every_plain_field_has_a_docstring() -> None:
-    tree = ast.parse(Path(inspect.getfile(config)).read_text(encoding="utf-8"))
+    sources = [
+        p.read_text(encoding="utf-8") for p in Path(inspect.getfile(config)).parent.glob("*.py")
+    ]
+    nodes = [node for source in sources for node in ast.parse(source).body]
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    assert {node.name for node in classes} == {cls.__name__ for cls in CONFIG_CLASSES}
     undocumented = []
-    for cls in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+    for cls in classes:
         if not ast.get_docstring(cls):
             undocumented.append(cls.name)
         hints = typing.get_type_hints(getattr(config, cls.name))

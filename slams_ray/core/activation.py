@@ -7,6 +7,7 @@ from torch.nn import functional as F
 STORED_STRIDE = 4
 STORED_LEVELS = 255
 NORMALISATION_EPSILON = 1e-5
+SMALLEST_PEAK = 1e-3
 
 
 def stored_size(height: int, width: int) -> tuple[int, int]:
@@ -54,6 +55,24 @@ def quantise(activation: torch.Tensor) -> np.ndarray:
     return (
         (activation * STORED_LEVELS).round().clamp(0, STORED_LEVELS).to(torch.uint8).cpu().numpy()
     )
+
+
+def soft_masks(logits: torch.Tensor, valid: torch.Tensor, form: str) -> torch.Tensor:
+    """Maps in [0, 1] that mask images in training.
+
+    sigmoid is the form of the literature. normalised is softplus over its maximum, as inference
+    divides by the maximum: maps can then neither shrink towards 0 nor fade to a uniform grey, and
+    those of a CAM classifier, whose sigmoid is saturated, are usable from the first step.
+
+    Args:
+        logits: (B, C, h, w).
+        valid: (B, 1, h, w) 1 on image, 0 on padding, which has no say in the maximum.
+    """
+    if form == "sigmoid":
+        return logits.sigmoid()
+    positive = F.softplus(logits)
+    peak = (positive * valid).amax(dim=(2, 3), keepdim=True).detach()
+    return (positive / peak.clamp(min=SMALLEST_PEAK)).clamp(max=1)
 
 
 def upsample_stored(stored: np.ndarray, size: tuple[int, int]) -> np.ndarray:

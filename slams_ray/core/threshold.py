@@ -153,6 +153,11 @@ class ThresholdCurve:
     def best_miou(self) -> float:
         return float(self.miou[self.best_index])
 
+    @property
+    def area(self) -> float:
+        """Area under the mIoU curve over [0, 1]: how little the choice of threshold matters."""
+        return float(np.nanmean(self.miou))
+
 
 def threshold_curve(counts: ThresholdCounts) -> ThresholdCurve:
     """Turns summed counts into the curve: foreground at threshold i are the bins above i."""

@@ -10,6 +10,7 @@ from slams_ray.core.activation import stored_size
 from slams_ray.predictors import ActivationPredictor
 
 CAM, SLAMS = "cam", "slams"
+METHODS = (CAM, SLAMS)
 ACTIVATION_SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -25,8 +26,9 @@ ACTIVATION_SCHEMA = pa.schema(
 class InferMapper:
     """Runs both networks over the images of a shard."""
 
-    def __init__(self, predictor: ActivationPredictor) -> None:
+    def __init__(self, predictor: ActivationPredictor, num_categories: int) -> None:
         self.predictor = predictor
+        self.num_categories = num_categories
 
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
@@ -42,7 +44,23 @@ class InferMapper:
         }
         table = pa.Table.from_pydict(columns, schema=ACTIVATION_SCHEMA)
         num_bytes = sum(len(maps) for maps in columns[SLAMS])
-        return table, {"num_rows": table.num_rows, "num_bytes": num_bytes}
+        num_maps, num_empty = self._count_empty(batch["image_labels"], batch[SLAMS])
+        return table, {
+            "num_rows": table.num_rows,
+            "num_bytes": num_bytes,
+            "num_maps": num_maps,
+            "num_empty": num_empty,
+        }
+
+    def _count_empty(
+        self, labels: Sequence[Sequence[int]], maps: Sequence[np.ndarray]
+    ) -> tuple[list[int], list[int]]:
+        """(K,) maps per class, and how many of them are zero everywhere."""
+        counts = np.zeros((2, self.num_categories), np.int64)
+        for class_indices, stack in zip(labels, maps, strict=True):
+            for class_index, activation in zip(class_indices, stack, strict=True):
+                counts[:, class_index] += (1, not activation.any())
+        return counts[0].tolist(), counts[1].tolist()
 
 
 def unpack_maps(

@@ -12,7 +12,7 @@ from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix
 from slams_ray.core.pseudo_label import Confidence, Refinement, refine
 from slams_ray.data.image import decode_image, decode_mask, encode_mask, image_suffix
 from slams_ray.data.schema import DatasetDescription
-from slams_ray.mappers.infer import SLAMS, unpack_maps
+from slams_ray.mappers.infer import unpack_maps
 
 PSEUDO_LABEL_SCHEMA = pa.schema(
     [("image_id", pa.string()), ("refined", pa.binary()), ("pseudo_label", pa.binary())]
@@ -23,6 +23,7 @@ class RefineMapper:
     """Refines the maps of a shard, scores them where there are masks, exports on request.
 
     Args:
+        method: whose maps, CAM or SLAMs.
         export_dir: where palette PNGs go in VOC layout; None exports nothing.
         export_images: also write the images, as the encoded bytes they came in.
     """
@@ -30,12 +31,14 @@ class RefineMapper:
     def __init__(
         self,
         description: DatasetDescription,
+        method: str,
         confidence: Confidence,
         refinement: Refinement,
         export_dir: str | None = None,
         export_images: bool = False,
     ) -> None:
         self.description = description
+        self.method = method
         self.confidence = confidence
         self.refinement = refinement
         self.export_dir = export_dir
@@ -79,7 +82,7 @@ class RefineMapper:
     ) -> tuple[np.ndarray, np.ndarray]:
         image = decode_image(image_row["image"], image_row["image_id"])
         class_indices = np.asarray(activation_row["image_labels"], np.int64)
-        stored = unpack_maps(activation_row[SLAMS], class_indices, *image.shape[:2])
+        stored = unpack_maps(activation_row[self.method], class_indices, *image.shape[:2])
         activation = upsample_stored(stored, image.shape[:2])
         return refine(image, activation, class_indices, self.confidence, self.refinement)
 

@@ -94,3 +94,12 @@ def use_gpu(device: str) -> bool:
     if device == "gpu" and num_gpus() == 0:
         raise ConfigError("compute.device is gpu, but the cluster has none: use auto or cpu")
     return device != "cpu" and num_gpus() > 0
+
+
+def num_trainings(train_workers: int, device: str) -> int:
+    """Trainings that can run side by side: by GPUs, or without any one per node."""
+    connect()
+    if use_gpu(device):
+        return max(1, num_gpus() // train_workers)
+    # On CPUs a training uses all cores of its node.
+    return max(1, sum(node["Alive"] for node in ray.nodes()) // train_workers)

@@ -12,22 +12,31 @@ from slams_ray.runtime.tracking import Run, Tracker, Watchdog
 
 logger = logging.getLogger(__name__)
 
-_PARENTS = "mlflow_runs.json"
+_PARENTS = "mlflow_runs"
 
 
 class TrackingSession:
     """Opens the parent run when a stage works, so that a rerun without work opens nothing.
 
+    As a context manager it ends the parent run according to how the block ended.
+
     Args:
         key: identifies the pipeline's config; a rerun with the same key continues the same parent
             run.
+        group: id of the run, of a study say, that the parent run is nested under.
     """
 
     def __init__(
-        self, workspace: str, experiment: str, name: str, key: str, params: Mapping[str, Any]
+        self,
+        workspace: str,
+        experiment: str,
+        name: str,
+        key: str,
+        params: Mapping[str, Any],
+        group: str | None = None,
     ) -> None:
         self.workspace, self.experiment = workspace, experiment
-        self.name, self.key, self.params = name, key, params
+        self.name, self.key, self.params, self.group = name, key, params, group
         self.parent: Run | None = None
         self._tracker: Tracker | None = None
         self._watchdog: Watchdog | None = None
@@ -61,8 +70,10 @@ class TrackingSession:
             run.finish(status)
             self._watchdog.forget(run)
 
-    def close(self, error: BaseException | None) -> None:
-        """Ends the parent run according to how the pipeline ended."""
+    def __enter__(self) -> "TrackingSession":
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self.parent is None or self._watchdog is None:
             return
         status = "FINISHED"
@@ -76,9 +87,11 @@ class TrackingSession:
 
     def _continue(self) -> Run | None:
         assert self._tracker is not None
-        known = self._known_parents()
-        entry = known.get(self.key)
-        if entry is None or entry["uri"] != self._tracker.uri:
+        path = self._parent_path()
+        if not storage.exists(path):
+            return None
+        entry = json.loads(storage.read_bytes(path))
+        if entry["uri"] != self._tracker.uri:
             return None
         run = self._tracker.reopen(entry["run_id"])
         if run is not None:
@@ -88,14 +101,13 @@ class TrackingSession:
 
     def _create(self) -> Run:
         assert self._tracker is not None
-        run = self._tracker.start(self.name, {"slams.workspace": self.workspace})
+        group = Run(self._tracker.uri, self.group)
+        run = self._tracker.start(self.name, {"slams.workspace": self.workspace}, group)
         run.log_params(self.params)
         if run.run_id is not None:
             entry = {"uri": self._tracker.uri, "run_id": run.run_id}
-            text = json.dumps(self._known_parents() | {self.key: entry}, indent=1)
-            storage.write_bytes(storage.join(self.workspace, _PARENTS), text.encode())
+            storage.write_bytes(self._parent_path(), json.dumps(entry).encode())
         return run
 
-    def _known_parents(self) -> dict[str, Any]:
-        path = storage.join(self.workspace, _PARENTS)
-        return json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
+    def _parent_path(self) -> str:
+        return storage.join(self.workspace, _PARENTS, f"{self.key}.json")

@@ -2,11 +2,13 @@
 
 from functools import partial
 
+import numpy as np
 import torch
 
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import InferenceConfig
+from slams_ray.core.collapse import dead_class_warnings
 from slams_ray.data.source import TRAIN
 from slams_ray.mappers.infer import CAM, SLAMS, InferMapper
 from slams_ray.models.checkpoint import load_network
@@ -40,7 +42,15 @@ def run(
         summaries = run_shards(job)
         num_rows = sum(s["num_rows"] for s in summaries)
         num_bytes = sum(s["num_bytes"] for s in summaries)
-        return Outcome(num_rows=num_rows, metrics={"bytes_per_image": num_bytes / max(num_rows, 1)})
+        num_maps, num_empty = np.sum(
+            [[s["num_maps"], s["num_empty"]] for s in summaries], axis=0
+        ).tolist()
+        return Outcome(
+            num_rows=num_rows,
+            metrics={"bytes_per_image": num_bytes / max(num_rows, 1)},
+            notes={"num_maps": num_maps, "num_empty": num_empty},
+            warnings=dead_class_warnings(num_maps, num_empty, data.description.class_names),
+        )
 
     inputs = {
         "prepare": data.fingerprint,
@@ -60,7 +70,7 @@ def make_mapper(
     }
     device = torch.device(assigned_device())
     predictor = ActivationPredictor(networks, scales=config.scales, flip=config.flip, device=device)
-    return InferMapper(predictor)
+    return InferMapper(predictor, len(class_names))
 
 
 def activations_dir(output_dir: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from slams_ray import storage
 from slams_ray.artifacts import fingerprint, flatten, to_plain
 from slams_ray.config import PipelineConfig
+from slams_ray.mappers.infer import SLAMS
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.stages import (
     evaluate,
@@ -53,32 +54,48 @@ def run(
 
     Writes `<workspace>/summary.json` when all eight have run.
     """
-    settings = {k: v for k, v in to_plain(config).items() if k not in ("compute", "tracking")}
-    session = TrackingSession(
-        workspace,
-        config.tracking.experiment,
-        recipe,
-        fingerprint("pipeline", settings, {}),
-        flatten(to_plain(config)),
-    )
-    place = Workplace(
-        workspace=workspace, compute=config.compute, tracking=config.tracking, session=session
-    )
-    ending: BaseException | None = None
-    try:
-        results = _run_stages(config, place, last_stage)
+    with open_session(config, workspace, recipe) as session:
+        place = workplace(config, session)
+        results = run_stages(config, place, last_stage)
         summary = _summarise(results, workspace, recipe)
         if last_stage == STAGES[-1]:
             _publish(place, config, results, summary)
         return PipelineResult(results=results, summary=summary)
-    except BaseException as error:
-        ending = error
-        raise
-    finally:
-        session.close(ending)
 
 
-def _run_stages(config: PipelineConfig, place: Workplace, last_stage: str) -> dict[str, Result]:
+def open_session(
+    config: PipelineConfig, workspace: str, name: str, group: str | None = None
+) -> TrackingSession:
+    """The tracked run of a pipeline; a rerun with the same name and settings continues it.
+
+    Args:
+        group: id of the run it is nested under.
+    """
+    settings = {k: v for k, v in to_plain(config).items() if k not in ("compute", "tracking")}
+    return TrackingSession(
+        workspace,
+        config.tracking.experiment,
+        name,
+        fingerprint(name, settings, {} if group is None else {"group": group}),
+        flatten(to_plain(config)),
+        group,
+    )
+
+
+def workplace(config: PipelineConfig, session: TrackingSession) -> Workplace:
+    """Where the stages of a pipeline with this config work."""
+    return Workplace(
+        workspace=session.workspace,
+        compute=config.compute,
+        tracking=config.tracking,
+        session=session,
+    )
+
+
+def run_stages(
+    config: PipelineConfig, place: Workplace, last_stage: str, method: str = SLAMS
+) -> dict[str, Result]:
+    """The stages up to `last_stage`; the maps of `method` become pseudo labels and network."""
     results: dict[str, Result] = {}
 
     def done(stage: str, result: Result) -> bool:
@@ -103,7 +120,7 @@ def _run_stages(config: PipelineConfig, place: Workplace, last_stage: str) -> di
     threshold = search_threshold.run(place, config.threshold, data, activations)
     if done(search_threshold.STAGE, threshold):
         return results
-    refined = refine.run(place, config.crf, data, activations, threshold)
+    refined = refine.run(place, config.crf, data, activations, threshold, method)
     if done(refine.STAGE, refined):
         return results
     network = train_segmentation.run(place, config.segmentation, config.seed, data, refined)
@@ -134,6 +151,7 @@ def _summarise(results: dict[str, Result], workspace: str, recipe: str) -> dict[
         "workspace": workspace,
         "skipped_images": skipped,
         **headlines,
+        "warnings": [w for r in results.values() for w in r.record.warnings],
         "stages": stages,
     }
 
@@ -177,5 +195,6 @@ def _note(summary: dict[str, Any]) -> str:
             "| stage | seconds | images |",
             "|---|---|---|",
             *stages,
+            *(f"\n**{warning}**" for warning in summary["warnings"]),
         ]
     )

@@ -29,14 +29,16 @@ def run(
     data: PreparedData,
     activations: Result,
     threshold: Result,
+    method: str = SLAMS,
 ) -> Result:
+    """Refines the maps of one method at the background threshold chosen for it."""
     inputs = {
         "prepare": data.fingerprint,
         "infer_activation": activations.record.fingerprint,
         "search_threshold": threshold.record.fingerprint,
     }
-    work = partial(_work, config, data, activations, threshold)
-    return run_stage(place, STAGE, to_plain(config), inputs, work)
+    work = partial(_work, config, data, activations, threshold, method)
+    return run_stage(place, STAGE, to_plain(config) | {"method": method}, inputs, work)
 
 
 def pseudo_labels_dir(output_dir: str) -> str:
@@ -61,6 +63,7 @@ def _work(
     data: PreparedData,
     activations: Result,
     threshold: Result,
+    method: str,
     attempt: Attempt,
 ) -> Outcome:
     refinement = Refinement(
@@ -85,7 +88,7 @@ def _work(
             ),
             "activations": ShardInput(
                 directory=activations_dir(activations.output_dir),
-                columns=("image_id", "image_labels", SLAMS),
+                columns=("image_id", "image_labels", method),
             ),
         },
         output_dir=pseudo_labels_dir(attempt.output_dir),
@@ -93,7 +96,8 @@ def _work(
         make_work=partial(
             RefineMapper,
             data.description,
-            confidence(config, chosen_threshold(threshold)),
+            method,
+            confidence(config, chosen_threshold(threshold, method)),
             refinement,
             export_dir,
             config.export == "voc",

@@ -17,7 +17,7 @@ from slams_ray.core.threshold import ThresholdCounts, ThresholdCurve, threshold_
 from slams_ray.data.source import TRAIN
 from slams_ray.figures import threshold_figure, to_png
 from slams_ray.mappers.count import CountMapper, counts_from_lists
-from slams_ray.mappers.infer import CAM, SLAMS
+from slams_ray.mappers.infer import CAM, METHODS, SLAMS
 from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
@@ -41,11 +41,10 @@ def run(
     )
 
 
-def chosen_threshold(result: Result) -> float:
-    """The background threshold a finished search chose."""
-    return float(
-        json.loads(storage.read_bytes(result.path(THRESHOLD_NAME)))["background_threshold"]
-    )
+def chosen_threshold(result: Result, method: str) -> float:
+    """The background threshold a finished search chose for CAM or SLAMs."""
+    content = json.loads(storage.read_bytes(result.path(THRESHOLD_NAME)))
+    return float(content["background_threshold"][method])
 
 
 def _work(
@@ -79,25 +78,28 @@ def _work(
         zeros = ThresholdCounts.zeros(len(data.description.class_names), config.num_thresholds)
         curves = {
             method: threshold_curve(sum((counts_from_lists(s[method]) for s in summaries), zeros))
-            for method in (CAM, SLAMS)
+            for method in METHODS
         }
         metrics = _track(attempt, curves)
         choice |= {
-            "background_threshold": curves[SLAMS].best_threshold,
-            "how": "highest mIoU of the SLAMs seeds over the scored training images",
+            "background_threshold": {m: c.best_threshold for m, c in curves.items()},
+            "how": "highest mIoU of the seeds over the scored training images",
             "curves": {m: _curve_to_plain(c) for m, c in curves.items()},
         }
     else:
         choice |= {
-            "background_threshold": config.fallback,
+            "background_threshold": dict.fromkeys(METHODS, config.fallback),
             "how": "threshold.fallback, because no training image has a mask to score on",
         }
     if config.fixed is not None:
-        choice |= {"background_threshold": config.fixed, "how": "threshold.fixed"}
+        choice |= {
+            "background_threshold": dict.fromkeys(METHODS, config.fixed),
+            "how": "threshold.fixed",
+        }
     path = storage.join(attempt.output_dir, THRESHOLD_NAME)
     storage.write_bytes(path, json.dumps(choice, indent=1).encode())
     attempt.run.log_file(path, "threshold")
-    metrics["background_threshold"] = choice["background_threshold"]
+    metrics["background_threshold"] = choice["background_threshold"][SLAMS]
     return Outcome(num_rows=num_scored, metrics=metrics, notes={"how": choice["how"]})
 
 
@@ -120,6 +122,9 @@ def _track(attempt: Attempt, curves: dict[str, ThresholdCurve]) -> dict[str, flo
     for method, curve in curves.items():
         scores[f"{method}_seed_miou"] = curve.best_miou
         scores[f"{method}_best_threshold"] = curve.best_threshold
+        scores[f"{method}_threshold_area"] = curve.area
+        scores[f"{method}_seed_precision"] = float(curve.foreground_precision[curve.best_index])
+        scores[f"{method}_seed_recall"] = float(curve.foreground_recall[curve.best_index])
     return scores
 
 

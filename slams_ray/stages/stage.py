@@ -4,7 +4,7 @@ import importlib.metadata
 import logging
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -66,6 +66,7 @@ class Outcome:
     num_rows: int
     metrics: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,14 +116,19 @@ def run_stage(
             num_rows=outcome.num_rows,
             metrics={k: v for k, v in outcome.metrics.items() if isfinite(v)},
             notes=outcome.notes,
+            warnings=list(outcome.warnings),
             versions=_versions(),
             commit=_commit(),
             mlflow_run_id=run.run_id,
         )
         run.log_metrics(outcome.metrics | {"seconds": record.seconds})
         run.set_tags({"slams.commit": record.commit or "unknown"} | describe())
+        if record.warnings:
+            run.set_tags({"slams.warnings": "\n".join(record.warnings)})
         write_record(output_dir, record)
         run.log_file(storage.join(output_dir, RECORD_NAME), "record")
+    for warning in record.warnings:
+        logger.warning("%-18s %s", stage, warning)
     logger.info("%-18s done in   %.1f s  %s", stage, record.seconds, _scores(outcome.metrics))
     return Result(output_dir=output_dir, record=record, cached=False)
 

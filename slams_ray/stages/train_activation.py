@@ -7,9 +7,16 @@ does not train it again.
 from dataclasses import dataclass, replace
 
 from slams_ray.config import ActivationConfig, ClassifierConfig
+from slams_ray.core.collapse import map_warnings
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
-from slams_ray.stages.training import read_model, resolve_weights, train, training_settings
+from slams_ray.stages.training import (
+    LAST,
+    read_model,
+    resolve_weights,
+    train,
+    training_settings,
+)
 from slams_ray.tasks.activation import ActivationTask
 from slams_ray.tasks.classifier import ClassifierTask
 
@@ -44,7 +51,8 @@ def run(
             read_model(encoder),
             read_model(cam),
         )
-        return train(place, "activation", task, config.training, data, seed, attempt)
+        outcome = train(place, "activation", task, config.training, data, seed, attempt)
+        return replace(outcome, warnings=map_warnings(outcome.notes[LAST]))
 
     slams = run_stage(
         place,

@@ -20,6 +20,8 @@ from slams_ray.tasks.training import Training
 from slams_ray.tasks.training_module import Task
 
 MODEL_NAME = "model.pt"
+LAST = "last_metrics"
+"""Note of a training: the last of its step metrics."""
 IMAGE_COLUMNS = ("image", "image_labels")
 
 
@@ -73,7 +75,7 @@ def train(
     attempt.run.log_file(storage.join(attempt.output_dir, MODEL_NAME), "checkpoint")
     last = result["history"][-1] if result["history"] else {}
     metrics = dict(result["metrics"]) | {"loss": last.get("loss", float("nan"))}
-    notes = {"num_steps": training.num_steps}
+    notes = {"num_steps": training.num_steps, LAST: last}
     return Outcome(num_rows=data.num_images(TRAIN), metrics=metrics, notes=notes)
 
 

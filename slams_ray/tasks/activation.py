@@ -9,13 +9,14 @@ from torch.nn import functional as F
 
 from slams_ray.config import ActivationConfig, BackboneConfig
 from slams_ray.core import losses
+from slams_ray.core.activation import soft_masks
 from slams_ray.data.transforms import normalise, valid_mask
 from slams_ray.models.activation_network import ActivationNetwork, classification_scores
 from slams_ray.models.backbone import load_backbone_weights
 from slams_ray.models.checkpoint import load_network
 from slams_ray.models.semantic_encoder import SemanticEncoder
 from slams_ray.tasks.classification import ImageLabelTask
-from slams_ray.tasks.training_module import Batch, TrainingModule
+from slams_ray.tasks.training_module import Batch, Row, TrainingModule
 
 EQUIVARIANCE_SCALES = (0.5, 0.75)
 
@@ -47,10 +48,10 @@ class ActivationTraining(TrainingModule):
         labels = batch["labels"].float()
         valid_pixels = valid_mask(batch["box"], images.shape[-1])
         logits = self.network(images)
-        activation = logits.float().sigmoid()
         valid = F.interpolate(valid_pixels, size=logits.shape[-2:], mode="area")
+        activation = soft_masks(logits.float(), valid, self.config.mask)
 
-        terms, metrics = self._semantic_terms(images, activation, valid_pixels, labels)
+        terms, metrics = self._semantic_terms(images, activation, labels, batch)
         regularized = labels if weights.regularize == "present" else torch.ones_like(labels)
         terms["regularization"] = losses.activation_regularization(activation, regularized, valid)
         if weights.equivariance:
@@ -71,18 +72,16 @@ class ActivationTraining(TrainingModule):
         self,
         images: torch.Tensor,
         activation: torch.Tensor,
-        valid: torch.Tensor,
         labels: torch.Tensor,
+        batch: Batch,
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Category-foreground and category-background loss per image, through the encoder."""
         image_of, class_of = labels.nonzero(as_tuple=True)
-        size = (self.config.encoder_input_px, self.config.encoder_input_px)
-        inputs, maps = images, activation[image_of, class_of][:, None]
-        if images.shape[-2:] != torch.Size(size):
-            inputs = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-        foreground = inputs[image_of] * maps
-        background = inputs[image_of] * (1 - maps)
+        maps = self._encoder_sized(activation[image_of, class_of][:, None])
+        inputs = self._encoder_sized(images)[image_of]
+        fill = self._fill(batch, image_of, class_of)
+        foreground = inputs * maps + fill * (1 - maps)
+        background = inputs * (1 - maps) + fill * maps
         similarity = self.encoder.similarity(torch.cat([foreground, background]))
         similarity_fg, similarity_bg = similarity.chunk(2)
 
@@ -105,6 +104,22 @@ class ActivationTraining(TrainingModule):
             "similarity_background": (similarity_bg * own).sum().detach() / num_pairs,
         }
 
+    def _encoder_sized(self, maps: torch.Tensor) -> torch.Tensor:
+        size = (self.config.encoder_input_px, self.config.encoder_input_px)
+        if maps.shape[-2:] == torch.Size(size):
+            return maps
+        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+    def _fill(
+        self, batch: Batch, image_of: torch.Tensor, class_of: torch.Tensor
+    ) -> torch.Tensor | float:
+        """(N, 3, H, W) what replaces the masked image of each pair; 0 is mean grey."""
+        if self.config.fill == "grey":
+            return 0.0
+        companions = self._encoder_sized(normalise(batch["companion"], batch["companion_box"]))
+        shows_class = batch["companion_labels"][image_of, class_of].bool()
+        return companions[image_of] * ~shows_class[:, None, None, None]
+
     def _equivariance(
         self,
         images: torch.Tensor,
@@ -123,12 +138,13 @@ class ActivationTraining(TrainingModule):
         small = F.interpolate(
             mirror(images), scale_factor=scale, mode="bilinear", align_corners=False, antialias=True
         )
-        of_transformed = self.network(small).float().sigmoid()
-        size = of_transformed.shape[-2:]
+        small_logits = self.network(small).float()
+        size = small_logits.shape[-2:]
         transformed = F.interpolate(
             mirror(activation), size=size, mode="bilinear", align_corners=False
         )
         small_valid = F.interpolate(mirror(valid), size=size, mode="area")
+        of_transformed = soft_masks(small_logits, small_valid, self.config.mask)
         return losses.equivariance_loss(transformed, of_transformed, labels, small_valid)
 
 
@@ -176,6 +192,23 @@ class ActivationTask(ImageLabelTask):
             "backbone_name": backbone.name,
             "output_stride": backbone.output_stride,
             "num_classes": self.num_classes,
+        }
+
+    def sample(
+        self, row: Row, rng: np.random.Generator, companion: Row | None = None
+    ) -> dict[str, np.ndarray]:
+        """A labelled crop, and where masks are filled with it another one under companion*."""
+        sample = super().sample(row, rng, companion)
+        if self.config.fill == "grey":
+            return sample
+        if companion is None:
+            other = {name: np.zeros_like(value) for name, value in sample.items()}
+        else:
+            other = super().sample(companion, rng)
+        return sample | {
+            "companion": other["image"],
+            "companion_box": other["box"],
+            "companion_labels": other["labels"],
         }
 
     def build(self) -> TrainingModule:

@@ -22,7 +22,9 @@ class ImageLabelTask:
         self.class_names = class_names
         self.num_classes = len(class_names) - 1
 
-    def sample(self, row: Row, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def sample(
+        self, row: Row, rng: np.random.Generator, companion: Row | None = None
+    ) -> dict[str, np.ndarray]:
         """image (crop, crop, 3) uint8, box (4,) int32, labels (C,) uint8."""
         training = self.training
         return labelled_crop(row, rng, self.num_classes, training.crop_px, training.long_side_px)

@@ -1,6 +1,6 @@
 """Stage 1: the semantic encoder learns one embedding per category (method section 2)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from slams_ray.config import EncoderConfig
-from slams_ray.core.losses import encoder_loss, semantic_similarity
+from slams_ray.core.losses import SIMILARITY_EPSILON, encoder_loss, semantic_similarity
 from slams_ray.data.transforms import normalise, random_degradation
 from slams_ray.models.backbone import load_backbone_weights
 from slams_ray.models.semantic_encoder import SemanticEncoder
 from slams_ray.tasks.classification import ImageLabelTask
 from slams_ray.tasks.training_module import Batch, Row, TrainingModule
+
+DEAD_PREFIX = "dead/"
 
 
 class EncoderTraining(TrainingModule):
@@ -69,9 +71,11 @@ class EncoderTask(ImageLabelTask):
         load_backbone_weights(network.backbone, self.config.backbone.weights)
         return EncoderTraining(network, self.config.backbone.freeze_batch_norm)
 
-    def sample(self, row: Row, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def sample(
+        self, row: Row, rng: np.random.Generator, companion: Row | None = None
+    ) -> dict[str, np.ndarray]:
         """A labelled crop, and degradation (cells, cells) float32, the soft mask laid over it."""
-        sample = super().sample(row, rng)
+        sample = super().sample(row, rng, companion)
         sample["degradation"] = random_degradation(
             rng,
             masked_fraction=self.config.masked_fraction,
@@ -83,3 +87,17 @@ class EncoderTask(ImageLabelTask):
         """Similarities of the object classes."""
         assert isinstance(network, SemanticEncoder)
         return network.similarity(image)[:, 1:]
+
+    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+        """mAP, and 1 under `dead/<class>` for a class without similarity where it is present."""
+        scores = np.concatenate([r["scores"] for r in results])
+        labels = np.concatenate([r["labels"] for r in results]).astype(bool)
+        highest = np.where(labels, scores, -1.0).max(axis=0, initial=-1.0)
+        dead = (highest >= 0) & (highest <= SIMILARITY_EPSILON)
+        names = [self.class_names[index + 1] for index in np.flatnonzero(dead).tolist()]
+        return super().summarise(results) | {f"{DEAD_PREFIX}{name}": 1.0 for name in names}
+
+
+def dead_categories(metrics: Mapping[str, float]) -> list[str]:
+    """Class names that `EncoderTask.summarise` found dead."""
+    return [name.removeprefix(DEAD_PREFIX) for name in metrics if name.startswith(DEAD_PREFIX)]

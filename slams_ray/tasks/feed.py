@@ -1,6 +1,6 @@
 """From a planned chunk to training samples, and from shards to evaluation rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,9 +33,17 @@ def read_chunk(
     ]
     samples = []
     for lane, row, position in sample_order(chunk):
-        rng = np.random.default_rng((seed, chunk.block, chunk.lanes[lane], position))
-        samples.append(task.sample(tables[lane][row], rng))
+        key = (seed, chunk.block, chunk.lanes[lane], position)
+        companion = _companion(tables[lane], row, np.random.default_rng((*key, 1)))
+        samples.append(task.sample(tables[lane][row], np.random.default_rng(key), companion))
     return {name: np.stack([s[name] for s in samples]) for name in samples[0]}
+
+
+def _companion(table: Mapping[int, Row], row: int, rng: np.random.Generator) -> Row | None:
+    """Another row of the same row group: that much is read however the training is divided."""
+    group = range(row - row % ROWS_PER_GROUP, row - row % ROWS_PER_GROUP + ROWS_PER_GROUP)
+    others = [number for number in group if number in table and number != row]
+    return table[others[rng.integers(len(others))]] if others else None
 
 
 def read_rows(

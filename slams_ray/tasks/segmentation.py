@@ -48,7 +48,9 @@ class SegmentationTask:
         load_backbone_weights(network.backbone, self.config.backbone.weights)
         return SegmentationTraining(network, self.config.backbone.freeze_batch_norm)
 
-    def sample(self, row: Row, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def sample(
+        self, row: Row, rng: np.random.Generator, companion: Row | None = None
+    ) -> dict[str, np.ndarray]:
         training = self.config.training
         image = decode_image(row["image"], row["image_id"])
         pseudo_label = decode_mask(row["pseudo_label"], row["image_id"])

@@ -36,13 +36,18 @@ class TrainingModule(nn.Module):
 
 
 class Task(Protocol):
-    """One training: how to build it, how a row becomes a sample, how the result is judged."""
+    """One training: how to build it, how a row becomes a sample, how the result is judged.
+
+    A sample may draw on a companion, another image of the same row group; None where there is none.
+    """
 
     class_names: Sequence[str]
     architecture: dict[str, Any]
 
     def build(self) -> TrainingModule: ...
-    def sample(self, row: Row, rng: np.random.Generator) -> dict[str, np.ndarray]: ...
+    def sample(
+        self, row: Row, rng: np.random.Generator, companion: Row | None = None
+    ) -> dict[str, np.ndarray]: ...
     def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]: ...
     def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]: ...
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from slams_ray.core.activation import (
     fuse_pair,
@@ -8,6 +9,7 @@ from slams_ray.core.activation import (
     quantise,
     resize_maps,
     seed_labels,
+    soft_masks,
     stored_size,
     upsample_stored,
 )
@@ -128,3 +130,29 @@ def test_a_score_equal_to_the_threshold_is_background() -> None:
 def test_seed_labels_never_name_an_absent_class(threshold: float) -> None:
     maps = np.random.default_rng(8).random((2, 9, 9)).astype(np.float32)
     assert set(np.unique(seed_labels(maps, np.array([3, 7]), threshold))) <= {0, 3, 7}
+
+
+def test_normalised_masks_peak_at_one_inside_the_image_and_ignore_padding() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 5, 6) * 3 - 2
+    valid = torch.ones(2, 1, 5, 6)
+    valid[1, :, :, 3:] = 0
+    logits[1, :, :, 3:] = 50
+    masks = soft_masks(logits, valid, "normalised")
+    assert ((masks >= 0) & (masks <= 1)).all()
+    torch.testing.assert_close((masks * valid).amax(dim=(2, 3)), torch.ones(2, 3))
+    expected = F.softplus(logits[1, 2, :, :3])
+    torch.testing.assert_close(masks[1, 2, :, :3], expected / expected.max())
+
+
+def test_normalised_masks_do_not_fade_when_all_logits_fall() -> None:
+    logits = torch.linspace(1, 4, 16).view(1, 1, 4, 4)
+    valid = torch.ones(1, 1, 4, 4)
+    assert soft_masks(logits - 20, valid, "sigmoid").max() < 1e-6
+    assert soft_masks(logits - 6, valid, "normalised").max() == 1
+
+
+def test_masks_of_the_literature_are_sigmoids() -> None:
+    logits = torch.tensor([[[[-1.0, 0.0, 2.0]]]])
+    masks = soft_masks(logits, torch.ones(1, 1, 1, 3), "sigmoid")
+    torch.testing.assert_close(masks, 1 / (1 + torch.exp(-logits)))

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.command import parse
+from jobs.command import PipelineCommand, parse
 from jobs.recipes import RECIPES
 
 JOBS = sorted(
     p.stem
     for p in Path(__file__).parents[2].glob("jobs/*.py")
-    if p.stem not in ("__init__", "command")
+    if p.stem not in ("__init__", "command", "tables")
 )
 
 
@@ -56,7 +56,7 @@ def test_a_dry_run_prints_the_resolved_settings_and_does_nothing(
 
 def test_overrides_reach_nested_settings() -> None:
     arguments = ["voc12", "--data.root", "/d", "--segmentation.training.long-side-px", "200", "400"]
-    recipe, command = parse("", arguments)
+    recipe, command = parse("", PipelineCommand, arguments)
     assert recipe == "voc12"
     assert command.config.data.root == "/d"
     assert command.config.segmentation.training.long_side_px == (200, 400)

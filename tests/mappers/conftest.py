@@ -85,5 +85,7 @@ def shard(
     description: DatasetDescription, items: list[Item], predictor: ActivationPredictor
 ) -> Shard:
     images, _ = PrepareMapper(description, "fail")({}, items)
-    activations, summary = InferMapper(predictor)({"images": images}, None)
+    activations, summary = InferMapper(predictor, len(description.class_names))(
+        {"images": images}, None
+    )
     return Shard(description, items, images, activations, predictor, summary)

@@ -1,10 +1,12 @@
 from typing import Any
 
 import numpy as np
+import torch
 
 from slams_ray.core.activation import stored_size
 from slams_ray.data.image import decode_image
 from slams_ray.mappers.infer import ACTIVATION_SCHEMA, CAM, SLAMS, InferMapper, unpack_maps
+from slams_ray.predictors import ActivationPredictor
 
 
 def test_every_image_has_a_row_in_the_order_of_the_image_shard(shard: Any) -> None:
@@ -44,10 +46,30 @@ def test_the_summary_counts_the_bytes_of_one_method(shard: Any) -> None:
 
 
 def test_inference_is_deterministic(shard: Any) -> None:
-    again, _ = InferMapper(shard.predictor)({"images": shard.images}, None)
+    num_categories = len(shard.description.class_names)
+    again, _ = InferMapper(shard.predictor, num_categories)({"images": shard.images}, None)
     assert again.equals(shard.activations)
 
 
 def test_packed_maps_come_back() -> None:
     maps = np.random.default_rng(0).integers(0, 256, (3, *stored_size(57, 70))).astype(np.uint8)
     np.testing.assert_array_equal(unpack_maps(maps.tobytes(), [1, 4, 6], 57, 70), maps)
+
+
+def test_empty_maps_are_counted_per_class(shard: Any) -> None:
+    class Zeros(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits = torch.ones(len(images), len(shard.description.class_names) - 1, 4, 4)
+            logits[:, 1] = -1
+            return logits
+
+    predictor = ActivationPredictor(
+        {CAM: Zeros(), SLAMS: Zeros()}, scales=(1.0,), flip=False, device=torch.device("cpu")
+    )
+    _, summary = InferMapper(predictor, len(shard.description.class_names))(
+        {"images": shard.images}, None
+    )
+    labels = [c for row in shard.activations.to_pylist() for c in row["image_labels"]]
+    expected = [labels.count(c) for c in range(len(shard.description.class_names))]
+    assert summary["num_maps"] == expected
+    assert summary["num_empty"] == [n if c == 2 else 0 for c, n in enumerate(expected)]

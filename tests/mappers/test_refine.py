@@ -11,6 +11,7 @@ from slams_ray.core.crf import CrfKernels
 from slams_ray.core.metrics import confusion_matrix
 from slams_ray.core.pseudo_label import Confidence, Refinement
 from slams_ray.data.image import decode_mask
+from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.refine import PSEUDO_LABEL_SCHEMA, RefineMapper
 
 CONFIDENCE = Confidence(lenient=0.3, chosen=0.4, strict=0.55)
@@ -29,7 +30,7 @@ REFINEMENT = Refinement(
 
 
 def run(shard: Any, **options: Any) -> tuple[pa.Table, dict[str, Any]]:
-    mapper = RefineMapper(shard.description, CONFIDENCE, REFINEMENT, **options)
+    mapper = RefineMapper(shard.description, SLAMS, CONFIDENCE, REFINEMENT, **options)
     return mapper({"images": shard.images, "activations": shard.activations}, None)
 
 

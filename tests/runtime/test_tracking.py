@@ -64,17 +64,14 @@ def test_a_workspace_on_object_storage_needs_a_server(monkeypatch: pytest.Monkey
 
 
 def test_no_run_is_opened_before_there_is_work(tmp_path: Path) -> None:
-    session = new_session(tmp_path)
-    session.close(None)
+    with new_session(tmp_path):
+        pass
     assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_a_failed_stage_and_its_parent_say_why(tmp_path: Path) -> None:
-    session = new_session(tmp_path)
-    error = DataError("image 7 is truncated")
-    with pytest.raises(DataError), session.stage_run("prepare"):
-        raise error
-    session.close(error)
+    with pytest.raises(DataError), new_session(tmp_path) as session, session.stage_run("prepare"):
+        raise DataError("image 7 is truncated")
     assert statuses(tmp_path) == {"parent": "FAILED", "prepare": "FAILED"}
     assert session.parent is not None
     run = session.parent.client.get_run(str(session.parent.run_id))
@@ -82,10 +79,12 @@ def test_a_failed_stage_and_its_parent_say_why(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_ends_runs_as_killed(tmp_path: Path) -> None:
-    session = new_session(tmp_path)
-    with pytest.raises(KeyboardInterrupt), session.stage_run("refine"):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        new_session(tmp_path) as session,
+        session.stage_run("refine"),
+    ):
         raise KeyboardInterrupt
-    session.close(KeyboardInterrupt())
     assert statuses(tmp_path) == {"parent": "KILLED", "refine": "KILLED"}
 
 
@@ -94,9 +93,8 @@ def test_the_same_pipeline_continues_its_parent_run_and_another_gets_its_own(
 ) -> None:
     ids = []
     for key in ("one", "one", "two"):
-        session = new_session(tmp_path, key)
-        ids.append(session.open().run_id)
-        session.close(None)
+        with new_session(tmp_path, key) as session:
+            ids.append(session.open().run_id)
     assert ids[0] == ids[1] != ids[2]
 
 

@@ -14,7 +14,6 @@ from slams_ray.errors import ArtifactError, ConfigError, DataError, TrainingErro
 from slams_ray.models.backbone import build_backbone
 from slams_ray.models.checkpoint import dump_network
 from slams_ray.models.segmentation_network import SegmentationNetwork
-from slams_ray.runtime.session import TrackingSession
 from slams_ray.stages import pipeline, predict, prepare, train_encoder
 from slams_ray.stages.stage import Workplace
 
@@ -23,14 +22,8 @@ pytestmark = pytest.mark.ray
 
 @contextmanager
 def workplace(directory: Path, config: PipelineConfig) -> Iterator[Workplace]:
-    session = TrackingSession(str(directory), "slams_ray", "bad", "key", {})
-    yield Workplace(
-        workspace=str(directory),
-        compute=config.compute,
-        tracking=config.tracking,
-        session=session,
-    )
-    session.close(None)
+    with pipeline.open_session(config, str(directory), "bad") as session:
+        yield pipeline.workplace(config, session)
 
 
 @pytest.fixture

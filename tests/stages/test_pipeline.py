@@ -2,8 +2,9 @@
 
 import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,28 +12,10 @@ import pytest
 from PIL import Image
 
 from slams_ray.artifacts import RECORD_NAME
-from slams_ray.config import PipelineConfig
 from slams_ray.errors import ArtifactError
 from slams_ray.stages import pipeline
-from slams_ray.stages.pipeline import PipelineResult
 
 pytestmark = pytest.mark.ray
-
-
-@dataclass(frozen=True)
-class Finished:
-    workspace: Path
-    config: PipelineConfig
-    result: PipelineResult
-
-
-@pytest.fixture(scope="module")
-def finished(
-    ray_cluster: None, tiny_config: PipelineConfig, tmp_path_factory: pytest.TempPathFactory
-) -> Finished:
-    workspace = tmp_path_factory.mktemp("pipeline")
-    result = pipeline.run(tiny_config, str(workspace), "tiny")
-    return Finished(workspace, tiny_config, result)
 
 
 def mlflow_runs(workspace: Path) -> dict[str, list[object]]:
@@ -45,7 +28,7 @@ def mlflow_runs(workspace: Path) -> dict[str, list[object]]:
     return runs
 
 
-def test_every_stage_leaves_a_record_and_the_summary_tells_of_it(finished: Finished) -> None:
+def test_every_stage_leaves_a_record_and_the_summary_tells_of_it(finished: Any) -> None:
     summary = json.loads((finished.workspace / "summary.json").read_text())
     assert [s["stage"] for s in summary["stages"] if s["stage"] != "train_classifier"] == list(
         pipeline.STAGES
@@ -58,7 +41,7 @@ def test_every_stage_leaves_a_record_and_the_summary_tells_of_it(finished: Finis
         assert 0 <= summary[name] <= 1
 
 
-def test_every_image_reaches_every_shard(finished: Finished) -> None:
+def test_every_image_reaches_every_shard(finished: Any) -> None:
     outputs = {name: Path(r.output_dir) for name, r in finished.result.results.items()}
     directories = [
         outputs["prepare"] / "images/train",
@@ -73,7 +56,7 @@ def test_every_image_reaches_every_shard(finished: Finished) -> None:
     assert sum(len(v) for v in ids[0].values()) == 24
 
 
-def test_export_is_a_voc_tree_of_palette_masks(finished: Finished) -> None:
+def test_export_is_a_voc_tree_of_palette_masks(finished: Any) -> None:
     voc = Path(finished.result.results["refine"].output_dir) / "voc"
     names = (voc / "ImageSets/Segmentation/train.txt").read_text().split()
     assert len(names) == 24
@@ -85,7 +68,7 @@ def test_export_is_a_voc_tree_of_palette_masks(finished: Finished) -> None:
     assert (voc / "class_names.txt").read_text().split()[0] == "background"
 
 
-def test_pseudo_labels_name_only_labelled_classes(finished: Finished) -> None:
+def test_pseudo_labels_name_only_labelled_classes(finished: Any) -> None:
     outputs = finished.result.results
     images = Path(outputs["prepare"].output_dir) / "images/train"
     for path in (Path(outputs["refine"].output_dir) / "pseudo_labels").iterdir():
@@ -96,7 +79,7 @@ def test_pseudo_labels_name_only_labelled_classes(finished: Finished) -> None:
             assert found <= {0, 255, *present}
 
 
-def test_mlflow_shows_a_parent_with_one_finished_child_per_stage(finished: Finished) -> None:
+def test_mlflow_shows_a_parent_with_one_finished_child_per_stage(finished: Any) -> None:
     runs = mlflow_runs(finished.workspace)
     (parent,) = runs["tiny"]
     assert set(runs) == {"tiny", "train_classifier", *pipeline.STAGES}
@@ -110,7 +93,7 @@ def test_mlflow_shows_a_parent_with_one_finished_child_per_stage(finished: Finis
     assert parent.data.params["crf.iterations"] == "1"
 
 
-def test_mlflow_holds_curves_figures_tables_and_the_data_set(finished: Finished) -> None:
+def test_mlflow_holds_curves_figures_tables_and_the_data_set(finished: Any) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{finished.workspace}/mlflow.db")
@@ -133,7 +116,7 @@ def test_mlflow_holds_curves_figures_tables_and_the_data_set(finished: Finished)
     assert dataset.dataset.name == "synthetic"
 
 
-def test_a_second_run_changes_nothing(finished: Finished) -> None:
+def test_a_second_run_changes_nothing(finished: Any) -> None:
     before = (finished.workspace / "summary.json").read_bytes()
     num_runs = len(mlflow_runs(finished.workspace))
     again = pipeline.run(finished.config, str(finished.workspace), "tiny")
@@ -142,14 +125,14 @@ def test_a_second_run_changes_nothing(finished: Finished) -> None:
     assert len(mlflow_runs(finished.workspace)) == num_runs
 
 
-def test_changing_one_crf_field_reruns_what_depends_on_it(finished: Finished) -> None:
+def test_changing_one_crf_field_reruns_what_depends_on_it(finished: Any) -> None:
     config = replace(finished.config, crf=replace(finished.config.crf, gt_prob=0.8))
     changed = pipeline.run(config, str(finished.workspace), "tiny")
     worked = {name for name, result in changed.results.items() if not result.cached}
     assert worked == {"refine", "train_segmentation", "evaluate"}
 
 
-def test_an_interrupted_stage_redoes_only_the_damaged_shard(finished: Finished) -> None:
+def test_an_interrupted_stage_redoes_only_the_damaged_shard(finished: Any) -> None:
     result = finished.result.results["infer_activation"]
     shards = sorted((Path(result.output_dir) / "activations").iterdir())
     original = shards[1].read_bytes()
@@ -164,7 +147,7 @@ def test_an_interrupted_stage_redoes_only_the_damaged_shard(finished: Finished) 
     assert pq.read_table(shards[1]).num_rows == 6
 
 
-def test_a_damaged_record_is_named(finished: Finished) -> None:
+def test_a_damaged_record_is_named(finished: Any) -> None:
     record = Path(finished.result.results["prepare"].output_dir) / RECORD_NAME
     whole = record.read_bytes()
     record.write_bytes(whole[:40])

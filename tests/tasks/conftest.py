@@ -65,7 +65,9 @@ def rows() -> list[Row]:
 @pytest.fixture
 def make_batch() -> Callable[..., dict[str, torch.Tensor]]:
     def make(task: Task, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        samples = [task.sample(row, np.random.default_rng(i)) for i, row in enumerate(rows)]
+        samples = [
+            task.sample(row, np.random.default_rng(i), rows[i - 2]) for i, row in enumerate(rows)
+        ]
         return {
             name: torch.from_numpy(np.stack([sample[name] for sample in samples]))
             for name in samples[0]
@@ -83,6 +85,7 @@ def make_task() -> Callable[..., Task]:
         frozen: bool = False,
         losses: LossConfig | None = None,
         encoder_input_px: int = 24,
+        **activation: Any,
     ) -> Task:
         torch.manual_seed(0)
         backbone = BackboneConfig(name="tiny_resnet", output_stride=8, freeze_batch_norm=frozen)
@@ -103,7 +106,10 @@ def make_task() -> Callable[..., Task]:
             return SegmentationTask(config, CLASS_NAMES)
         return ActivationTask(
             ActivationConfig(
-                training=TRAINING, losses=losses or LossConfig(), encoder_input_px=encoder_input_px
+                training=TRAINING,
+                losses=losses or LossConfig(),
+                encoder_input_px=encoder_input_px,
+                **activation,
             ),
             backbone,
             CLASS_NAMES,

@@ -100,6 +100,28 @@ def test_the_category_losses_equal_a_loop_over_images_and_present_classes(
         torch.testing.assert_close(metrics[f"loss_{name}"], mean, atol=1e-5, rtol=1e-4)
 
 
+def test_a_companion_stands_where_the_mask_takes_the_image_away_unless_it_shows_the_class(
+    make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    weights = LossConfig(**NOTHING | {"foreground": 1.0, "background": 1.0})
+    task = make_task(
+        "activation", losses=weights, encoder_input_px=32, fill="companion", mask="normalised"
+    )
+    module = task.build().eval()
+    # Image 3 shows classes 1, 2 and 3; its companion, image 1, shows 2 and 3.
+    batch = {name: value[3:] for name, value in make_batch(task, rows).items()}
+    assert batch["companion_labels"].tolist() == [[0, 1, 1]]
+    seen: list[torch.Tensor] = []
+    module.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module(batch, 0)
+    image = normalise(batch["image"], batch["box"])[0]
+    other = normalise(batch["companion"], batch["companion_box"])[0]
+    foreground, background = seen[0].chunk(2)
+    expected = torch.stack([image + other, image, image])
+    torch.testing.assert_close(foreground + background, expected)
+    assert other.abs().max() > 1
+
+
 def test_regularization_shrinks_present_maps_or_all(
     make_task: Make, make_batch: Make, rows: Rows
 ) -> None:

@@ -53,10 +53,15 @@ def make_trainings(
         for task in (encoder, classifier)
     ]
     activation = ActivationTask(config.activation, config.classifier.backbone, names, *frozen)
+    filled = replace(config.activation, mask="normalised", fill="companion")
     tasks: dict[str, tuple[Any, TrainingConfig]] = {
         "encoder": (encoder, config.encoder.training),
         "classifier": (classifier, config.classifier.training),
         "activation": (activation, config.activation.training),
+        "activation filled by companions": (
+            ActivationTask(filled, config.classifier.backbone, names, *frozen),
+            filled.training,
+        ),
         "segmentation": (
             SegmentationTask(config.segmentation, names),
             config.segmentation.training,

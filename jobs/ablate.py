@@ -1,0 +1,45 @@
+"""What each loss and each part of the training pays: one setting changed at a time.
+
+python -m jobs.ablate demo --seeds 0 1 2
+"""
+
+from dataclasses import dataclass
+
+from jobs.command import PipelineCommand, guarded, parse, print_settings, workspace_of
+from jobs.tables import print_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateCommand(PipelineCommand):
+    """Settings of the pipeline whose parts are changed."""
+
+    seeds: tuple[int, ...] = (0,)
+    """Every variant is trained once per seed."""
+    variants: tuple[str, ...] = ()
+    """Names of variants, such as "log form"; none means all."""
+    max_concurrent: int | None = None
+    """Trials at the same time; by default one per node, or as many as the GPUs serve."""
+
+
+def _ablate(recipe: str, command: AblateCommand) -> None:
+    from slams_ray.studies import ablate
+
+    workspace = workspace_of(recipe, command)
+    scores = ablate.run(
+        command.config,
+        workspace,
+        recipe,
+        command.seeds,
+        command.variants,
+        command.max_concurrent,
+    )
+    print_scores(scores, ablate.RECIPE)
+    print(f"rows in {workspace}/ablate.json, figure beside it")
+
+
+if __name__ == "__main__":
+    chosen, parsed = parse(__doc__, AblateCommand)
+    if parsed.dry_run:
+        print_settings(parsed.config)
+    else:
+        guarded(lambda: _ablate(chosen, parsed))

@@ -1,0 +1,36 @@
+"""CAM beside SLAMs over seeds: one protocol, one table, one figure.
+
+python -m jobs.compare demo --seeds 0 1 2
+"""
+
+from dataclasses import dataclass
+
+from jobs.command import PipelineCommand, guarded, parse, print_settings, workspace_of
+from jobs.tables import print_scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareCommand(PipelineCommand):
+    """Settings of the pipelines that are compared."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One pair of pipelines per seed, each seed in a Ray task."""
+    max_concurrent: int | None = None
+    """Seeds at the same time; by default one per node, or as many as the GPUs serve."""
+
+
+def _compare(recipe: str, command: CompareCommand) -> None:
+    from slams_ray.studies import compare
+
+    workspace = workspace_of(recipe, command)
+    scores = compare.run(command.config, workspace, recipe, command.seeds, command.max_concurrent)
+    print_scores(scores, "cam")
+    print(f"rows in {workspace}/compare.json, figure beside it")
+
+
+if __name__ == "__main__":
+    chosen, parsed = parse(__doc__, CompareCommand)
+    if parsed.dry_run:
+        print_settings(parsed.config)
+    else:
+        guarded(lambda: _compare(chosen, parsed))

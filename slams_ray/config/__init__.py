@@ -1,0 +1,35 @@
+"""Every setting of the pipeline: frozen dataclasses, one per concern, checked where they are built.
+
+Field docstrings are the command-line help. Lists of values that recipes choose stand in
+`jobs/recipes`.
+"""
+
+from slams_ray.config.data import DataConfig
+from slams_ray.config.labels import CrfConfig, InferenceConfig, ThresholdConfig
+from slams_ray.config.networks import (
+    ActivationConfig,
+    ClassifierConfig,
+    EncoderConfig,
+    LossConfig,
+    SegmentationConfig,
+)
+from slams_ray.config.pipeline import PipelineConfig
+from slams_ray.config.place import ComputeConfig, TrackingConfig
+from slams_ray.config.training import BackboneConfig, TrainingConfig
+
+__all__ = [
+    "ActivationConfig",
+    "BackboneConfig",
+    "ClassifierConfig",
+    "ComputeConfig",
+    "CrfConfig",
+    "DataConfig",
+    "EncoderConfig",
+    "InferenceConfig",
+    "LossConfig",
+    "PipelineConfig",
+    "SegmentationConfig",
+    "ThresholdConfig",
+    "TrackingConfig",
+    "TrainingConfig",
+]

@@ -1,0 +1,93 @@
+"""From networks to pseudo labels: inference, thresholds, dense CRF."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from slams_ray.config.checks import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """CAM and SLAMs inference (method section 5)."""
+
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    """Image scales whose maps are summed."""
+    flip: bool = True
+    """Also the mirrored image."""
+
+    def __post_init__(self) -> None:
+        check(
+            bool(self.scales) and min(self.scales) > 0,
+            "inference.scales",
+            self.scales,
+            "positive numbers",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdConfig:
+    """Search of the background threshold on the training split."""
+
+    num_thresholds: int = 256
+    """Thresholds scored, evenly from 0 to 1. Their number costs nothing."""
+    fallback: float = 0.2
+    """Threshold used where no training image has a mask (method section 6: .15 to .25 is usual)."""
+    fixed: float | None = None
+    """Use this threshold whatever the search finds."""
+
+    def __post_init__(self) -> None:
+        check(self.num_thresholds >= 2, "threshold.num_thresholds", self.num_thresholds, ">= 2")
+        for name in ("fallback", "fixed"):
+            value = getattr(self, name)
+            check(
+                value is None or 0 <= value <= 1, f"threshold.{name}", value, "a number in [0, 1]"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrfConfig:
+    """Dense CRF and pseudo labels (method section 6)."""
+
+    form: Literal["label", "constant", "power"] = "label"
+    """Unary from hard seeds (IRN), from scores beside a constant background, or beside (1 - max
+    A)^alpha.
+    """
+    iterations: int = 10
+    """Mean-field iterations; 0 leaves seeds unrefined."""
+    gt_prob: float = 0.7
+    """label form: confidence of the seed."""
+    alpha: float = 10.0
+    """power form: exponent for the refined map."""
+    alpha_pair: tuple[float, float] = (6.0, 24.0)
+    """power form: exponents that bound the ignore band, low (much background) to high (little)."""
+    gaussian_sxy_px: float = 3.0
+    """Standard deviation of the Gaussian kernel."""
+    gaussian_compat: float = 3.0
+    """Weight of the Gaussian kernel."""
+    bilateral_sxy_px: float = 50.0
+    """Spatial standard deviation of the bilateral kernel; 80 is usual with the softmax forms."""
+    bilateral_srgb: float = 5.0
+    """Colour standard deviation of the bilateral kernel in 8-bit steps; 13 with softmax forms."""
+    bilateral_compat: float = 10.0
+    """Weight of the bilateral kernel."""
+    foreground_margin: float = 0.1
+    """Pixels are confident objects this far above the background threshold..."""
+    background_margin: float = 0.1
+    """...and confident background this far below it; between, the pseudo label is 255."""
+    export: Literal["none", "masks", "voc"] = "masks"
+    """Also write palette PNGs and lists in VOC layout: not at all, without, or with the images."""
+
+    def __post_init__(self) -> None:
+        check(self.iterations >= 0, "crf.iterations", self.iterations, ">= 0")
+        check(0.5 < self.gt_prob < 1, "crf.gt_prob", self.gt_prob, "a number in (0.5, 1)")
+        low, high = self.alpha_pair
+        check(
+            0 < low <= self.alpha <= high,
+            "crf.alpha_pair",
+            self.alpha_pair,
+            "two exponents around crf.alpha",
+        )
+        for name in ("gaussian_sxy_px", "bilateral_sxy_px", "bilateral_srgb"):
+            check(getattr(self, name) > 0, f"crf.{name}", getattr(self, name), "> 0")
+        for name in ("foreground_margin", "background_margin"):
+            check(0 <= getattr(self, name) <= 1, f"crf.{name}", getattr(self, name), "in [0, 1]")

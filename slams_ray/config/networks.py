@@ -1,0 +1,98 @@
+"""The four networks: semantic encoder, CAM classifier, activation network, segmentation."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from slams_ray.config.checks import check
+from slams_ray.config.labels import InferenceConfig
+from slams_ray.config.training import BackboneConfig, TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Semantic encoder (method section 2)."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    embedding_dim: int = 256
+    """D. The head has (C + 1) D channels: 256 for VOC, 64 to 128 for COCO."""
+    masked_fraction: float = 0.5
+    """Share of each batch that is softly masked at random with unchanged labels, so that embeddings
+    of masked images, which the activation network is trained through, are in distribution."""
+    dimmed_fraction: float = 0.5
+    """Share of each batch whose contrast is scaled by a random factor in [0.2, 1]. Without it a
+    uniform map that merely brightens lowers the losses and the maps collapse to it (method section
+    3)."""
+
+    def __post_init__(self) -> None:
+        check(self.embedding_dim >= 1, "encoder.embedding_dim", self.embedding_dim, ">= 1")
+        for name in ("masked_fraction", "dimmed_fraction"):
+            value = getattr(self, name)
+            check(0 <= value <= 1, f"encoder.{name}", value, "in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """CAM classifier: baseline, and initialisation of the activation network (method section 4)."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Losses of the activation network (method section 3); a weight of 0 switches a term off."""
+
+    form: Literal["cosine", "log"] = "cosine"
+    """1 - cos and cos, or -log cos and -log(1 - cos) as in CLIMS."""
+    foreground: float = 1.0
+    """Category-foreground loss: correctness."""
+    background: float = 1.0
+    """Category-background loss: completeness."""
+    regularization: float = 0.075
+    """Activation regularization: compactness."""
+    regularize: Literal["present", "all"] = "present"
+    """Which maps it shrinks: those of present classes (SemFormer) or all (CLIMS)."""
+    equivariance: float = 1.0
+    """Consistency, reading (i): |A(Tx) - T A(x)| for a rescale and flip T."""
+    complementation: float = 0.0
+    """Consistency, reading (ii): (A_k + max_j A_j - 1)^2."""
+    classification: float = 1.0
+    """Image-level loss on the activation network against drift."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, int | float):
+                check(value >= 0, f"activation.losses.{name}", value, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationConfig:
+    """Activation network (method section 3)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    initialise_from_cam: bool = True
+    """Start from the trained CAM classifier, or from its backbone weights."""
+    mask: Literal["sigmoid", "normalised"] = "sigmoid"
+    """A from logits: their sigmoid, or softplus divided by its maximum as in inference."""
+    fill: Literal["grey", "companion"] = "grey"
+    """What stands where the mask takes the image away: mean grey, or another image that does not
+    show the class, so that fading the whole image is no way out."""
+    encoder_input_px: int = 224
+    """Masked crops are resized to this side before they enter the encoder."""
+
+    def __post_init__(self) -> None:
+        size = self.encoder_input_px
+        check(size >= 16, "activation.encoder_input_px", size, ">= 16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig:
+    """Segmentation network (method section 7)."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    head: Literal["deeplabv2", "deeplabv3"] = "deeplabv2"
+    """DeepLabV2 (ASPP-L), or torchvision's DeepLabV3 head."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)

@@ -1,0 +1,32 @@
+"""A config with other values in some places, named by their dotted path."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from slams_ray.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def override(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy with `{"crf.alpha": 6.0}` and the like in place; checks run again.
+
+    Raises:
+        ConfigError: there is no such field, or a value is out of its range.
+    """
+    for path, value in values.items():
+        config = _replace_at(config, path, path.split("."), value)
+    return config
+
+
+def _replace_at(config: Any, path: str, names: list[str], value: Any) -> Any:
+    known = [f.name for f in fields(config)] if is_dataclass(config) else []
+    name, *rest = names
+    if name not in known:
+        raise ConfigError(
+            f"there is no setting {path}: {name!r} is not among {', '.join(known) or 'any'}"
+        )
+    if rest:
+        value = _replace_at(getattr(config, name), path, rest, value)
+    return replace(config, **{name: value})

@@ -1,0 +1,41 @@
+"""Where and how a pipeline runs; none of it changes a result."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from slams_ray.config.checks import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How many processes and devices; changes time, never results, and so no fingerprint."""
+
+    train_workers: int = 1
+    """Ray Train workers, one GPU each where GPUs are used. Must divide the batch size."""
+    feed_tasks: int = 2
+    """Processes that decode and augment for each training worker; 8 and more for a fast GPU."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto takes GPUs where the cluster has them."""
+    gpu_actors: int | None = None
+    """Inference actors on GPUs; None takes all GPUs."""
+    max_failures: int = 3
+    """Times a training restarts from its last checkpoint after a lost worker."""
+
+    def __post_init__(self) -> None:
+        for name in ("train_workers", "feed_tasks", "gpu_actors"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, f"compute.{name}", value, ">= 1")
+        check(self.max_failures >= 0, "compute.max_failures", self.max_failures, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """MLflow; changes no result and so no fingerprint."""
+
+    experiment: str = "slams_ray"
+    """Experiment name. The server is MLFLOW_TRACKING_URI; without it, SQLite in the workspace."""
+    num_examples: int = 6
+    """Images in the montage."""
+
+    def __post_init__(self) -> None:
+        check(self.num_examples >= 1, "tracking.num_examples", self.num_examples, ">= 1")

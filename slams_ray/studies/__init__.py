@@ -1,0 +1,1 @@
+"""Many pipelines beside one another: methods over seeds, losses switched off one by one."""

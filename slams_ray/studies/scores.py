@@ -1,0 +1,68 @@
+"""From finished stages to the rows of a study, and from rows to files and tracked pictures."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from slams_ray import storage
+from slams_ray.core.comparison import Score, spreads
+from slams_ray.figures import comparison_figure, to_png
+from slams_ray.runtime.tracking import Run
+from slams_ray.stages import evaluate, refine, search_threshold
+from slams_ray.stages.stage import Result
+
+PRIMARY = "seed_miou"
+METRICS = {
+    PRIMARY: (search_threshold.STAGE, "{method}_seed_miou"),
+    "threshold_area": (search_threshold.STAGE, "{method}_threshold_area"),
+    "foreground_precision": (search_threshold.STAGE, "{method}_seed_precision"),
+    "foreground_recall": (search_threshold.STAGE, "{method}_seed_recall"),
+    "best_threshold": (search_threshold.STAGE, "{method}_best_threshold"),
+    "refined_miou": (refine.STAGE, "refined_miou"),
+    "segmentation_miou": (evaluate.STAGE, "segmentation_miou"),
+}
+"""Metric of a study -> stage and name in its record."""
+FIGURE_METRICS = (PRIMARY, "refined_miou", "segmentation_miou")
+
+
+def collect(
+    results: Mapping[str, Result], method: str, seed: int, label: str | None = None
+) -> list[Score]:
+    """The scores of one method in the stages that have run.
+
+    Args:
+        method: cam or slams, whose maps are scored.
+        label: the method's name in the study, when it differs.
+    """
+    scores = []
+    for metric, (stage, name) in METRICS.items():
+        found = results[stage].record.metrics if stage in results else {}
+        value = found.get(name.format(method=method))
+        if value is not None:
+            scores.append(Score(method=label or method, seed=seed, metric=metric, value=value))
+    return scores
+
+
+def publish(
+    scores: Sequence[Score], workspace: str, name: str, run: Run, order: Sequence[str] = ()
+) -> None:
+    """Writes `<name>.json` and `<name>.png` into the workspace and logs both with a table.
+
+    Args:
+        order: methods from top to bottom of the figure; the rest follow.
+    """
+    rows = [vars(score) for score in scores]
+    table = storage.join(workspace, f"{name}.json")
+    storage.write_bytes(table, (json.dumps(rows, indent=1) + "\n").encode())
+    picture = storage.join(workspace, f"{name}.png")
+    shown = [m for m in FIGURE_METRICS if any(s.metric == m for s in scores)]
+    storage.write_bytes(picture, to_png(comparison_figure(scores, shown, order)))
+    for path in (table, picture):
+        run.log_file(path)
+    run.log_table(rows, f"{name}_rows.json")
+    run.log_metrics(
+        {
+            f"{method}/{metric}": entry.mean
+            for method, metrics in spreads(scores).items()
+            for metric, entry in metrics.items()
+        }
+    )

@@ -1,0 +1,89 @@
+"""Two variants as trials of Ray Tune; a failing one beside them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slams_ray.config import PipelineConfig
+from slams_ray.core.comparison import Score
+from slams_ray.errors import ConfigError, DataError, TrainingError
+from slams_ray.runtime.sweep import run_points
+from slams_ray.studies import ablate
+
+pytestmark = pytest.mark.ray
+
+VARIANT = "no foreground loss"
+
+
+@pytest.fixture(scope="module")
+def workspace(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a finished pipeline, which is what the variants differ from."""
+    return finished.copy_to(tmp_path_factory.mktemp("ablate"))
+
+
+@pytest.fixture(scope="module")
+def scores(tiny_config: PipelineConfig, workspace: Path) -> list[Score]:
+    return ablate.run(tiny_config, str(workspace), "tiny", (0,), (VARIANT,))
+
+
+def test_the_table_has_cam_the_recipe_and_the_variant(scores: list[Score], workspace: Path) -> None:
+    rows = json.loads((workspace / "ablate.json").read_text())
+    assert rows == [vars(score) for score in scores]
+    seeds = {s.method: s.value for s in scores if s.metric == "seed_miou"}
+    assert set(seeds) == {"cam", ablate.RECIPE, VARIANT}
+    assert (workspace / "ablate.png").is_file()
+
+
+def test_variants_share_what_they_do_not_change(scores: list[Score], workspace: Path) -> None:
+    num_outputs = {
+        path.name: len(list(path.iterdir())) for path in workspace.iterdir() if path.is_dir()
+    }
+    assert num_outputs["train_encoder"] == num_outputs["train_classifier"] == 1
+    assert num_outputs["train_activation"] == num_outputs["search_threshold"] == 2
+    losses = [
+        json.loads((path / "record.json").read_text())["config"]["losses"]["foreground"]
+        for path in (workspace / "train_activation").iterdir()
+    ]
+    assert sorted(losses) == [0.0, 1.0]
+
+
+def test_an_unknown_variant_is_named_before_any_work(
+    ray_cluster: None, tiny_config: PipelineConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="no variant 'nothing'"):
+        ablate.run(tiny_config, str(tmp_path), "tiny", (0,), ("nothing",))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_trials_are_named_finished_ones_kept_and_only_failures_repeated(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    def work(point: Mapping[str, Any]) -> int:
+        log = tmp_path / f"calls-{point['number']}"
+        log.write_text(log.read_text() + "x" if log.exists() else "x")
+        if point["number"] == 1 and not (tmp_path / "mended").exists():
+            raise DataError("image 7 is truncated")
+        return 10 * point["number"]
+
+    points = {f"point {n}": {"number": n} for n in range(3)}
+    first = run_points(work, points, str(tmp_path / "tune"), "study", 1)
+    assert [trial.result for trial in first.values()] == [0, None, 20]
+    assert "image 7 is truncated" in str(first["point 1"].error)
+    (tmp_path / "mended").touch()
+    second = run_points(work, points, str(tmp_path / "tune"), "study", 1)
+    assert [trial.result for trial in second.values()] == [0, 10, 20]
+    calls = [(tmp_path / f"calls-{n}").read_text() for n in range(3)]
+    assert calls == ["x", "xx", "x"]
+
+
+def test_a_failing_variant_leaves_a_table_of_the_others(
+    scores: list[Score], tiny_config: PipelineConfig, workspace: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setitem(ablate.VARIANTS, "broken", {"activation.encoder_input_px": 1})
+    with pytest.raises(TrainingError, match="broken, seed 0"):
+        ablate.run(tiny_config, str(workspace), "tiny", (0,), (VARIANT, "broken"))
+    rows = json.loads((workspace / "ablate.json").read_text())
+    assert {row["method"] for row in rows} == {"cam", ablate.RECIPE, VARIANT}

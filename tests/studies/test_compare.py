@@ -1,0 +1,105 @@
+"""CAM beside SLAMs in a Ray task, on the tiny data set."""
+
+import json
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slams_ray.config import PipelineConfig
+from slams_ray.core.comparison import Score
+from slams_ray.errors import DataError
+from slams_ray.mappers.infer import METHODS
+from slams_ray.runtime.fanout import run_side_by_side
+from slams_ray.studies import compare
+from slams_ray.studies.scores import METRICS
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def workspace(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a finished pipeline, whose stages serve SLAMs of seed 0."""
+    return finished.copy_to(tmp_path_factory.mktemp("compare"))
+
+
+@pytest.fixture(scope="module")
+def scores(tiny_config: PipelineConfig, workspace: Path) -> list[Score]:
+    return compare.run(tiny_config, str(workspace), "tiny", (0,))
+
+
+def test_every_method_and_seed_has_every_metric(scores: list[Score], workspace: Path) -> None:
+    rows = json.loads((workspace / "compare.json").read_text())
+    assert rows == [vars(score) for score in scores]
+    found = {(row["method"], row["seed"], row["metric"]) for row in rows}
+    # Precision is undefined where the best threshold leaves no foreground.
+    required = set(METRICS) - {"foreground_precision"}
+    assert {(method, 0, metric) for method in METHODS for metric in required} <= found
+    assert all(0 <= row["value"] <= 1 for row in rows)
+    assert (workspace / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_methods_share_networks_and_part_at_refinement(
+    scores: list[Score], workspace: Path
+) -> None:
+    num_outputs = {
+        path.name: len(list(path.iterdir())) for path in workspace.iterdir() if path.is_dir()
+    }
+    assert num_outputs["prepare"] == 1
+    assert num_outputs["train_activation"] == num_outputs["infer_activation"] == 1
+    assert num_outputs["refine"] == num_outputs["evaluate"] == 2
+
+
+def test_rows_equal_what_the_stages_recorded(scores: list[Score], workspace: Path) -> None:
+    for path in (workspace / "refine").iterdir():
+        record = json.loads((path / "record.json").read_text())
+        method = record["config"]["method"]
+        values = [s.value for s in scores if (s.method, s.metric) == (method, "refined_miou")]
+        assert record["metrics"]["refined_miou"] in values
+
+
+def test_mlflow_nests_stages_under_seeds_under_the_study(
+    scores: list[Score], workspace: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlflow.db")
+    runs = {run.info.run_id: run for run in client.search_runs(["1"], max_results=1000)}
+    names = {i: run.data.tags["mlflow.runName"] for i, run in runs.items()}
+    (study,) = [i for i, name in names.items() if name == "compare tiny"]
+    (seed,) = [i for i, name in names.items() if name == "tiny seed 0"]
+    assert runs[seed].data.tags["mlflow.parentRunId"] == study
+    children = [i for i, r in runs.items() if r.data.tags.get("mlflow.parentRunId") == seed]
+    assert sorted(names[i] for i in children) == ["evaluate", "refine", "train_segmentation"]
+    assert "slams/seed_miou" in runs[seed].data.metrics
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert {"compare.json", "compare.png"} <= {f.path for f in client.list_artifacts(study)}
+
+
+def test_again_it_keeps_everything_and_says_so(
+    scores: list[Score],
+    tiny_config: PipelineConfig,
+    workspace: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, "slams_ray"):
+        again = compare.run(tiny_config, str(workspace), "tiny", (0,))
+    assert again == scores
+    lines = [r.getMessage() for r in caplog.records]
+    assert any(line.startswith("seed 0 | evaluate") and "kept" in line for line in lines)
+    assert not any("started" in line for line in lines)
+
+
+def test_a_failing_piece_is_named_and_the_others_are_finished(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    done = tmp_path / "done"
+
+    def fail() -> None:
+        raise DataError("image 7 is truncated")
+
+    with pytest.raises(DataError, match="image 7 is truncated"):
+        run_side_by_side({"bad": fail, "good": partial(done.write_text, "whole")}, 1)
+    assert done.read_text() == "whole"

@@ -1,0 +1,33 @@
+import pytest
+
+from slams_ray.config import PipelineConfig
+from slams_ray.config.overrides import override
+from slams_ray.errors import ConfigError
+from slams_ray.studies.ablate import RECIPE, VARIANTS
+
+
+def test_named_places_change_and_nothing_else(tiny_config: PipelineConfig) -> None:
+    changed = override(tiny_config, {"activation.losses.foreground": 0.0, "seed": 3})
+    assert changed.activation.losses.foreground == 0
+    assert changed.seed == 3
+    back = override(changed, {"activation.losses.foreground": 1.0, "seed": tiny_config.seed})
+    assert back == tiny_config
+
+
+@pytest.mark.parametrize("path", ["crf.beta", "crf.alpha.beta", "lattice", "crf."])
+def test_an_unknown_place_is_named(tiny_config: PipelineConfig, path: str) -> None:
+    with pytest.raises(ConfigError, match=f"no setting {path}"):
+        override(tiny_config, {path: 1})
+
+
+def test_values_are_checked(tiny_config: PipelineConfig) -> None:
+    with pytest.raises(ConfigError, match=r"crf\.iterations"):
+        override(tiny_config, {"crf.iterations": -1})
+
+
+def test_every_variant_of_the_ablation_changes_the_default(tiny_config: PipelineConfig) -> None:
+    varied = {name: override(tiny_config, values) for name, values in VARIANTS.items()}
+    assert varied.pop(RECIPE) == tiny_config
+    # Of every either-or one is the default.
+    same = {name for name, config in varied.items() if config == tiny_config}
+    assert same == {"equivariance", "sigmoid masks", "filled with grey"}
