@@ -54,8 +54,15 @@ def to_png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def threshold_figure(curves: Mapping[str, ThresholdCurve]) -> "Figure":
-    """mIoU over background thresholds per method, the best of each marked."""
+def threshold_figure(
+    curves: Mapping[str, ThresholdCurve],
+    label_free: Mapping[str, Mapping[str, float]] | None = None,
+) -> "Figure":
+    """mIoU over background thresholds per method, the best of each marked.
+
+    Args:
+        label_free: criterion -> background_threshold and regret of its choice for SLAMs.
+    """
     figure = _figure(6.4, 4.0)
     axes = figure.add_subplot()
     for method, curve in curves.items():
@@ -69,6 +76,11 @@ def threshold_figure(curves: Mapping[str, ThresholdCurve]) -> "Figure":
             textcoords="offset points",
             color=colour,
         )
+    for marker, (criterion, choice) in zip("s^D", (label_free or {}).items(), strict=False):
+        threshold, curve = choice["background_threshold"], curves["slams"]
+        height = 100 * (curve.best_miou - choice["regret"])
+        label = f"{criterion.replace('_', ' ')}, without masks"
+        axes.plot(threshold, height, marker, color="#222222", markersize=5, label=label)
     top = 112 * max(curve.best_miou for curve in curves.values())
     axes.set(xlabel="background threshold", ylabel="seed mIoU [%]", xlim=(0, 1), ylim=(0, top))
     axes.spines[["top", "right"]].set_visible(False)

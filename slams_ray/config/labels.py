@@ -30,8 +30,13 @@ class ThresholdConfig:
 
     num_thresholds: int = 256
     """Thresholds scored, evenly from 0 to 1. Their number costs nothing."""
+    without_masks: Literal["bimodality", "stability", "colour_separation", "fallback"] = (
+        "bimodality"
+    )
+    """How the threshold is chosen where no training image has a mask: by one of the label-free
+    criteria, or `threshold.fallback`."""
     fallback: float = 0.2
-    """Threshold used where no training image has a mask (method section 6: .15 to .25 is usual)."""
+    """A threshold as the literature uses it (method section 6: .15 to .25)."""
     fixed: float | None = None
     """Use this threshold whatever the search finds."""
 

@@ -5,6 +5,7 @@ in the loop, kernels, confident pairs) are a search of their own over the same s
 """
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,10 +14,12 @@ import numpy as np
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import ThresholdConfig
+from slams_ray.core.label_free import CRITERIA as LABEL_FREE
+from slams_ray.core.label_free import CriterionSums, choose_threshold, regret
 from slams_ray.core.threshold import ThresholdCounts, ThresholdCurve, threshold_curve
 from slams_ray.data.source import TRAIN
 from slams_ray.figures import threshold_figure, to_png
-from slams_ray.mappers.count import CountMapper, counts_from_lists
+from slams_ray.mappers.count import COUNTS, CRITERIA, CountMapper, from_lists
 from slams_ray.mappers.infer import CAM, METHODS, SLAMS
 from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
 from slams_ray.stages.infer_activation import activations_dir
@@ -54,7 +57,9 @@ def _work(
         label=STAGE,
         names=data.names(TRAIN),
         inputs={
-            "images": ShardInput(directory=data.images(TRAIN), columns=("image_id", "mask")),
+            "images": ShardInput(
+                directory=data.images(TRAIN), columns=("image_id", "image", "mask")
+            ),
             "activations": ShardInput(
                 directory=activations_dir(activations.output_dir),
                 columns=("image_id", "height", "width", "image_labels", CAM, SLAMS),
@@ -69,42 +74,83 @@ def _work(
         ),
     )
     summaries = run_shards(job)
+    num_categories = len(data.description.class_names)
+    counts = {
+        m: sum(
+            (from_lists(ThresholdCounts, s[COUNTS][m]) for s in summaries),
+            ThresholdCounts.zeros(num_categories, config.num_thresholds),
+        )
+        for m in METHODS
+    }
+    criteria = {
+        m: sum(
+            (from_lists(CriterionSums, s[CRITERIA][m]) for s in summaries),
+            CriterionSums.zeros(config.num_thresholds),
+        )
+        for m in METHODS
+    }
     # A mask that is all 255 scores nothing.
-    num_pixels = sum(sum(s[SLAMS]["annotated"]) for s in summaries)
-    num_scored = sum(s["num_rows"] for s in summaries) if num_pixels else 0
-    choice: dict[str, Any] = {"split": TRAIN, "num_scored_images": num_scored}
-    metrics: dict[str, float] = {}
-    if num_scored:
-        zeros = ThresholdCounts.zeros(len(data.description.class_names), config.num_thresholds)
-        curves = {
-            method: threshold_curve(sum((counts_from_lists(s[method]) for s in summaries), zeros))
-            for method in METHODS
-        }
-        metrics = _track(attempt, curves)
-        choice |= {
-            "background_threshold": {m: c.best_threshold for m, c in curves.items()},
-            "how": "highest mIoU of the seeds over the scored training images",
-            "curves": {m: _curve_to_plain(c) for m, c in curves.items()},
-        }
-    else:
-        choice |= {
-            "background_threshold": dict.fromkeys(METHODS, config.fallback),
-            "how": "threshold.fallback, because no training image has a mask to score on",
-        }
-    if config.fixed is not None:
-        choice |= {
-            "background_threshold": dict.fromkeys(METHODS, config.fixed),
-            "how": "threshold.fixed",
-        }
+    has_truth = counts[SLAMS].annotated.sum() > 0
+    curves = {m: threshold_curve(counts[m]) for m in METHODS} if has_truth else {}
+    free = {m: _choose_without_masks(criteria[m], curves.get(m)) for m in METHODS}
+    metrics = _track(attempt, curves, free)
+    chosen, how = _choose(config, curves, free)
+    num_scored = sum(s["num_rows"] for s in summaries) if has_truth else 0
+    content = {
+        "split": TRAIN,
+        "num_scored_images": num_scored,
+        "background_threshold": chosen,
+        "how": how,
+        "label_free": free,
+        "curves": {m: _curve_to_plain(c) for m, c in curves.items()},
+    }
     path = storage.join(attempt.output_dir, THRESHOLD_NAME)
-    storage.write_bytes(path, json.dumps(choice, indent=1).encode())
+    storage.write_bytes(path, json.dumps(content, indent=1).encode())
     attempt.run.log_file(path, "threshold")
-    metrics["background_threshold"] = choice["background_threshold"][SLAMS]
-    return Outcome(num_rows=num_scored, metrics=metrics, notes={"how": choice["how"]})
+    metrics["background_threshold"] = chosen[SLAMS]
+    return Outcome(num_rows=num_scored, metrics=metrics, notes={"how": how})
 
 
-def _track(attempt: Attempt, curves: dict[str, ThresholdCurve]) -> dict[str, float]:
+def _choose_without_masks(
+    sums: CriterionSums, curve: ThresholdCurve | None
+) -> dict[str, dict[str, float]]:
+    """Criterion -> its threshold, and its regret where there are masks to tell it."""
+    choices = {}
+    for criterion in LABEL_FREE if sums.num_images else ():
+        threshold = choose_threshold(sums, criterion)
+        choices[criterion] = {"background_threshold": threshold}
+        if curve is not None:
+            choices[criterion]["regret"] = regret(curve, threshold)
+    return choices
+
+
+def _choose(
+    config: ThresholdConfig,
+    curves: Mapping[str, ThresholdCurve],
+    free: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> tuple[dict[str, float], str]:
+    """The threshold of each method, and how it was chosen."""
+    if config.fixed is not None:
+        return dict.fromkeys(METHODS, config.fixed), "threshold.fixed"
+    if curves:
+        best = {m: curve.best_threshold for m, curve in curves.items()}
+        return best, "highest mIoU of the seeds over the scored training images"
+    criterion = config.without_masks
+    if criterion == "fallback" or not free[SLAMS]:
+        reason = "threshold.fallback, because no training image has a mask to score on"
+        return dict.fromkeys(METHODS, config.fallback), reason
+    chosen = {m: free[m][criterion]["background_threshold"] for m in METHODS}
+    return chosen, f"label-free criterion {criterion}, because no training image has a mask"
+
+
+def _track(
+    attempt: Attempt,
+    curves: Mapping[str, ThresholdCurve],
+    free: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> dict[str, float]:
     """Curves as step metrics (step = grid index) and as a figure; returns the best scores."""
+    if not curves:
+        return {}
     for method, curve in curves.items():
         for index in range(len(curve.thresholds)):
             attempt.run.log_metrics(
@@ -116,7 +162,7 @@ def _track(attempt: Attempt, curves: dict[str, ThresholdCurve]) -> dict[str, flo
                 index,
             )
     path = storage.join(attempt.output_dir, CURVE_NAME)
-    storage.write_bytes(path, to_png(threshold_figure(curves)))
+    storage.write_bytes(path, to_png(threshold_figure(curves, free[SLAMS])))
     attempt.run.log_file(path)
     scores = {}
     for method, curve in curves.items():
@@ -125,6 +171,8 @@ def _track(attempt: Attempt, curves: dict[str, ThresholdCurve]) -> dict[str, flo
         scores[f"{method}_threshold_area"] = curve.area
         scores[f"{method}_seed_precision"] = float(curve.foreground_precision[curve.best_index])
         scores[f"{method}_seed_recall"] = float(curve.foreground_recall[curve.best_index])
+        for criterion, choice in free[method].items():
+            scores[f"{method}_regret_{criterion}"] = choice["regret"]
     return scores
 
 

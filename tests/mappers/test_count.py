@@ -1,3 +1,4 @@
+import io
 import json
 from functools import reduce
 from operator import add
@@ -5,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from slams_ray.core.activation import seed_labels, upsample_stored
+from slams_ray.core.label_free import CriterionSums, criterion_sums
 from slams_ray.core.metrics import confusion_matrix, segmentation_scores
-from slams_ray.core.threshold import count_thresholds, threshold_curve
+from slams_ray.core.threshold import ThresholdCounts, count_thresholds, threshold_curve
 from slams_ray.data.image import decode_mask
-from slams_ray.mappers.count import CountMapper, counts_from_lists, counts_to_lists
+from slams_ray.mappers.count import COUNTS, CRITERIA, CountMapper, from_lists, to_lists
 from slams_ray.mappers.infer import CAM, SLAMS, unpack_maps
 
 NUM_THRESHOLDS = 17
@@ -40,7 +43,7 @@ def test_counts_are_the_sum_of_those_of_the_images_with_a_mask(shard: Any, metho
             for image in scored_images(shard, method)
         ),
     )
-    for name, value in vars(counts_from_lists(summary[method])).items():
+    for name, value in vars(from_lists(ThresholdCounts, summary[COUNTS][method])).items():
         np.testing.assert_array_equal(value, getattr(expected, name), name)
     assert table.column("image_id").to_pylist() == ["picture_0", "picture_2", "picture_3"]
     assert summary["num_rows"] == 3
@@ -50,7 +53,7 @@ def test_the_counts_give_the_miou_of_seeds_made_one_by_one(shard: Any) -> None:
     num_categories = len(shard.description.class_names)
     tables = {"images": shard.images, "activations": shard.activations}
     _, summary = CountMapper(num_categories, NUM_THRESHOLDS)(tables, None)
-    curve = threshold_curve(counts_from_lists(summary[SLAMS]))
+    curve = threshold_curve(from_lists(ThresholdCounts, summary[COUNTS][SLAMS]))
     for index in (0, 3, 9, 16):
         confusion = sum(
             confusion_matrix(
@@ -63,7 +66,7 @@ def test_the_counts_give_the_miou_of_seeds_made_one_by_one(shard: Any) -> None:
 
 def test_counts_survive_json(shard: Any) -> None:
     counts = count_thresholds(*scored_images(shard, SLAMS)[0], 7, NUM_THRESHOLDS)
-    again = counts_from_lists(json.loads(json.dumps(counts_to_lists(counts))))
+    again = from_lists(ThresholdCounts, json.loads(json.dumps(to_lists(counts))))
     for name, value in vars(counts).items():
         np.testing.assert_array_equal(value, getattr(again, name))
         assert getattr(again, name).dtype == np.int64
@@ -82,5 +85,25 @@ def test_counts_add_over_shards(shard: Any) -> None:
         )[1]
         for start in (0, 2)
     ]
-    total = counts_from_lists(parts[0][CAM]) + counts_from_lists(parts[1][CAM])
-    assert counts_to_lists(total) == whole[CAM]
+    total = sum(
+        (from_lists(ThresholdCounts, part[COUNTS][CAM]) for part in parts),
+        ThresholdCounts.zeros(7, NUM_THRESHOLDS),
+    )
+    assert to_lists(total) == whole[COUNTS][CAM]
+
+
+def test_criteria_judge_every_labelled_image_with_or_without_a_mask(shard: Any) -> None:
+    tables = {"images": shard.images, "activations": shard.activations}
+    _, summary = CountMapper(7, NUM_THRESHOLDS)(tables, None)
+    found = from_lists(CriterionSums, summary[CRITERIA][SLAMS])
+    expected = CriterionSums.zeros(NUM_THRESHOLDS)
+    for image_row, row in zip(shard.images.to_pylist(), shard.activations.to_pylist(), strict=True):
+        if row["image_labels"]:
+            maps = unpack_maps(row[SLAMS], row["image_labels"], row["height"], row["width"])
+            image = Image.open(io.BytesIO(image_row["image"])).convert("RGB")
+            small = np.asarray(image.resize(maps.shape[:0:-1], Image.Resampling.BOX), float)
+            scores = (maps.max(axis=0) / np.float32(255)).ravel()
+            expected = expected + criterion_sums(scores, small.reshape(-1, 3), NUM_THRESHOLDS)
+    assert found.num_images == expected.num_images == 3
+    for name, value in vars(expected).items():
+        np.testing.assert_allclose(getattr(found, name), value, err_msg=name)

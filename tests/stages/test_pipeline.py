@@ -156,3 +156,13 @@ def test_a_damaged_record_is_named(finished: Any) -> None:
             pipeline.run(finished.config, str(finished.workspace), "tiny")
     finally:
         record.write_bytes(whole)
+
+
+def test_the_same_seed_gives_the_same_numbers_elsewhere(finished: Any, tmp_path: Path) -> None:
+    again = pipeline.run(
+        finished.config, str(tmp_path / "elsewhere"), "tiny", last_stage="search_threshold"
+    )
+    for stage, result in again.results.items():
+        expected = finished.result.results[stage].record.metrics
+        assert not result.cached
+        assert result.record.metrics == expected

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,18 @@ from slams_ray.config import (
     ActivationConfig,
     BackboneConfig,
     ClassifierConfig,
+    DataConfig,
     EncoderConfig,
     LossConfig,
     SegmentationConfig,
     TrainingConfig,
 )
+from slams_ray.core.sampling import ROWS_PER_GROUP
 from slams_ray.data.image import encode_mask
+from slams_ray.data.source import TRAIN, generate, load_split
+from slams_ray.mappers.prepare import PrepareMapper
 from slams_ray.models.checkpoint import dump_network
+from slams_ray.storage import write_table
 from slams_ray.tasks.activation import ActivationTask
 from slams_ray.tasks.classifier import ClassifierTask
 from slams_ray.tasks.encoder import EncoderTask
@@ -54,6 +60,26 @@ def make_row(number: int, image_labels: Sequence[int]) -> Row:
         "image_labels": list(image_labels),
         "pseudo_label": encode_mask(mask, [(0, 0, 0)]),
     }
+
+
+@pytest.fixture
+def prepare_shards() -> Callable[..., tuple[list[tuple[str, int]], list[str]]]:
+    """Writes shards of generated images; returns (name, rows) of each, and the class names."""
+    return write_shards
+
+
+def write_shards(root: Path, num_shards: int = 4) -> tuple[list[tuple[str, int]], list[str]]:
+    config = DataConfig(format="synthetic", synthetic_train_images=16, synthetic_val_images=8)
+    split = load_split(config, generate(config, str(root)), TRAIN)
+    mapper = PrepareMapper(split.description, "fail")
+    shard_rows = []
+    for number in range(num_shards):
+        table, summary = mapper({}, split.items[number::num_shards])
+        labelled = table.append_column("pseudo_label", table.column("mask"))
+        name = f"{number}.parquet"
+        write_table(str(root / "shards" / name), labelled, ROWS_PER_GROUP)
+        shard_rows.append((name, summary["num_rows"]))
+    return shard_rows, list(split.description.class_names)
 
 
 @pytest.fixture

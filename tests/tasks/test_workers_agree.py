@@ -12,12 +12,8 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from slams_ray.config import DataConfig, PipelineConfig, TrainingConfig
-from slams_ray.core.sampling import ROWS_PER_GROUP
-from slams_ray.data.source import TRAIN, generate, load_split
-from slams_ray.mappers.prepare import PrepareMapper
+from slams_ray.config import PipelineConfig, TrainingConfig
 from slams_ray.models.checkpoint import dump_network
-from slams_ray.storage import write_table
 from slams_ray.tasks.activation import ActivationTask
 from slams_ray.tasks.classifier import ClassifierTask
 from slams_ray.tasks.encoder import EncoderTask
@@ -26,20 +22,6 @@ from slams_ray.tasks.segmentation import SegmentationTask
 from slams_ray.tasks.training import Training
 
 NUM_STEPS = 3
-
-
-def prepare_shards(root: Path, num_shards: int = 4) -> tuple[list[tuple[str, int]], list[str]]:
-    config = DataConfig(format="synthetic", synthetic_train_images=16, synthetic_val_images=8)
-    split = load_split(config, generate(config, str(root)), TRAIN)
-    mapper = PrepareMapper(split.description, "fail")
-    shard_rows = []
-    for number in range(num_shards):
-        table, summary = mapper({}, split.items[number::num_shards])
-        labelled = table.append_column("pseudo_label", table.column("mask"))
-        name = f"{number}.parquet"
-        write_table(str(root / "shards" / name), labelled, ROWS_PER_GROUP)
-        shard_rows.append((name, summary["num_rows"]))
-    return shard_rows, list(split.description.class_names)
 
 
 def make_trainings(
@@ -114,7 +96,7 @@ def train_all(
 
 @pytest.mark.slow
 def test_two_workers_reach_the_parameters_of_one(
-    tmp_path: Path, tiny_config: PipelineConfig
+    tmp_path: Path, tiny_config: PipelineConfig, prepare_shards: Any
 ) -> None:
     # SGD: AdamW divides by the root of tiny gradients, which turns rounding into visible steps.
     sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.01}
