@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slams_ray.benchmarks.measure import Row
     from slams_ray.core.comparison import Score
 
 
@@ -74,3 +75,27 @@ def _percent(entry: object) -> str:
         return ""
     deviation = f" ± {100 * entry.deviation:.2f}" if entry.num_seeds > 1 else ""
     return f"{100 * entry.mean:.2f}{deviation}"
+
+
+def print_benchmark(rows: "list[Row]", output: str | None) -> None:
+    """The ratios of a benchmark; also as JSON where an output is named."""
+    import json
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("what", "against", "ratio", "quartiles", "goal", ""):
+        table.add_column(heading, justify="left" if heading in ("what", "against") else "right")
+    for row in rows:
+        low, high = row.spread
+        met = "met" if row.met else "missed"
+        cells = (f"{row.ratio:.2f}", f"{low:.2f} to {high:.2f}", f"{row.goal:.2f}", met)
+        table.add_row(row.what, row.against, *cells)
+    Console(width=max(Console().width, 110)).print(table)
+    print(f"ratio: time of the alternative over ours; {rows[0].machine}")
+    if output is not None:
+        Path(output).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

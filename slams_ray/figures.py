@@ -201,6 +201,7 @@ def comparison_figure(
         axes.set_xlabel(f"{metric.replace('_', ' ').replace('miou', 'mIoU')} [%]")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", linewidth=0.4)
+        axes.margins(x=0.15)
     names = [METHOD_STYLE.get(method, (method, ""))[0] for method in methods]
     panels[0].set_yticks(range(len(methods)), names, fontsize=9)
     panels[0].set_ylim(len(methods) - 0.4, -0.8)

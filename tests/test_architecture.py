@@ -34,10 +34,12 @@ ALLOWED = {
         "slams_ray.tasks",
     },
     "slams_ray.studies": {"slams_ray"},
+    "slams_ray.benchmarks": {"slams_ray"},
     "jobs": BASE
     | {
         "slams_ray.stages",
         "slams_ray.studies",
+        "slams_ray.benchmarks",
         "slams_ray.core.comparison",
         "slams_ray.config",
         "slams_ray.artifacts",
@@ -59,6 +61,7 @@ ONLY_IN = {
         "slams_ray.runtime.trainer",
         "slams_ray.runtime.training_job",
         "slams_ray.stages",
+        "slams_ray.benchmarks",
     ),
     "slams_ray.config": (
         "slams_ray.config",

@@ -4,8 +4,11 @@ from slams_ray.config import (
     ActivationConfig,
     BackboneConfig,
     ClassifierConfig,
+    CrfConfig,
     DataConfig,
     EncoderConfig,
+    InferenceConfig,
+    LossConfig,
     PipelineConfig,
     SegmentationConfig,
     TrainingConfig,
@@ -22,20 +25,39 @@ def folder(root: str = "data/photos") -> PipelineConfig:
         name="mobilenet_v2", weights="MobileNet_V2_Weights.IMAGENET1K_V1", output_stride=16
     )
     training = TrainingConfig(
-        epochs=10,
+        epochs=8,
         batch_size=16,
-        crop_px=224,
-        long_side_px=(192, 320),
+        crop_px=160,
+        long_side_px=(160, 256),
         learning_rate=2e-3,
         checkpoint_every_steps=50,
         log_every_steps=10,
     )
+    inference = InferenceConfig(scales=(0.35, 0.5, 0.75))
     return PipelineConfig(
         data=DataConfig(format="folder", root=root, max_side_px=512, images_per_shard=32),
-        encoder=EncoderConfig(backbone=backbone, training=replace(training, epochs=20)),
+        encoder=EncoderConfig(
+            backbone=replace(backbone, output_stride=32),
+            training=replace(training, epochs=12, crop_px=128, long_side_px=(128, 192)),
+            embedding_dim=64,
+        ),
         classifier=ClassifierConfig(backbone=backbone, training=training),
-        activation=ActivationConfig(training=replace(training, learning_rate=5e-4)),
+        activation=ActivationConfig(
+            training=replace(
+                training, epochs=10, learning_rate=1e-3, head_multiplier=1, weight_decay=1e-4
+            ),
+            # With sigmoids, grey and the weights of the literature the maps stay behind CAM's.
+            mask="normalised",
+            losses=LossConfig(
+                foreground=2.0, background=2.0, regularization=0.02, equivariance=0.1
+            ),
+            encoder_input_px=128,
+        ),
+        inference=inference,
+        crf=CrfConfig(iterations=5),
         segmentation=SegmentationConfig(
-            backbone=backbone, training=replace(training, epochs=20, head_multiplier=5)
+            backbone=backbone,
+            training=replace(training, epochs=8, head_multiplier=5),
+            inference=replace(inference, scales=(0.5,)),
         ),
     )

@@ -15,6 +15,7 @@ from slams_ray.config.networks import (
 )
 from slams_ray.config.pipeline import PipelineConfig
 from slams_ray.config.place import ComputeConfig, TrackingConfig
+from slams_ray.config.search import SearchConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "InferenceConfig",
     "LossConfig",
     "PipelineConfig",
+    "SearchConfig",
     "SegmentationConfig",
     "ThresholdConfig",
     "TrackingConfig",

@@ -50,15 +50,19 @@ class LossConfig:
     background: float = 1.0
     """Category-background loss: completeness."""
     regularization: float = 0.075
-    """Activation regularization: compactness."""
+    """Activation regularization: compactness. On the built-in set 0.3 gave 54.0 and 0.075 50.9 seed
+    mIoU; on photographs 0.3 shrank large objects, 0.02 did not."""
     regularize: Literal["present", "all"] = "present"
     """Which maps it shrinks: those of present classes (SemFormer) or all (CLIMS)."""
     equivariance: float = 1.0
-    """Consistency, reading (i): |A(Tx) - T A(x)| for a rescale and flip T."""
+    """Consistency, reading (i): |A(Tx) - T A(x)| for a rescale and flip T. On the built-in set 0.1
+    gave 49.9 where 1 gave 51.5 seed mIoU; with normalised masks 1 flattens the maps and 0.1 does
+    not."""
     complementation: float = 0.0
     """Consistency, reading (ii): (A_k + max_j A_j - 1)^2."""
     classification: float = 1.0
-    """Image-level loss on the activation network against drift."""
+    """Image-level loss on the activation network against drift. On the built-in set 0.1 lost a
+    class: 46.9 instead of 51.5 seed mIoU."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -75,10 +79,13 @@ class ActivationConfig:
     initialise_from_cam: bool = True
     """Start from the trained CAM classifier, or from its backbone weights."""
     mask: Literal["sigmoid", "normalised"] = "sigmoid"
-    """A from logits: their sigmoid, or softplus divided by its maximum as in inference."""
-    fill: Literal["grey", "companion"] = "grey"
+    """A from logits: their sigmoid, or softplus divided by its maximum as in inference. With a
+    pretrained classifier, whose sigmoid is saturated, normalised masks are usable from the first
+    step; on the built-in set they lose (seed mIoU 34.9 against 53.5, with regularization 0.3)."""
+    fill: Literal["grey", "companion"] = "companion"
     """What stands where the mask takes the image away: mean grey, or another image that does not
-    show the class, so that fading the whole image is no way out."""
+    show the class, so that fading the whole image is no way out. Built-in set, seed 0: seed mIoU
+    54.5 with companions, 53.5 with grey."""
     encoder_input_px: int = 224
     """Masked crops are resized to this side before they enter the encoder."""
 

@@ -12,6 +12,7 @@ from slams_ray.config.networks import (
     SegmentationConfig,
 )
 from slams_ray.config.place import ComputeConfig, TrackingConfig
+from slams_ray.config.search import SearchConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class PipelineConfig:
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)

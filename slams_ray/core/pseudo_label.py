@@ -32,12 +32,14 @@ class Refinement:
             form, background (1 - max A)^alpha).
         gt_prob: confidence of the hard labels, label form only.
         iterations: mean-field iterations; 0 leaves the seed unrefined.
+        cam_power: exponent of maps and thresholds.
     """
 
     form: str
     gt_prob: float
     iterations: int
     kernels: CrfKernels
+    cam_power: float = 1.0
 
 
 def refine(
@@ -103,9 +105,12 @@ def unary(activation: np.ndarray, strength: float, refinement: Refinement) -> np
     if refinement.form == "label":
         positions = seed_labels(activation, np.arange(1, len(activation) + 1), strength)
         return label_unary(positions, len(activation) + 1, refinement.gt_prob)
+    power = np.float32(refinement.cam_power)
+    powered = activation if power == 1 else activation**power
     if refinement.form == "constant":
-        return softmax_unary(activation, np.full(activation.shape[1:], strength, np.float32))
-    return softmax_unary(activation, power_background(activation, strength))
+        background = np.full(activation.shape[1:], np.float32(strength) ** power, np.float32)
+        return softmax_unary(powered, background)
+    return softmax_unary(powered, power_background(powered, strength))
 
 
 def labels_of_present(positions: np.ndarray, class_indices: np.ndarray) -> np.ndarray:

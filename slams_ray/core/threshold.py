@@ -4,7 +4,7 @@ The winning class of a pixel does not depend on the threshold: argmax over [thre
 the winner of A where its score exceeds the threshold and background elsewhere. So it suffices to
 count, per class, in which bin of the threshold grid each pixel's winning score falls; cumulative
 sums then give true positives and predictions of all thresholds at once. Memory is O(K T), not O(K K
-T).
+T): 16 K (T + 1) bytes, 4 MB for 1000 classes and 256 thresholds.
 """
 
 from dataclasses import dataclass
@@ -59,8 +59,7 @@ def score_bins(scores: np.ndarray, num_thresholds: int) -> np.ndarray:
     """Number of grid thresholds strictly below each score.
 
     Equal to `np.searchsorted(threshold_grid(T), scores, side="left")` and several times faster: the
-    grid is uniform, so the bin is guessed by a product and corrected by at most one comparison each
-    way.
+    grid is uniform, so the nearest threshold is found by rounding, and only it must be compared.
 
     Args:
         scores: float32 of any shape, in [0, 1].
@@ -68,13 +67,9 @@ def score_bins(scores: np.ndarray, num_thresholds: int) -> np.ndarray:
     Returns:
         int64 of the same shape, in 0..T.
     """
-    grid = threshold_grid(num_thresholds)
-    padded = np.concatenate([[-np.inf], grid, [np.inf]]).astype(np.float32)
-    bins = (scores * np.float32(num_thresholds - 1)).astype(np.int64)
-    bins += padded[bins + 1] < scores
-    bins += padded[bins + 1] < scores
-    bins -= padded[bins] >= scores
-    return bins
+    nearest = np.rint(scores * np.float32(num_thresholds - 1)).astype(np.int64)
+    nearest += scores > threshold_grid(num_thresholds)[nearest]
+    return nearest
 
 
 def count_thresholds(
@@ -92,24 +87,19 @@ def count_thresholds(
         ground_truth: (H, W) uint8, `IGNORE_INDEX` where nothing is annotated.
     """
     num_present, width = len(class_indices), num_thresholds + 1
-    annotated = ground_truth != IGNORE_INDEX
-    truth = ground_truth[annotated].astype(np.int64)
-    if num_present:
-        maps = activation[:, annotated]
-        winner = maps.argmax(axis=0)
-        bins = score_bins(maps.max(axis=0), num_thresholds)
-    else:
-        winner = np.zeros(truth.shape, np.int64)
-        bins = np.zeros(truth.shape, np.int64)
-    position = np.full(num_classes_with_background, num_present + 1, np.int64)
+    winner, top = _winners(activation, ground_truth.shape)
+    # Joint histogram over (truth among present | background | other object | ignored, winner, bin):
+    # small, because P is the number of classes in this image and not in the data set.
+    num_winners = max(num_present, 1)
+    position = np.full(IGNORE_INDEX + 1, num_present + 1, np.int64)
     position[0] = num_present
     position[class_indices] = np.arange(num_present)
-    # Joint histogram over (truth among present | background | other object, winner, bin): small,
-    # because P is the number of classes in this image and not in the data set.
-    joint = np.bincount(
-        (position[truth] * max(num_present, 1) + winner) * width + bins,
-        minlength=(num_present + 2) * max(num_present, 1) * width,
-    ).reshape(num_present + 2, max(num_present, 1), width)
+    position[IGNORE_INDEX] = num_present + 2
+    cells = (position * num_winners * width)[ground_truth]
+    cells += winner * width
+    cells += score_bins(top, num_thresholds)
+    joint = np.bincount(cells.ravel(), minlength=(num_present + 3) * num_winners * width)
+    joint = joint.reshape(num_present + 3, num_winners, width)[:-1]
     counts = ThresholdCounts.zeros(num_classes_with_background, num_thresholds)
     if num_present:
         own = np.arange(num_present)
@@ -117,8 +107,26 @@ def count_thresholds(
         counts.winner[class_indices] = joint.sum(axis=0)
     counts.background[:] = joint[num_present].sum(axis=0)
     counts.object_pixels[:] = joint.sum(axis=(0, 1)) - counts.background
-    counts.annotated[:] = np.bincount(truth, minlength=num_classes_with_background)
+    truth = np.bincount(ground_truth.ravel(), minlength=IGNORE_INDEX + 1)
+    if truth[num_classes_with_background:IGNORE_INDEX].any():
+        raise ValueError(
+            f"ground truth holds class {truth[:IGNORE_INDEX].nonzero()[0][-1]}, expected "
+            f"0..{num_classes_with_background - 1}"
+        )
+    counts.annotated[:] = truth[:num_classes_with_background]
     return counts
+
+
+def _winners(activation: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Position of the highest map of each pixel, the first of equal ones, and its value."""
+    winner = np.zeros(shape, np.int64)
+    if not len(activation):
+        return winner, np.zeros(shape, np.float32)
+    top = activation[0]
+    for number, rival in enumerate(activation[1:], start=1):
+        winner[rival > top] = number
+        top = np.maximum(top, rival)
+    return winner, top
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,10 +61,8 @@ def create_database(workspace: str) -> None:
             _client(f"sqlite:///{aside}").search_experiments()
             aside.replace(database)
     except OSError as error:
-        raise ConfigError(
-            f"the workspace {workspace} cannot be written ({error}): choose another with "
-            "--workspace"
-        ) from error
+        reason = f"the workspace {workspace} cannot be written ({error})"
+        raise ConfigError(f"{reason}: choose another with --workspace") from error
 
 
 def _client(uri: str) -> "MlflowClient":
@@ -179,6 +177,19 @@ class Run:
             dataset._to_mlflow_entity(), [InputTag(k, v) for k, v in tags.items()]
         )
         self._attempt("the data set", lambda run_id: self.client.log_inputs(run_id, [entity]))
+
+    def child(self, name: str) -> "Run":
+        """A new run nested under this one; untracked where this one is."""
+        run = Run(self.uri, None)
+
+        def create(run_id: str) -> None:
+            experiment = self.client.get_run(run_id).info.experiment_id
+            tags = {"mlflow.parentRunId": run_id}
+            created = self.client.create_run(experiment, tags=tags, run_name=name)
+            run.run_id = created.info.run_id
+
+        self._attempt("a nested run", create)
+        return run
 
     def finish(self, status: str) -> None:
         """Ends the run as FINISHED, FAILED or KILLED."""

@@ -137,7 +137,14 @@ def _train_worker(config: dict[str, Any]) -> None:
 def _use_all_cores(context: Any) -> None:
     """Without GPUs the workers of a node share its cores; Ray would leave torch one each."""
     if get_device().type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+        torch.set_num_threads(max(1, _num_usable_cores() // context.get_local_world_size()))
+
+
+def _num_usable_cores() -> int:
+    """A container or taskset may leave fewer than there are; threads without one wait in turn."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _batches(

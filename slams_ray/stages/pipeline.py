@@ -16,6 +16,7 @@ from slams_ray.stages import (
     prepare,
     refine,
     report,
+    search_refinement,
     search_threshold,
     train_activation,
     train_encoder,
@@ -118,9 +119,17 @@ def run_stages(
     if done(infer_activation.STAGE, activations):
         return results
     threshold = search_threshold.run(place, config.threshold, data, activations)
-    if done(search_threshold.STAGE, threshold):
+    done(search_threshold.STAGE, threshold)
+    crf, strength = config.crf, None
+    if config.search.num_samples:
+        found = search_refinement.run(place, config.search, crf, data, activations, threshold)
+        results[search_refinement.STAGE] = found
+        crf, strength = search_refinement.chosen_refinement(found, crf)
+        # The searched threshold is that of the SLAMs maps.
+        strength = strength if method == SLAMS else None
+    if last_stage == search_threshold.STAGE:
         return results
-    refined = refine.run(place, config.crf, data, activations, threshold, method)
+    refined = refine.run(place, crf, data, activations, threshold, method, strength)
     if done(refine.STAGE, refined):
         return results
     network = train_segmentation.run(place, config.segmentation, config.seed, data, refined)

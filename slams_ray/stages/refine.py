@@ -30,19 +30,43 @@ def run(
     activations: Result,
     threshold: Result,
     method: str = SLAMS,
+    strength: float | None = None,
 ) -> Result:
-    """Refines the maps of one method at the background threshold chosen for it."""
+    """Refines the maps of one method at the background threshold chosen for it, or at another.
+
+    Args:
+        strength: background threshold instead of the chosen one.
+    """
     inputs = {
         "prepare": data.fingerprint,
         "infer_activation": activations.record.fingerprint,
         "search_threshold": threshold.record.fingerprint,
     }
-    work = partial(_work, config, data, activations, threshold, method)
-    return run_stage(place, STAGE, to_plain(config) | {"method": method}, inputs, work)
+    cut = chosen_threshold(threshold, method) if strength is None else strength
+    settings = to_plain(config) | {"method": method, "background_threshold": cut}
+    work = partial(_work, config, data, activations, cut, method)
+    return run_stage(place, STAGE, settings, inputs, work)
 
 
 def pseudo_labels_dir(output_dir: str) -> str:
     return storage.join(output_dir, "pseudo_labels")
+
+
+def make_refinement(config: CrfConfig) -> Refinement:
+    """What the CRF does, apart from where seeds are cut."""
+    return Refinement(
+        form=config.form,
+        gt_prob=config.gt_prob,
+        iterations=config.iterations,
+        cam_power=config.cam_power,
+        kernels=CrfKernels(
+            gaussian_sxy_px=config.gaussian_sxy_px,
+            gaussian_compat=config.gaussian_compat,
+            bilateral_sxy_px=config.bilateral_sxy_px,
+            bilateral_srgb=config.bilateral_srgb,
+            bilateral_compat=config.bilateral_compat,
+        ),
+    )
 
 
 def confidence(config: CrfConfig, threshold: float) -> Confidence:
@@ -62,22 +86,11 @@ def _work(
     config: CrfConfig,
     data: PreparedData,
     activations: Result,
-    threshold: Result,
+    threshold: float,
     method: str,
     attempt: Attempt,
 ) -> Outcome:
-    refinement = Refinement(
-        form=config.form,
-        gt_prob=config.gt_prob,
-        iterations=config.iterations,
-        kernels=CrfKernels(
-            gaussian_sxy_px=config.gaussian_sxy_px,
-            gaussian_compat=config.gaussian_compat,
-            bilateral_sxy_px=config.bilateral_sxy_px,
-            bilateral_srgb=config.bilateral_srgb,
-            bilateral_compat=config.bilateral_compat,
-        ),
-    )
+    refinement = make_refinement(config)
     export_dir = storage.join(attempt.output_dir, "voc") if config.export != "none" else None
     job = ShardJob(
         label=STAGE,
@@ -97,7 +110,7 @@ def _work(
             RefineMapper,
             data.description,
             method,
-            confidence(config, chosen_threshold(threshold, method)),
+            confidence(config, threshold),
             refinement,
             export_dir,
             config.export == "voc",

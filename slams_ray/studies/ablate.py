@@ -1,18 +1,19 @@
 """What each part of the method pays: one setting changed at a time, over seeds, by seed mIoU."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from slams_ray import storage
 from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import PipelineConfig
 from slams_ray.config.overrides import override
 from slams_ray.core.comparison import Score
 from slams_ray.errors import ConfigError, TrainingError
-from slams_ray.mappers.infer import CAM, SLAMS
+from slams_ray.mappers.infer import CAM, METHODS, SLAMS
 from slams_ray.runtime import cluster
-from slams_ray.runtime.sweep import run_points
+from slams_ray.runtime.search import SearchPlan, SearchTrial, search
 from slams_ray.stages import (
     pipeline,
     prepare,
@@ -20,10 +21,11 @@ from slams_ray.stages import (
     train_activation,
     train_encoder,
 )
-from slams_ray.studies.scores import collect, publish
+from slams_ray.studies.scores import PRIMARY, collect, publish
 
 NAME = "ablate"
 RECIPE = "as the recipe"
+TRIAL_CPUS = 0.01
 
 _LOSSES = "activation.losses"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -81,26 +83,28 @@ def run(
             train_encoder.run(place, config.encoder, seed, data)
             train_activation.train_classifier(place, config.classifier, seed, data)
         parent = session.open()
-        points = {
-            f"{name}, seed {seed}": {"variant": name, "seed": seed}
-            for seed in seeds
-            for name in chosen
-        }
-        limit = max_concurrent or cluster.num_trainings(
-            config.compute.train_workers, config.compute.device
-        )
-        study = {"config": to_plain(config), "points": list(points)}
-        trials = run_points(
+        space: dict[str, Sequence[Any]] = {"variant": chosen, "seed": list(seeds)}
+        trials = search(
             partial(run_variant, config, workspace, recipe, parent.run_id),
-            points,
-            f"{workspace}/{NAME}",
-            fingerprint(NAME, study, {}),
-            limit,
+            space,
+            SearchPlan(
+                algorithm="grid",
+                num_samples=1,
+                metric=f"{SLAMS}/{PRIMARY}",
+                num_reports=1,
+                max_concurrent=max_concurrent
+                or cluster.num_trainings(config.compute.train_workers, config.compute.device),
+                cpus_per_trial=TRIAL_CPUS,
+                time_budget_seconds=None,
+                seed=0,
+            ),
+            storage.join(workspace, NAME),
+            fingerprint(NAME, {"config": to_plain(config), "space": space}, {}),
+            _label,
         )
-        scores = [Score(**row) for trial in trials.values() for row in trial.result or ()]
-        scores = list({(s.method, s.seed, s.metric): s for s in scores}.values())
+        scores = _scores(trials)
         publish(scores, workspace, NAME, parent, [CAM, *chosen])
-        failed = [label for label, trial in trials.items() if trial.error]
+        failed = [_label(trial.point) for trial in trials if trial.error]
         if failed:
             raise TrainingError(
                 f"{len(failed)} of {len(trials)} trials failed ({'; '.join(failed)}): their errors "
@@ -115,15 +119,32 @@ def run_variant(
     recipe: str,
     parent_id: str | None,
     point: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """The rows of one variant, and of CAM beside it, up to the threshold curve."""
-    name, seed = point["variant"], point["seed"]
-    varied = replace(override(config, VARIANTS[name]), seed=seed)
-    title = f"{recipe} {name}, seed {seed}"
-    with pipeline.open_session(varied, workspace, title, parent_id) as session:
+) -> Iterator[dict[str, float]]:
+    """One report: the scores of a variant, and of CAM beside it, as method/metric."""
+    varied = replace(override(config, VARIANTS[point["variant"]]), seed=point["seed"])
+    with pipeline.open_session(
+        varied, workspace, f"{recipe} {_label(point)}", parent_id
+    ) as session:
         place = pipeline.workplace(varied, session)
         results = pipeline.run_stages(varied, place, search_threshold.STAGE)
-        scores = collect(results, SLAMS, seed, name) + collect(results, CAM, seed)
+        scores = [score for method in METHODS for score in collect(results, method, varied.seed)]
+        report = {f"{score.method}/{score.metric}": score.value for score in scores}
         if session.parent is not None:
-            session.parent.log_metrics({f"{s.method}/{s.metric}": s.value for s in scores})
-        return [asdict(score) for score in scores]
+            session.parent.log_metrics(report)
+    yield report
+
+
+def _label(point: Mapping[str, Any]) -> str:
+    return f"{point['variant']}, seed {point['seed']}"
+
+
+def _scores(trials: Sequence[SearchTrial]) -> list[Score]:
+    """Rows of every variant under its name, and of CAM once per seed."""
+    scores: dict[tuple[str, int, str], Score] = {}
+    for trial in trials:
+        for name, value in (trial.history[-1] if trial.history else {}).items():
+            method, metric = name.split("/")
+            title = trial.point["variant"] if method == SLAMS else method
+            seed = trial.point["seed"]
+            scores[title, seed, metric] = Score(method=title, seed=seed, metric=metric, value=value)
+    return list(scores.values())

@@ -24,21 +24,14 @@ METRICS = {
 FIGURE_METRICS = (PRIMARY, "refined_miou", "segmentation_miou")
 
 
-def collect(
-    results: Mapping[str, Result], method: str, seed: int, label: str | None = None
-) -> list[Score]:
-    """The scores of one method in the stages that have run.
-
-    Args:
-        method: cam or slams, whose maps are scored.
-        label: the method's name in the study, when it differs.
-    """
+def collect(results: Mapping[str, Result], method: str, seed: int) -> list[Score]:
+    """The scores of one method, cam or slams, in the stages that have run."""
     scores = []
     for metric, (stage, name) in METRICS.items():
         found = results[stage].record.metrics if stage in results else {}
         value = found.get(name.format(method=method))
         if value is not None:
-            scores.append(Score(method=label or method, seed=seed, metric=metric, value=value))
+            scores.append(Score(method=method, seed=seed, metric=metric, value=value))
     return scores
 
 

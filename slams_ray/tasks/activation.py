@@ -102,6 +102,8 @@ class ActivationTraining(TrainingModule):
         return terms, {
             "similarity_foreground": (similarity_fg * own).sum().detach() / num_pairs,
             "similarity_background": (similarity_bg * own).sum().detach() / num_pairs,
+            # Of category background in the masked image: high where context is taken for object.
+            "similarity_context": similarity_fg[:, 0].sum().detach() / num_pairs,
         }
 
     def _encoder_sized(self, maps: torch.Tensor) -> torch.Tensor:

@@ -145,3 +145,14 @@ def test_the_best_threshold_separates_maps_that_fit_the_ground_truth() -> None:
     curve = threshold_curve(counts_of([(maps, np.array([1]), truth)], 101))
     assert curve.best_miou == 1
     assert curve.best_threshold == pytest.approx(0.55, abs=0.011)
+
+
+def test_memory_grows_with_classes_and_thresholds_and_not_with_their_square() -> None:
+    counts = ThresholdCounts.zeros(1000, 256)
+    assert sum(value.nbytes for value in vars(counts).values()) < 4.2e6
+
+
+def test_a_class_beyond_the_last_is_named() -> None:
+    maps, truth = np.ones((1, 2, 2), np.float32), np.full((2, 2), 7, np.uint8)
+    with pytest.raises(ValueError, match=r"holds class 7, expected 0\.\.5"):
+        count_thresholds(maps, np.array([1]), truth, NUM_CATEGORIES, 5)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from slams_ray.artifacts import RECORD_NAME
+from slams_ray.config.overrides import override
 from slams_ray.errors import ArtifactError
 from slams_ray.stages import pipeline
 
@@ -166,3 +167,20 @@ def test_the_same_seed_gives_the_same_numbers_elsewhere(finished: Any, tmp_path:
         expected = finished.result.results[stage].record.metrics
         assert not result.cached
         assert result.record.metrics == expected
+
+
+def test_a_collapsed_training_is_warned_of_in_the_summary(finished: Any, tmp_path: Path) -> None:
+    collapsing = override(
+        finished.config,
+        {
+            "activation.losses.regularization": 100.0,
+            "activation.training.epochs": 8,
+            "activation.training.learning_rate": 1e-2,
+        },
+    )
+    workspace = str(finished.copy_to(tmp_path))
+    result = pipeline.run(collapsing, workspace, "tiny", last_stage="infer_activation")
+    warnings = result.summary["warnings"]
+    assert any(w.startswith("all-zero collapse") for w in warnings)
+    assert any(w.startswith("dead class") for w in warnings)
+    assert finished.result.summary["warnings"] == []

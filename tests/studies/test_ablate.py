@@ -1,7 +1,6 @@
 """Two variants as trials of Ray Tune; a failing one beside them."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import pytest
 
 from slams_ray.config import PipelineConfig
 from slams_ray.core.comparison import Score
-from slams_ray.errors import ConfigError, DataError, TrainingError
-from slams_ray.runtime.sweep import run_points
+from slams_ray.errors import ConfigError, TrainingError
 from slams_ray.studies import ablate
 
 pytestmark = pytest.mark.ray
@@ -56,27 +54,6 @@ def test_an_unknown_variant_is_named_before_any_work(
     with pytest.raises(ConfigError, match="no variant 'nothing'"):
         ablate.run(tiny_config, str(tmp_path), "tiny", (0,), ("nothing",))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_failed_trials_are_named_finished_ones_kept_and_only_failures_repeated(
-    ray_cluster: None, tmp_path: Path
-) -> None:
-    def work(point: Mapping[str, Any]) -> int:
-        log = tmp_path / f"calls-{point['number']}"
-        log.write_text(log.read_text() + "x" if log.exists() else "x")
-        if point["number"] == 1 and not (tmp_path / "mended").exists():
-            raise DataError("image 7 is truncated")
-        return 10 * point["number"]
-
-    points = {f"point {n}": {"number": n} for n in range(3)}
-    first = run_points(work, points, str(tmp_path / "tune"), "study", 1)
-    assert [trial.result for trial in first.values()] == [0, None, 20]
-    assert "image 7 is truncated" in str(first["point 1"].error)
-    (tmp_path / "mended").touch()
-    second = run_points(work, points, str(tmp_path / "tune"), "study", 1)
-    assert [trial.result for trial in second.values()] == [0, 10, 20]
-    calls = [(tmp_path / f"calls-{n}").read_text() for n in range(3)]
-    assert calls == ["x", "xx", "x"]
 
 
 def test_a_failing_variant_leaves_a_table_of_the_others(

@@ -1,0 +1,75 @@
+"""Search of the refinement by trials of Ray Tune."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from slams_ray.config.checks import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Trials of CRF refinements; a tuple lists the values to choose from, one value is fixed.
+
+    Background threshold and alpha are no dimension of the search: a trial scores many of them on
+    one lattice.
+    """
+
+    num_samples: int = 0
+    """Trials. 0 searches nothing: the threshold curve needs no trials."""
+    algorithm: Literal["optuna", "random", "grid"] = "optuna"
+    """optuna learns from finished trials; grid takes every combination, whatever num_samples."""
+    num_images: int = 256
+    """Images with masks that score the trials. As many others tell how well the choice holds."""
+    num_slices: int = 4
+    """A trial reports after each slice of the images, so that a bad one is stopped early (ASHA)."""
+    thresholds: tuple[float, float] = (0.1, 0.5)
+    """Range of background thresholds in the label and constant forms."""
+    alphas: tuple[float, float] = (3.0, 24.0)
+    """Range of alphas in the power form, on a logarithmic scale."""
+    num_strengths: int = 8
+    """Thresholds or alphas in the range."""
+    form: tuple[Literal["label", "constant", "power"], ...] = ("label", "constant", "power")
+    """crf.form."""
+    iterations: tuple[int, ...] = (4, 10)
+    """crf.iterations."""
+    gt_prob: tuple[float, ...] = (0.7,)
+    """crf.gt_prob, label form only."""
+    cam_power: tuple[float, ...] = (0.7, 1.0, 1.3)
+    """crf.cam_power."""
+    gaussian_sxy_px: tuple[float, ...] = (3.0,)
+    """crf.gaussian_sxy_px."""
+    gaussian_compat: tuple[float, ...] = (3.0,)
+    """crf.gaussian_compat."""
+    bilateral_sxy_px: tuple[float, ...] = (30.0, 50.0, 80.0)
+    """crf.bilateral_sxy_px."""
+    bilateral_srgb: tuple[float, ...] = (3.0, 5.0, 8.0, 13.0)
+    """crf.bilateral_srgb."""
+    bilateral_compat: tuple[float, ...] = (4.0, 10.0)
+    """crf.bilateral_compat."""
+    max_concurrent: int | None = None
+    """Trials at the same time; None takes as many as the CPUs allow."""
+    cpus_per_trial: float = 1.0
+    """CPUs of one trial; fractions are allowed."""
+    time_budget_seconds: float | None = None
+    """No trial starts after this time."""
+    seed: int = 0
+    """Seeds the choice of points."""
+
+    def __post_init__(self) -> None:
+        check(self.num_samples >= 0, "search.num_samples", self.num_samples, ">= 0")
+        check(self.num_slices >= 1, "search.num_slices", self.num_slices, ">= 1")
+        check(
+            self.num_images >= self.num_slices,
+            "search.num_images",
+            self.num_images,
+            f"at least one per slice ({self.num_slices})",
+        )
+        check(self.num_strengths >= 1, "search.num_strengths", self.num_strengths, ">= 1")
+        check(self.cpus_per_trial > 0, "search.cpus_per_trial", self.cpus_per_trial, "> 0")
+        low, high = self.thresholds
+        check(0 <= low <= high <= 1, "search.thresholds", self.thresholds, "ascending in [0, 1]")
+        low, high = self.alphas
+        check(0 < low <= high, "search.alphas", self.alphas, "two ascending exponents")
+        for name, values in vars(self).items():
+            if isinstance(values, tuple):
+                check(bool(values), f"search.{name}", values, "at least one value")

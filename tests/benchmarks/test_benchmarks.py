@@ -1,0 +1,77 @@
+"""The benchmarks compare like with like, and their ratios are of the times they say."""
+
+import itertools
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from slams_ray.benchmarks import threshold
+from slams_ray.benchmarks.measure import compare
+from slams_ray.core.metrics import segmentation_scores
+
+
+def test_the_ratio_is_the_alternatives_time_over_ours() -> None:
+    clock = itertools.count()
+    ticks = {"ours": 2, "theirs": 7}
+    calls = []
+
+    def work(name: str) -> None:
+        calls.append(name)
+        for _ in range(ticks[name] - 1):
+            next(clock)
+
+    row = compare(
+        "ours",
+        lambda: work("ours"),
+        "theirs",
+        lambda: work("theirs"),
+        goal=3.0,
+        rounds=3,
+        clock=lambda: float(next(clock)),
+    )
+    assert row.ratio == pytest.approx(3.5)
+    assert row.spread == pytest.approx((3.5, 3.5))
+    assert row.met
+    # One untimed call of each, then in turn.
+    assert calls == ["ours", "theirs"] * 4
+
+
+def test_a_missed_goal_is_said() -> None:
+    row = compare("a", lambda: sum(range(20000)), "b", lambda: None, goal=1.0, rounds=2)
+    assert not row.met
+
+
+def test_the_curve_and_the_single_evaluations_agree() -> None:
+    data = threshold.images(3, 21)
+    miou = threshold.curve(data, 21, 11)
+    for index in (0, 3, 7):
+        counts = threshold.single(data, 21, index / 10)
+        assert segmentation_scores(counts).miou == pytest.approx(miou[index])
+
+
+def test_every_row_is_complete_and_json() -> None:
+    rows = threshold.curve_rows(1, 1, num_singles=2)
+    assert [row.against for row in rows] == [
+        "2 single evaluations",
+        "one single evaluation",
+        "16 levels",
+    ]
+    for row in json.loads(json.dumps([asdict(row) for row in rows])):
+        assert set(row) == {"what", "against", "ratio", "goal", "met", "spread", "machine"}
+        assert np.isfinite(row["ratio"])
+        assert row["ratio"] > 0
+        assert row["met"] == (row["ratio"] >= row["goal"])
+
+
+def test_the_job_explains_itself() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "jobs.benchmark_threshold", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--num-images" in shown.stdout

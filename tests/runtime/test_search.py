@@ -1,0 +1,84 @@
+"""Search with Ray Tune over a function whose best point is known."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slams_ray.runtime.search import SearchPlan, search
+
+pytestmark = pytest.mark.ray
+
+SPACE = {"x": (2, 1, 3, 0), "y": (1.0, 0.5)}
+
+
+def plan(**changes: Any) -> SearchPlan:
+    settings: dict[str, Any] = {
+        "algorithm": "random",
+        "num_samples": 6,
+        "metric": "miou",
+        "num_reports": 4,
+        "max_concurrent": 1,
+        "cpus_per_trial": 0.5,
+        "time_budget_seconds": None,
+        "seed": 0,
+    }
+    return SearchPlan(**settings | changes)
+
+
+def score(point: Mapping[str, Any]) -> Iterator[dict[str, float]]:
+    """Best at x = 2, y = 1; every report says the same."""
+    for number in range(4):
+        yield {"miou": point["y"] - abs(point["x"] - 2), "number": float(number)}
+
+
+def test_the_best_point_is_found_and_bad_ones_are_stopped_early(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    trials = search(score, SPACE, plan(algorithm="grid"), str(tmp_path), "trials", str)
+    assert len(trials) == 8
+    assert all(trial.error is None for trial in trials)
+    best = max(trials, key=lambda t: t.history[-1]["miou"])
+    assert best.point == {"x": 2, "y": 1.0}
+    assert [report["number"] for report in best.history] == [0, 1, 2, 3]
+    # The points come in the order of the space, the best values of x first.
+    worst = min(trials, key=lambda t: t.history[-1]["miou"])
+    assert worst.point == {"x": 0, "y": 0.5}
+    assert len(worst.history) == 1
+    json.dumps([vars(trial) for trial in trials])
+
+
+def test_the_same_seed_tries_the_same_points(ray_cluster: None, tmp_path: Path) -> None:
+    settings = plan(algorithm="optuna", num_samples=4)
+    points = [
+        [t.point for t in search(score, SPACE, settings, str(tmp_path), name, str)]
+        for name in ("one", "two")
+    ]
+    assert points[0] == points[1]
+    assert len(points[0]) == 4
+
+
+def test_a_rerun_repeats_failed_trials_only(ray_cluster: None, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    calls.mkdir()
+
+    def work(point: Mapping[str, Any]) -> Iterator[dict[str, float]]:
+        log = calls / str(point["x"])
+        log.write_text(log.read_text() + "x" if log.exists() else "x")
+        if point["x"] == 1 and not (tmp_path / "mended").exists():
+            raise RuntimeError("the lattice of image 7 is empty")
+        yield {"miou": float(point["x"])}
+
+    space = {"x": (0, 1, 2)}
+    settings = plan(algorithm="grid", num_reports=1)
+    first = {t.point["x"]: t for t in search(work, space, settings, str(tmp_path), "trials", str)}
+    assert first[1].error is not None
+    assert "the lattice of image 7 is empty" in first[1].error
+    assert first[2].history == [{"miou": 2.0}]
+    (tmp_path / "mended").touch()
+    second = {t.point["x"]: t for t in search(work, space, settings, str(tmp_path), "trials", str)}
+    assert second[1].error is None
+    assert {x: t.history for x, t in second.items()} == {x: [{"miou": float(x)}] for x in range(3)}
+    assert {p.name: p.read_text() for p in calls.iterdir()} == {"0": "x", "1": "xx", "2": "x"}

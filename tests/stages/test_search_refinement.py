@@ -1,0 +1,134 @@
+"""Trials with the CRF in the loop, on the tiny pipeline."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slams_ray.config import CrfConfig, SearchConfig
+from slams_ray.errors import ConfigError
+from slams_ray.stages import pipeline, search_refinement
+from slams_ray.stages.search_refinement import SPACE, strengths
+
+pytestmark = pytest.mark.ray
+
+SEARCH = SearchConfig(
+    num_samples=3,
+    algorithm="random",
+    num_images=6,
+    num_slices=2,
+    num_strengths=3,
+    iterations=(1,),
+    cam_power=(1.0,),
+    bilateral_sxy_px=(20.0, 30.0),
+    cpus_per_trial=0.5,
+    max_concurrent=1,
+)
+
+
+@pytest.fixture(scope="module")
+def workspace(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return finished.copy_to(tmp_path_factory.mktemp("search"))
+
+
+@pytest.fixture(scope="module")
+def results(finished: Any, workspace: Path) -> Any:
+    config = replace(finished.config, search=SEARCH)
+    return pipeline.run(config, str(workspace), "tiny", last_stage="refine").results
+
+
+@pytest.fixture(scope="module")
+def content(results: Any) -> dict[str, Any]:
+    path = Path(results["search_refinement"].output_dir) / "search.json"
+    return json.loads(path.read_text())
+
+
+def test_the_best_finished_trial_is_chosen(content: dict[str, Any]) -> None:
+    assert len(content["trials"]) == 3
+    finished = [t for t in content["trials"] if len(t["history"]) == 2]
+    best = max(finished, key=lambda t: t["history"][-1]["miou"])
+    assert content["best"]["trial"] == best["trial_id"]
+    assert content["searched_miou"] == best["history"][-1]["miou"]
+    assert set(best["point"]) == set(SPACE)
+
+
+def test_searched_and_held_out_images_are_declared_and_apart(
+    results: Any, content: dict[str, Any]
+) -> None:
+    import pyarrow.parquet as pq
+
+    assert content["split"] == "train"
+    assert (content["searched_images"], content["held_out_images"]) == (6, 6)
+    slices = Path(results["search_refinement"].output_dir) / "slices"
+    ids = {
+        kind: {
+            image_id
+            for path in slices.glob(f"{kind}-*.parquet")
+            for image_id in pq.read_table(path).column("image_id").to_pylist()
+        }
+        for kind in ("searched", "held-out")
+    }
+    assert len(ids["searched"]) == len(ids["held-out"]) == 6
+    assert not ids["searched"] & ids["held-out"]
+    assert 0 <= content["held_out_miou"] <= 1
+    assert 0 <= content["configured_held_out_miou"] <= 1
+
+
+def test_refine_uses_what_was_chosen(results: Any, content: dict[str, Any]) -> None:
+    config = results["refine"].record.config
+    best = content["best"]
+    for name, value in best["point"].items():
+        assert config[name] == value
+    key = "alpha" if best["point"]["form"] == "power" else "background_threshold"
+    assert config[key] == pytest.approx(best["strength"])
+
+
+def test_mlflow_has_a_run_per_trial_and_the_best_point_as_tags(
+    results: Any, workspace: Path, content: dict[str, Any]
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlflow.db")
+    run = client.get_run(results["search_refinement"].record.mlflow_run_id)
+    children = [
+        r
+        for r in client.search_runs(["1"])
+        if r.data.tags.get("mlflow.parentRunId") == run.info.run_id
+    ]
+    assert len(children) == 3
+    points = [{k: str(v) for k, v in t["point"].items()} for t in content["trials"]]
+    assert sorted(map(str, (sorted(r.data.params.items()) for r in children))) == sorted(
+        map(str, (sorted(p.items()) for p in points))
+    )
+    for name, value in content["best"]["point"].items():
+        assert run.data.tags[f"best.{name}"] == str(value)
+
+
+def test_a_rerun_searches_no_more(finished: Any, results: Any, workspace: Path) -> None:
+    config = replace(finished.config, search=replace(SEARCH, max_concurrent=2))
+    again = pipeline.run(config, str(workspace), "tiny", last_stage="search_threshold")
+    assert again.results["search_refinement"].cached
+
+
+def test_strengths_span_their_range() -> None:
+    config = SearchConfig(thresholds=(0.1, 0.5), alphas=(2.0, 8.0), num_strengths=3)
+    assert strengths(config, "label") == pytest.approx([0.1, 0.3, 0.5])
+    assert strengths(config, "power") == pytest.approx([2.0, 4.0, 8.0])
+
+
+def test_the_power_form_keeps_the_ignore_band_around_the_chosen_alpha() -> None:
+    crf, strength = search_refinement.apply_point(
+        CrfConfig(alpha=10.0, alpha_pair=(5.0, 20.0)), {"form": "power", "cam_power": 1.3}, 6.0
+    )
+    assert (crf.form, crf.alpha, crf.cam_power, strength) == ("power", 6.0, 1.3, None)
+    assert crf.alpha_pair == pytest.approx((3.0, 12.0))
+
+
+def test_too_few_masks_are_said_before_any_trial(
+    finished: Any, tmp_path: Path, workspace: Path
+) -> None:
+    config = replace(finished.config, search=replace(SEARCH, num_slices=20, num_images=40))
+    with pytest.raises(ConfigError, match="only 24 training images have masks"):
+        pipeline.run(config, str(workspace), "tiny", last_stage="search_threshold")
