@@ -48,6 +48,7 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             ),
             # With sigmoids, grey and the weights of the literature the maps stay behind CAM's.
             mask="normalised",
+            fill="companion",
             losses=LossConfig(
                 foreground=2.0, background=2.0, regularization=0.02, equivariance=0.1
             ),

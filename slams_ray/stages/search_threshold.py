@@ -164,9 +164,8 @@ def _track(
     path = storage.join(attempt.output_dir, CURVE_NAME)
     storage.write_bytes(path, to_png(threshold_figure(curves, free[SLAMS])))
     attempt.run.log_file(path)
-    scores = {}
+    scores = {f"{method}_seed_miou": curve.best_miou for method, curve in curves.items()}
     for method, curve in curves.items():
-        scores[f"{method}_seed_miou"] = curve.best_miou
         scores[f"{method}_best_threshold"] = curve.best_threshold
         scores[f"{method}_threshold_area"] = curve.area
         scores[f"{method}_seed_precision"] = float(curve.foreground_precision[curve.best_index])

@@ -135,7 +135,7 @@ def make_task() -> Callable[..., Task]:
                 training=TRAINING,
                 losses=losses or LossConfig(),
                 encoder_input_px=encoder_input_px,
-                **{"fill": "grey"} | activation,
+                **activation,
             ),
             backbone,
             CLASS_NAMES,

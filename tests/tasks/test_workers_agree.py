@@ -34,8 +34,7 @@ def make_trainings(
         dump_network(task.build().network, task.architecture, names)
         for task in (encoder, classifier)
     ]
-    grey = replace(config.activation, fill="grey")
-    activation = ActivationTask(grey, config.classifier.backbone, names, *frozen)
+    activation = ActivationTask(config.activation, config.classifier.backbone, names, *frozen)
     filled = replace(config.activation, mask="normalised", fill="companion")
     tasks: dict[str, tuple[Any, TrainingConfig]] = {
         "encoder": (encoder, config.encoder.training),
