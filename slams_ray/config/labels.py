@@ -34,7 +34,9 @@ class ThresholdConfig:
         "bimodality"
     )
     """How the threshold is chosen where no training image has a mask: by one of the label-free
-    criteria, or `threshold.fallback`."""
+    criteria, or `threshold.fallback`. Points of mIoU lost against the best threshold, built-in set,
+    three seeds, SLAMs and CAM: bimodality 0.1 to 2.0, stability 0.2 to 10.7, colour separation 11.5
+    to 17.5."""
     fallback: float = 0.2
     """A threshold as the literature uses it (method section 6: .15 to .25)."""
     fixed: float | None = None
