@@ -183,4 +183,4 @@ def test_a_collapsed_training_is_warned_of_in_the_summary(finished: Any, tmp_pat
     warnings = result.summary["warnings"]
     assert any(w.startswith("all-zero collapse") for w in warnings)
     assert any(w.startswith("dead class") for w in warnings)
-    assert finished.result.summary["warnings"] == []
+    assert not any("collapse" in w for w in finished.result.summary["warnings"])
