@@ -5,7 +5,7 @@ python -m jobs.ablate demo --seeds 0 1 2
 
 from dataclasses import dataclass
 
-from jobs.command import PipelineCommand, guarded, parse, print_settings, workspace_of
+from jobs.command import PipelineCommand, run_job, workspace_of
 from jobs.tables import print_scores
 
 
@@ -38,8 +38,4 @@ def _ablate(recipe: str, command: AblateCommand) -> None:
 
 
 if __name__ == "__main__":
-    chosen, parsed = parse(__doc__, AblateCommand)
-    if parsed.dry_run:
-        print_settings(parsed.config)
-    else:
-        guarded(lambda: _ablate(chosen, parsed))
+    run_job(__doc__, AblateCommand, _ablate)

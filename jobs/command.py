@@ -29,11 +29,26 @@ class PipelineCommand:
 
 def run_pipeline_job(last_stage: str, description: str) -> None:
     """Entry point of `jobs.pipeline` and of the jobs named after a stage."""
-    recipe, command = parse(description, PipelineCommand)
+    run_job(
+        description,
+        PipelineCommand,
+        lambda recipe, command: _run(recipe, command, last_stage),
+    )
+
+
+def run_job(
+    description: str, command_type: type[Command], work: Callable[[str, Command], None]
+) -> None:
+    """Parses the command line and does the work, or prints the settings of a dry run.
+
+    Args:
+        work: takes the recipe's name and the parsed command.
+    """
+    recipe, command = parse(description, command_type)
     if command.dry_run:
         print_settings(command.config)
-        return
-    guarded(lambda: _run(recipe, command, last_stage))
+    else:
+        guarded(lambda: work(recipe, command))
 
 
 def parse(

@@ -5,7 +5,7 @@ python -m jobs.compare demo --seeds 0 1 2
 
 from dataclasses import dataclass
 
-from jobs.command import PipelineCommand, guarded, parse, print_settings, workspace_of
+from jobs.command import PipelineCommand, run_job, workspace_of
 from jobs.tables import print_scores
 
 
@@ -29,8 +29,4 @@ def _compare(recipe: str, command: CompareCommand) -> None:
 
 
 if __name__ == "__main__":
-    chosen, parsed = parse(__doc__, CompareCommand)
-    if parsed.dry_run:
-        print_settings(parsed.config)
-    else:
-        guarded(lambda: _compare(chosen, parsed))
+    run_job(__doc__, CompareCommand, _compare)

@@ -51,7 +51,7 @@ class SearchConfig:
     cpus_per_trial: float = 1.0
     """CPUs of one trial; fractions are allowed."""
     time_budget_seconds: float | None = None
-    """No trial starts after this time."""
+    """The search ends after this time; trials that are not finished by then do not count."""
     seed: int = 0
     """Seeds the choice of points."""
 

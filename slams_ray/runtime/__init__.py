@@ -16,7 +16,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    # Tune would write every trial as CSV, JSON and TensorBoard beside our own records.
+    # Tune would write every trial as CSV and TensorBoard too; it is given the JSON it needs itself.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Two cold workers import torch for 40 s on a busy 2-core machine; the default limit is 60 s.

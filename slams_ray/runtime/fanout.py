@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 from ray.util.queue import Queue
 
 from slams_ray.errors import SlamsError
@@ -48,8 +48,10 @@ def run_side_by_side(
             label = running.pop(ready)
             try:
                 results[label] = ray.get(ready)
-            except RayTaskError as error:
-                cause = error.cause if isinstance(error.cause, SlamsError) else error
+            except RayError as error:
+                # A task that raised carries our error; one whose node was lost too often does not.
+                cause = getattr(error, "cause", None)
+                cause = cause if isinstance(cause, SlamsError) else error
                 logger.error("%s failed: %s", label, cause)
                 errors.append(cause)
     if errors:

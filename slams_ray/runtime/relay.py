@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ray.exceptions import RayError
 from ray.util.queue import Empty, Queue
 
 _PACKAGE = "slams_ray"
@@ -50,7 +51,11 @@ class _Forward(logging.Handler):
         self.queue, self.label = queue, label
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.queue.put((record.levelno, f"{self.label} | {record.getMessage()}"))
+        try:
+            self.queue.put((record.levelno, f"{self.label} | {record.getMessage()}"))
+        except RayError:
+            # The queue's node is gone: the work matters more than its lines.
+            self.handleError(record)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ SPACE = (
 )
 """Fields of SearchConfig that list values of the CrfConfig field of the same name."""
 OBJECTIVE = "miou"
-_NO_RESULT = ("max_concurrent", "cpus_per_trial", "time_budget_seconds")
+_NO_RESULT = ("max_concurrent", "cpus_per_trial")
 
 
 def run(
