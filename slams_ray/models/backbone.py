@@ -229,6 +229,22 @@ def _read_state_dict(path: str) -> dict[str, torch.Tensor]:
     return state
 
 
+def freeze_blocks(backbone: Backbone, num_blocks: int) -> None:
+    """Takes the weights of the leading blocks out of training, in place.
+
+    Args:
+        num_blocks: modules from the input on, of torchvision's sequence or ResNet's children.
+    """
+    body = backbone.body.features if isinstance(backbone.body, MobileNetBody) else backbone.body
+    blocks = list(body.children())
+    if num_blocks > len(blocks):
+        raise ConfigError(
+            f"backbone.frozen_blocks is {num_blocks}, but the backbone has {len(blocks)} blocks"
+        )
+    for block in blocks[:num_blocks]:
+        block.requires_grad_(False)
+
+
 def freeze_batch_norm(module: nn.Module) -> None:
     """Puts every BatchNorm in eval mode, so that training leaves its statistics alone."""
     for child in module.modules():

@@ -13,6 +13,7 @@ from slams_ray.core.activation import soft_masks
 from slams_ray.data.transforms import normalise, valid_mask
 from slams_ray.models.activation_network import ActivationNetwork, classification_scores
 from slams_ray.models.backbone import load_backbone_weights
+from slams_ray.models.batch_norm import fold_batch_norm
 from slams_ray.models.checkpoint import load_network
 from slams_ray.models.semantic_encoder import SemanticEncoder
 from slams_ray.tasks.classification import ImageLabelTask
@@ -31,10 +32,10 @@ class ActivationTraining(TrainingModule):
         network: ActivationNetwork,
         encoder: SemanticEncoder,
         config: ActivationConfig,
-        frozen_batch_norm: bool,
+        backbone: BackboneConfig,
     ) -> None:
-        super().__init__(network, frozen_batch_norm)
-        self.encoder = encoder.requires_grad_(False).eval()
+        super().__init__(network, backbone)
+        self.encoder = fold_batch_norm(encoder.eval()).requires_grad_(False)
         self.config = config
 
     def train(self, mode: bool = True) -> "ActivationTraining":
@@ -224,4 +225,4 @@ class ActivationTask(ImageLabelTask):
             network = ActivationNetwork(**self.architecture)
             load_backbone_weights(network.backbone, self.backbone.weights)
         assert isinstance(network, ActivationNetwork)
-        return ActivationTraining(network, encoder, self.config, self.backbone.freeze_batch_norm)
+        return ActivationTraining(network, encoder, self.config, self.backbone)

@@ -44,4 +44,4 @@ class ClassifierTask(ImageLabelTask):
     def build(self) -> TrainingModule:
         network = ActivationNetwork(**self.architecture)
         load_backbone_weights(network.backbone, self.config.backbone.weights)
-        return ClassifierTraining(network, self.config.backbone.freeze_batch_norm)
+        return ClassifierTraining(network, self.config.backbone)

@@ -69,7 +69,7 @@ class EncoderTask(ImageLabelTask):
     def build(self) -> TrainingModule:
         network = SemanticEncoder(**self.architecture)
         load_backbone_weights(network.backbone, self.config.backbone.weights)
-        return EncoderTraining(network, self.config.backbone.freeze_batch_norm)
+        return EncoderTraining(network, self.config.backbone)
 
     def sample(
         self, row: Row, rng: np.random.Generator, companion: Row | None = None

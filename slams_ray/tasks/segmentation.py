@@ -46,7 +46,7 @@ class SegmentationTask:
     def build(self) -> TrainingModule:
         network = SegmentationNetwork(**self.architecture)
         load_backbone_weights(network.backbone, self.config.backbone.weights)
-        return SegmentationTraining(network, self.config.backbone.freeze_batch_norm)
+        return SegmentationTraining(network, self.config.backbone)
 
     def sample(
         self, row: Row, rng: np.random.Generator, companion: Row | None = None

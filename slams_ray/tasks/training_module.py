@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from slams_ray.config import BackboneConfig
 from slams_ray.data.image import decode_image
 from slams_ray.data.transforms import random_crop
-from slams_ray.models.backbone import freeze_batch_norm
+from slams_ray.models.backbone import Backbone, freeze_batch_norm, freeze_blocks
 
 Row = Mapping[str, Any]
 """One row of an image shard: image_id, image (encoded bytes), height, width, image_labels, mask."""
@@ -22,16 +23,23 @@ class TrainingModule(nn.Module):
     forward(batch, step) returns the loss, averaged over images, and detached metrics to log.
     """
 
-    def __init__(self, network: nn.Module, frozen_batch_norm: bool) -> None:
+    def __init__(self, network: nn.Module, backbone: BackboneConfig) -> None:
         super().__init__()
         self.network = network
-        self.frozen_batch_norm = frozen_batch_norm
+        self.freeze_batch_norm = backbone.freeze_batch_norm
+        freeze_blocks(self._backbone, backbone.frozen_blocks)
+
+    @property
+    def _backbone(self) -> Backbone:
+        backbone = self.network.get_submodule("backbone")
+        assert isinstance(backbone, Backbone)
+        return backbone
 
     def train(self, mode: bool = True) -> "TrainingModule":
         super().train(mode)
-        if self.frozen_batch_norm:
+        if self.freeze_batch_norm:
             # The backbone only: the statistics of a new head are not learnt yet.
-            freeze_batch_norm(self.network.get_submodule("backbone"))
+            freeze_batch_norm(self._backbone)
         return self
 
 

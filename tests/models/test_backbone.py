@@ -10,6 +10,7 @@ from slams_ray.models.backbone import (
     Backbone,
     build_backbone,
     freeze_batch_norm,
+    freeze_blocks,
     load_backbone_weights,
 )
 
@@ -139,3 +140,26 @@ def test_frozen_batch_norm_keeps_its_statistics_while_its_weights_train(frozen: 
     after = running_statistics(backbone)
     assert all(torch.equal(after[k], v) for k, v in before.items()) is frozen
     assert not torch.equal(backbone.body[0][1].weight, weight_before)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_blocks", "last_frozen", "first_trained"),
+    [
+        ("mobilenet_v2", 7, "features.6.", "features.7."),
+        ("resnet18", 5, "layer1.", "layer2."),
+        ("tiny_resnet", 1, "0.", "1."),
+    ],
+)
+def test_frozen_blocks_are_the_leading_ones(
+    name: str, num_blocks: int, last_frozen: str, first_trained: str
+) -> None:
+    backbone = build_backbone(name, 8)
+    freeze_blocks(backbone, num_blocks)
+    trained = {n for n, p in backbone.body.named_parameters() if p.requires_grad}
+    assert not any(n.startswith(last_frozen) for n in trained)
+    assert any(n.startswith(first_trained) for n in trained)
+
+
+def test_more_frozen_blocks_than_there_are_raise() -> None:
+    with pytest.raises(ConfigError, match="frozen_blocks is 9, but the backbone has 4"):
+        freeze_blocks(build_backbone("tiny_resnet", 8), 9)

@@ -9,7 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from slams_ray.models.batch_norm import SynchronisedBatchNorm2d, synchronise_batch_norm
+from slams_ray.models.backbone import build_backbone
+from slams_ray.models.batch_norm import (
+    SynchronisedBatchNorm2d,
+    fold_batch_norm,
+    synchronise_batch_norm,
+)
 
 NUM_WORKERS = 2
 MOMENTUM = 0.3
@@ -102,6 +107,27 @@ def test_every_batch_norm_is_replaced_with_its_parameters_and_names() -> None:
     assert all(
         after[name] is value or torch.equal(after[name], value) for name, value in before.items()
     )
+
+
+@pytest.mark.parametrize("name", ["tiny_resnet", "mobilenet_v2", "resnet18"])
+def test_a_folded_network_computes_the_same_without_batch_norm(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_backbone(name, 8)
+    for child in network.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.running_mean.normal_(std=0.1)
+            child.running_var.uniform_(0.5, 1.5)
+    network.eval()
+    images = torch.randn(2, 3, 40, 40, requires_grad=True)
+    expected = network(images)
+    (gradient,) = torch.autograd.grad(expected.square().mean(), images)
+    folded = fold_batch_norm(network)
+    assert not any(isinstance(child, nn.BatchNorm2d) for child in folded.modules())
+    found = folded(images)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    (found_gradient,) = torch.autograd.grad(found.square().mean(), images)
+    scale = gradient.abs().max()
+    torch.testing.assert_close(found_gradient / scale, gradient / scale, atol=1e-3, rtol=1e-3)
 
 
 if __name__ == "__main__":
