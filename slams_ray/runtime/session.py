@@ -8,7 +8,8 @@ from typing import Any
 
 from slams_ray import storage
 from slams_ray.errors import SlamsError
-from slams_ray.runtime.tracking import Run, Tracker, Watchdog
+from slams_ray.runtime.tracking import Run, Tracker
+from slams_ray.runtime.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 

@@ -4,15 +4,15 @@ Tracking trouble must not end hours of training: the first failure is reported o
 stops; the records in the workspace keep every number.
 """
 
+import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from slams_ray import storage
 from slams_ray.errors import ConfigError
@@ -191,6 +191,25 @@ class Run:
         self._attempt("a nested run", create)
         return run
 
+    def link_comparison(self, children: Sequence["Run"], title: str) -> None:
+        """Describes the run by a link to MLflow's page that compares its children.
+
+        The page draws parallel coordinates of the parameters that differ.
+        """
+        from mlflow.entities import RunTag
+
+        run_ids = [child.run_id for child in children if child.run_id is not None]
+
+        def link(run_id: str) -> None:
+            experiment = self.client.get_run(run_id).info.experiment_id
+            query = f"runs={json.dumps(run_ids)}&experiments={json.dumps([experiment])}"
+            # A bracket or quote would end a Markdown link.
+            url = "#/compare-runs?" + quote(query, safe="=&")
+            tags = [RunTag("mlflow.note.content", f"[{title}]({url})"), RunTag("compare", url)]
+            self._log_batch(run_id, tags=tags)
+
+        self._attempt("a link", link)
+
     def finish(self, status: str) -> None:
         """Ends the run as FINISHED, FAILED or KILLED."""
         self.flush()
@@ -256,45 +275,3 @@ class Tracker:
         query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and attributes.status = 'RUNNING'"
         for child in self._client.search_runs([self.experiment_id], query):
             self._client.set_terminated(child.info.run_id, "KILLED")
-
-
-class Watchdog:
-    """A small process that ends runs as KILLED when this one dies without saying so.
-
-    A handler cannot see SIGKILL or the kernel's out-of-memory killer; the end of a pipe can.
-    """
-
-    def __init__(self, uri: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "slams_ray.runtime.watchdog", uri],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-
-    def guard(self, run: Run) -> None:
-        """Watches a run from now on."""
-        self._tell(f"guard {run.run_id}")
-
-    def forget(self, run: Run) -> None:
-        """Stops watching a run that has ended."""
-        self._tell(f"forget {run.run_id}")
-
-    def release(self) -> None:
-        """Lets the process go; nothing is changed in MLflow."""
-        self._tell("release")
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait()
-
-    def _tell(self, line: str) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            logger.warning(
-                "the process that guards MLflow runs has died; a killed run stays RUNNING"
-            )
