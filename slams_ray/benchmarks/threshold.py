@@ -96,16 +96,17 @@ def lattice_row(num_strengths: int, rounds: int) -> Row:
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (HEIGHT // 25, WIDTH // 25, 3)).astype(np.uint8)
     image = small.repeat(25, axis=0).repeat(25, axis=1)
-    activation = upsample_stored(images(2, 4)[1][0], (HEIGHT, WIDTH))
+    maps, classes, _ = images(2, 4)[1]
+    activation = upsample_stored(maps, (HEIGHT, WIDTH))
     refinement = Refinement(form="label", gt_prob=0.7, iterations=10, kernels=KERNELS)
     values = tuple(np.linspace(0.2, 0.6, num_strengths).tolist())
 
     def shared() -> None:
-        refined_positions(image, activation, values, refinement)
+        refined_positions(image, activation, classes, values, refinement)
 
     def rebuilt() -> None:
         for value in values:
-            refined_positions(image, activation, (value,), refinement)
+            refined_positions(image, activation, classes, (value,), refinement)
 
     return compare(
         f"CRF over {num_strengths} thresholds, one lattice",

@@ -8,7 +8,7 @@ from slams_ray.config.checks import check
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """CAM and SLAMs inference (method section 5)."""
+    """Multi-scale inference (method sections 5 and 7)."""
 
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
     """Image scales whose maps are summed."""
@@ -22,6 +22,21 @@ class InferenceConfig:
             self.scales,
             "positive numbers",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationInferenceConfig(InferenceConfig):
+    """CAM and SLAMs inference (method section 5)."""
+
+    max_logit: float | None = None
+    """SLAMs logits above this count as this; None counts them as they are. The losses see a logit
+    through its sigmoid, to which all high ones are alike; dividing by the maximum of an image makes
+    the difference between them the largest of all. MAXLOGIT"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        value = self.max_logit
+        check(value is None or value > 0, "inference.max_logit", value, "a positive number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +54,9 @@ class ThresholdConfig:
     to 17.5."""
     fallback: float = 0.2
     """A threshold as the literature uses it (method section 6: .15 to .25)."""
+    per_class: bool = False
+    """Move the background threshold for each class, as learnt on one half of the scored images and
+    reported on the other. The power form of the CRF does not use them."""
     fixed: float | None = None
     """Use this threshold whatever the search finds."""
 

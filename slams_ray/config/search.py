@@ -28,6 +28,9 @@ class SearchConfig:
     """Range of alphas in the power form, on a logarithmic scale."""
     num_strengths: int = 8
     """Thresholds or alphas in the range."""
+    max_ignored: float = 0.25
+    """Largest share of pixels that the confident pair may leave to 255. Within it the pair is taken
+    whose pseudo labels have the highest mIoU where they are not 255."""
     form: tuple[Literal["label", "constant", "power"], ...] = ("label", "constant", "power")
     """crf.form."""
     iterations: tuple[int, ...] = (4, 10)
@@ -64,6 +67,7 @@ class SearchConfig:
             self.num_images,
             f"at least one per slice ({self.num_slices})",
         )
+        check(0 <= self.max_ignored <= 1, "search.max_ignored", self.max_ignored, "in [0, 1]")
         check(self.num_strengths >= 1, "search.num_strengths", self.num_strengths, ">= 1")
         check(self.cpus_per_trial > 0, "search.cpus_per_trial", self.cpus_per_trial, "> 0")
         low, high = self.thresholds

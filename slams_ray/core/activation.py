@@ -16,7 +16,10 @@ def stored_size(height: int, width: int) -> tuple[int, int]:
 
 
 def fuse_pair(
-    logits: torch.Tensor, flipped_logits: torch.Tensor | None, size: tuple[int, int]
+    logits: torch.Tensor,
+    flipped_logits: torch.Tensor | None,
+    size: tuple[int, int],
+    max_logit: float | None = None,
 ) -> torch.Tensor:
     """ReLU(logits) of one scale on the stored grid, plus those of the mirrored image.
 
@@ -26,13 +29,14 @@ def fuse_pair(
         logits: (C, h, w) float.
         flipped_logits: (C, h, w) logits of the horizontally mirrored image, or None.
         size: (H, W) of the stored grid.
+        max_logit: higher logits count as this; None counts them as they are.
 
     Returns:
         (C, H, W) float, non-negative.
     """
-    fused = resize_maps(logits.relu(), size)
+    fused = resize_maps(logits.clamp(0, max_logit), size)
     if flipped_logits is not None:
-        fused = fused + resize_maps(flipped_logits.relu(), size).flip(-1)
+        fused = fused + resize_maps(flipped_logits.clamp(0, max_logit), size).flip(-1)
     return fused
 
 
@@ -82,19 +86,26 @@ def upsample_stored(stored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def seed_labels(
-    activation: np.ndarray, class_indices: np.ndarray, background_threshold: float
+    activation: np.ndarray, class_indices: np.ndarray, background_threshold: float | np.ndarray
 ) -> np.ndarray:
     """Seed: argmax over [background_threshold, A_1..A_P]; background wins ties.
 
     Args:
         activation: (P, H, W) float32 in [0, 1].
         class_indices: (P,) class index of each map.
+        background_threshold: one for all, or (P,): a pixel is held against that of its winner.
 
     Returns:
         (H, W) uint8 class indices.
     """
     if not len(class_indices):
         return np.zeros(activation.shape[1:], np.uint8)
-    winner = np.asarray(class_indices)[activation.argmax(axis=0)]
-    is_object = activation.max(axis=0) > np.float32(background_threshold)
-    return np.where(is_object, winner, 0).astype(np.uint8)
+    winner = activation.argmax(axis=0)
+    is_object = activation.max(axis=0) > threshold_of(winner, background_threshold)
+    return np.where(is_object, np.asarray(class_indices)[winner], 0).astype(np.uint8)
+
+
+def threshold_of(winner: np.ndarray, background_threshold: float | np.ndarray) -> np.ndarray:
+    """float32 threshold of each pixel: the one there is, or that of its winning map."""
+    thresholds = np.asarray(background_threshold, np.float32)
+    return thresholds[winner] if thresholds.ndim else thresholds

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slams_ray.core.activation import seed_labels
+from slams_ray.core.activation import seed_labels, threshold_of
 from slams_ray.core.crf import CrfKernels, DenseCrf, label_unary, power_background, softmax_unary
 from slams_ray.core.metrics import IGNORE_INDEX
 
@@ -33,6 +33,8 @@ class Refinement:
         gt_prob: confidence of the hard labels, label form only.
         iterations: mean-field iterations; 0 leaves the seed unrefined.
         cam_power: exponent of maps and thresholds.
+        class_offsets: (K,) what is added to a background threshold for each class; empty adds
+            nothing. Alphas stay as they are.
     """
 
     form: str
@@ -40,6 +42,7 @@ class Refinement:
     iterations: int
     kernels: CrfKernels
     cam_power: float = 1.0
+    class_offsets: tuple[float, ...] = ()
 
 
 def refine(
@@ -71,46 +74,68 @@ def refine(
         for labels in refined_positions(
             image,
             activation,
+            class_indices,
             (confidence.strict, confidence.chosen, confidence.lenient),
             refinement,
         )
     )
-    pseudo_label = np.full(shape, IGNORE_INDEX, np.uint8)
-    pseudo_label[(strict == 0) & (lenient == 0)] = 0
-    pseudo_label[strict != 0] = strict[strict != 0]
-    return chosen, pseudo_label
+    return chosen, agreed_labels(strict, lenient)
+
+
+def agreed_labels(strict: np.ndarray, lenient: np.ndarray) -> np.ndarray:
+    """Objects of the strict result, background of both, `IGNORE_INDEX` elsewhere; (H, W) uint8."""
+    return np.where(strict != 0, strict, np.where(lenient == 0, 0, IGNORE_INDEX)).astype(np.uint8)
 
 
 def refined_positions(
-    image: np.ndarray, activation: np.ndarray, strengths: tuple[float, ...], refinement: Refinement
+    image: np.ndarray,
+    activation: np.ndarray,
+    class_indices: np.ndarray,
+    strengths: tuple[float, ...],
+    refinement: Refinement,
 ) -> list[np.ndarray]:
     """(H, W) label positions (0 background, p for the p-th present class) for each strength.
 
     Equal strengths share one inference, and all share one lattice.
     """
     num_labels = len(activation) + 1
+
+    def energy(strength: float) -> np.ndarray:
+        return unary(activation, class_indices, strength, refinement)
+
     if refinement.iterations == 0:
-        return [unary(activation, value, refinement).argmin(axis=0) for value in strengths]
+        return [energy(value).argmin(axis=0) for value in strengths]
     crf = DenseCrf(image, num_labels, refinement.kernels)
     results: dict[float, np.ndarray] = {}
     for value in strengths:
         if value not in results:
-            energy = unary(activation, value, refinement)
-            results[value] = crf.infer(energy, refinement.iterations).argmax(axis=0)
+            results[value] = crf.infer(energy(value), refinement.iterations).argmax(axis=0)
     return [results[value] for value in strengths]
 
 
-def unary(activation: np.ndarray, strength: float, refinement: Refinement) -> np.ndarray:
+def unary(
+    activation: np.ndarray, class_indices: np.ndarray, strength: float, refinement: Refinement
+) -> np.ndarray:
     """(P + 1, H, W) energy of background and the present classes at one strength."""
+    thresholds = class_thresholds(strength, class_indices, refinement.class_offsets)
     if refinement.form == "label":
-        positions = seed_labels(activation, np.arange(1, len(activation) + 1), strength)
+        positions = seed_labels(activation, np.arange(1, len(activation) + 1), thresholds)
         return label_unary(positions, len(activation) + 1, refinement.gt_prob)
     power = np.float32(refinement.cam_power)
     powered = activation if power == 1 else activation**power
     if refinement.form == "constant":
-        background = np.full(activation.shape[1:], np.float32(strength) ** power, np.float32)
-        return softmax_unary(powered, background)
+        background = threshold_of(activation.argmax(axis=0), thresholds) ** power
+        return softmax_unary(powered, np.broadcast_to(background, activation.shape[1:]))
     return softmax_unary(powered, power_background(powered, strength))
+
+
+def class_thresholds(
+    strength: float, class_indices: np.ndarray, offsets: tuple[float, ...]
+) -> np.ndarray:
+    """() or (P,) float32 background threshold of each present class."""
+    if not offsets:
+        return np.asarray(strength, np.float32)
+    return np.clip(strength + np.asarray(offsets)[class_indices], 0, 1).astype(np.float32)
 
 
 def labels_of_present(positions: np.ndarray, class_indices: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from slams_ray.mappers.refine import RefineMapper
 from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.search_threshold import chosen_threshold
+from slams_ray.stages.search_threshold import chosen_threshold, class_offsets
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 
 STAGE = "refine"
@@ -44,7 +44,8 @@ def run(
     }
     cut = chosen_threshold(threshold, method) if strength is None else strength
     settings = to_plain(config) | {"method": method, "background_threshold": cut}
-    work = partial(_work, config, data, activations, cut, method)
+    offsets = class_offsets(threshold, method)
+    work = partial(_work, config, data, activations, cut, offsets, method)
     return run_stage(place, STAGE, settings, inputs, work)
 
 
@@ -52,13 +53,18 @@ def pseudo_labels_dir(output_dir: str) -> str:
     return storage.join(output_dir, "pseudo_labels")
 
 
-def make_refinement(config: CrfConfig) -> Refinement:
-    """What the CRF does, apart from where seeds are cut."""
+def make_refinement(config: CrfConfig, offsets: tuple[float, ...] = ()) -> Refinement:
+    """What the CRF does, apart from where seeds are cut.
+
+    Args:
+        offsets: (K,) by which the cut differs for each class; empty for none.
+    """
     return Refinement(
         form=config.form,
         gt_prob=config.gt_prob,
         iterations=config.iterations,
         cam_power=config.cam_power,
+        class_offsets=offsets,
         kernels=CrfKernels(
             gaussian_sxy_px=config.gaussian_sxy_px,
             gaussian_compat=config.gaussian_compat,
@@ -87,10 +93,11 @@ def _work(
     data: PreparedData,
     activations: Result,
     threshold: float,
+    offsets: tuple[float, ...],
     method: str,
     attempt: Attempt,
 ) -> Outcome:
-    refinement = make_refinement(config)
+    refinement = make_refinement(config, offsets)
     export_dir = storage.join(attempt.output_dir, "voc") if config.export != "none" else None
     job = ShardJob(
         label=STAGE,

@@ -6,6 +6,7 @@ in the loop, kernels, confident pairs) are a search of their own over the same s
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,17 +15,23 @@ import numpy as np
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import ThresholdConfig
-from slams_ray.core.label_free import CRITERIA as LABEL_FREE
-from slams_ray.core.label_free import CriterionSums, choose_threshold, regret
+from slams_ray.core.label_free import CriterionSums
 from slams_ray.core.threshold import ThresholdCounts, ThresholdCurve, threshold_curve
 from slams_ray.data.source import TRAIN
 from slams_ray.figures import threshold_figure, to_png
-from slams_ray.mappers.count import COUNTS, CRITERIA, CountMapper, from_lists
+from slams_ray.mappers.count import COUNTS, CRITERIA, CountMapper, unpack
 from slams_ray.mappers.infer import CAM, METHODS, SLAMS
 from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
+from slams_ray.stages.threshold_choice import (
+    ClassThresholds,
+    LabelFree,
+    choose,
+    choose_without_masks,
+    learn_class_thresholds,
+)
 
 STAGE = "search_threshold"
 THRESHOLD_NAME = "threshold.json"
@@ -46,8 +53,17 @@ def run(
 
 def chosen_threshold(result: Result, method: str) -> float:
     """The background threshold a finished search chose for CAM or SLAMs."""
-    content = json.loads(storage.read_bytes(result.path(THRESHOLD_NAME)))
-    return float(content["background_threshold"][method])
+    return float(_read(result)["background_threshold"][method])
+
+
+def class_offsets(result: Result, method: str) -> tuple[float, ...]:
+    """(K,) what a finished search adds to the threshold for each class; empty for nothing."""
+    found = _read(result)["per_class"].get(method)
+    return tuple(found["offsets"]) if found else ()
+
+
+def _read(result: Result) -> dict[str, Any]:
+    return json.loads(storage.read_bytes(result.path(THRESHOLD_NAME)))
 
 
 def _work(
@@ -75,26 +91,33 @@ def _work(
     )
     summaries = run_shards(job)
     num_categories = len(data.description.class_names)
-    counts = {
-        m: sum(
-            (from_lists(ThresholdCounts, s[COUNTS][m]) for s in summaries),
-            ThresholdCounts.zeros(num_categories, config.num_thresholds),
-        )
+    halves = {
+        m: [
+            sum(
+                (unpack(ThresholdCounts, s[COUNTS][m][half]) for s in summaries),
+                ThresholdCounts.zeros(num_categories, config.num_thresholds),
+            )
+            for half in range(2)
+        ]
         for m in METHODS
     }
     criteria = {
         m: sum(
-            (from_lists(CriterionSums, s[CRITERIA][m]) for s in summaries),
+            (unpack(CriterionSums, s[CRITERIA][m]) for s in summaries),
             CriterionSums.zeros(config.num_thresholds),
         )
         for m in METHODS
     }
+    counts = {m: first + second for m, (first, second) in halves.items()}
     # A mask that is all 255 scores nothing.
     has_truth = counts[SLAMS].annotated.sum() > 0
     curves = {m: threshold_curve(counts[m]) for m in METHODS} if has_truth else {}
-    free = {m: _choose_without_masks(criteria[m], curves.get(m)) for m in METHODS}
-    metrics = _track(attempt, curves, free)
-    chosen, how = _choose(config, curves, free)
+    free = {m: choose_without_masks(criteria[m], curves.get(m)) for m in METHODS}
+    by_class = {
+        m: learn_class_thresholds(halves[m]) for m in METHODS if has_truth and config.per_class
+    }
+    metrics = _track(attempt, curves, free) | _class_metrics(by_class)
+    chosen, how = choose(config, curves, free)
     num_scored = sum(s["num_rows"] for s in summaries) if has_truth else 0
     content = {
         "split": TRAIN,
@@ -102,6 +125,7 @@ def _work(
         "background_threshold": chosen,
         "how": how,
         "label_free": free,
+        "per_class": {m: asdict(found) for m, found in by_class.items()},
         "curves": {m: _curve_to_plain(c) for m, c in curves.items()},
     }
     path = storage.join(attempt.output_dir, THRESHOLD_NAME)
@@ -111,42 +135,19 @@ def _work(
     return Outcome(num_rows=num_scored, metrics=metrics, notes={"how": how})
 
 
-def _choose_without_masks(
-    sums: CriterionSums, curve: ThresholdCurve | None
-) -> dict[str, dict[str, float]]:
-    """Criterion -> its threshold, and its regret where there are masks to tell it."""
-    choices = {}
-    for criterion in LABEL_FREE if sums.num_images else ():
-        threshold = choose_threshold(sums, criterion)
-        choices[criterion] = {"background_threshold": threshold}
-        if curve is not None:
-            choices[criterion]["regret"] = regret(curve, threshold)
-    return choices
-
-
-def _choose(
-    config: ThresholdConfig,
-    curves: Mapping[str, ThresholdCurve],
-    free: Mapping[str, Mapping[str, Mapping[str, float]]],
-) -> tuple[dict[str, float], str]:
-    """The threshold of each method, and how it was chosen."""
-    if config.fixed is not None:
-        return dict.fromkeys(METHODS, config.fixed), "threshold.fixed"
-    if curves:
-        best = {m: curve.best_threshold for m, curve in curves.items()}
-        return best, "highest mIoU of the seeds over the scored training images"
-    criterion = config.without_masks
-    if criterion == "fallback" or not free[SLAMS]:
-        reason = "threshold.fallback, because no training image has a mask to score on"
-        return dict.fromkeys(METHODS, config.fallback), reason
-    chosen = {m: free[m][criterion]["background_threshold"] for m in METHODS}
-    return chosen, f"label-free criterion {criterion}, because no training image has a mask"
+def _class_metrics(by_class: Mapping[str, ClassThresholds]) -> dict[str, float]:
+    """What thresholds per class bring on images they were not learnt on."""
+    metrics = {}
+    for method, found in by_class.items():
+        metrics[f"{method}_per_class_miou"] = found.miou
+        metrics[f"{method}_per_class_common_miou"] = found.common_miou
+    return metrics
 
 
 def _track(
     attempt: Attempt,
     curves: Mapping[str, ThresholdCurve],
-    free: Mapping[str, Mapping[str, Mapping[str, float]]],
+    free: Mapping[str, LabelFree],
 ) -> dict[str, float]:
     """Curves as step metrics (step = grid index) and as a figure; returns the best scores."""
     if not curves:

@@ -43,6 +43,12 @@ def test_fuse_pair_sums_the_positive_logits_of_both_views() -> None:
     assert torch.equal(fuse_pair(logits, None, (4, 6)), logits.clamp(min=0))
 
 
+def test_logits_above_the_highest_that_counts_count_as_it() -> None:
+    logits = torch.tensor([[[-1.0, 2.0, 9.0]]])
+    fused = fuse_pair(logits, logits.flip(-1), (1, 3), max_logit=4.0)
+    assert fused.tolist() == [[[0.0, 4.0, 8.0]]]
+
+
 def test_without_classes_every_step_keeps_an_empty_stack() -> None:
     empty = torch.zeros((0, 5, 7))
     fused = fuse_pair(empty, empty, (3, 4))

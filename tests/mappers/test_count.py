@@ -13,7 +13,7 @@ from slams_ray.core.label_free import CriterionSums, criterion_sums
 from slams_ray.core.metrics import confusion_matrix, segmentation_scores
 from slams_ray.core.threshold import ThresholdCounts, count_thresholds, threshold_curve
 from slams_ray.data.image import decode_mask
-from slams_ray.mappers.count import COUNTS, CRITERIA, CountMapper, from_lists, to_lists
+from slams_ray.mappers.count import COUNTS, CRITERIA, CountMapper, pack, unpack
 from slams_ray.mappers.infer import CAM, SLAMS, unpack_maps
 
 NUM_THRESHOLDS = 17
@@ -31,6 +31,20 @@ def scored_images(shard: Any, method: str) -> list[tuple[np.ndarray, np.ndarray,
     return scored
 
 
+def total_of(summary: Any, method: str) -> ThresholdCounts:
+    first, second = (unpack(ThresholdCounts, half) for half in summary[COUNTS][method])
+    return first + second
+
+
+def test_images_with_a_mask_go_to_the_halves_in_turn(shard: Any) -> None:
+    tables = {"images": shard.images, "activations": shard.activations}
+    _, summary = CountMapper(7, NUM_THRESHOLDS)(tables, None)
+    expected = [count_thresholds(*image, 7, NUM_THRESHOLDS) for image in scored_images(shard, CAM)]
+    first, second = summary[COUNTS][CAM]
+    assert first == pack(expected[0] + expected[2])
+    assert second == pack(expected[1])
+
+
 @pytest.mark.parametrize("method", [CAM, SLAMS])
 def test_counts_are_the_sum_of_those_of_the_images_with_a_mask(shard: Any, method: str) -> None:
     num_categories = len(shard.description.class_names)
@@ -43,7 +57,7 @@ def test_counts_are_the_sum_of_those_of_the_images_with_a_mask(shard: Any, metho
             for image in scored_images(shard, method)
         ),
     )
-    for name, value in vars(from_lists(ThresholdCounts, summary[COUNTS][method])).items():
+    for name, value in vars(total_of(summary, method)).items():
         np.testing.assert_array_equal(value, getattr(expected, name), name)
     assert table.column("image_id").to_pylist() == ["picture_0", "picture_2", "picture_3"]
     assert summary["num_rows"] == 3
@@ -53,7 +67,7 @@ def test_the_counts_give_the_miou_of_seeds_made_one_by_one(shard: Any) -> None:
     num_categories = len(shard.description.class_names)
     tables = {"images": shard.images, "activations": shard.activations}
     _, summary = CountMapper(num_categories, NUM_THRESHOLDS)(tables, None)
-    curve = threshold_curve(from_lists(ThresholdCounts, summary[COUNTS][SLAMS]))
+    curve = threshold_curve(total_of(summary, SLAMS))
     for index in (0, 3, 9, 16):
         confusion = sum(
             confusion_matrix(
@@ -66,7 +80,7 @@ def test_the_counts_give_the_miou_of_seeds_made_one_by_one(shard: Any) -> None:
 
 def test_counts_survive_json(shard: Any) -> None:
     counts = count_thresholds(*scored_images(shard, SLAMS)[0], 7, NUM_THRESHOLDS)
-    again = from_lists(ThresholdCounts, json.loads(json.dumps(to_lists(counts))))
+    again = unpack(ThresholdCounts, json.loads(json.dumps(pack(counts))))
     for name, value in vars(counts).items():
         np.testing.assert_array_equal(value, getattr(again, name))
         assert getattr(again, name).dtype == np.int64
@@ -85,17 +99,14 @@ def test_counts_add_over_shards(shard: Any) -> None:
         )[1]
         for start in (0, 2)
     ]
-    total = sum(
-        (from_lists(ThresholdCounts, part[COUNTS][CAM]) for part in parts),
-        ThresholdCounts.zeros(7, NUM_THRESHOLDS),
-    )
-    assert to_lists(total) == whole[COUNTS][CAM]
+    total = total_of(parts[0], CAM) + total_of(parts[1], CAM)
+    assert pack(total) == pack(total_of(whole, CAM))
 
 
 def test_criteria_judge_every_labelled_image_with_or_without_a_mask(shard: Any) -> None:
     tables = {"images": shard.images, "activations": shard.activations}
     _, summary = CountMapper(7, NUM_THRESHOLDS)(tables, None)
-    found = from_lists(CriterionSums, summary[CRITERIA][SLAMS])
+    found = unpack(CriterionSums, summary[CRITERIA][SLAMS])
     expected = CriterionSums.zeros(NUM_THRESHOLDS)
     for image_row, row in zip(shard.images.to_pylist(), shard.activations.to_pylist(), strict=True):
         if row["image_labels"]:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,11 +7,11 @@ import pytest
 
 from slams_ray.core.activation import upsample_stored
 from slams_ray.core.crf import CrfKernels
-from slams_ray.core.metrics import confusion_matrix
+from slams_ray.core.metrics import class_counts, confusion_matrix
 from slams_ray.core.pseudo_label import Confidence, Refinement, refine
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.mappers.infer import SLAMS, unpack_maps
-from slams_ray.mappers.trial import SLICE_SCHEMA, count_slice
+from slams_ray.mappers.trial import SLICE_SCHEMA, PairCounts, count_slice
 
 KERNELS = CrfKernels(
     gaussian_sxy_px=3.0,
@@ -42,7 +43,7 @@ def test_counts_equal_those_of_images_refined_one_by_one(
     num_categories = len(shard.description.class_names)
     found = count_slice(table, refinement, strengths, num_categories)
     for index, strength in enumerate(strengths):
-        expected = np.zeros_like(found[index])
+        expected = np.zeros((num_categories, num_categories + 1), np.int64)
         for row in table.to_pylist():
             image = decode_image(row["image"], "a")
             stored = unpack_maps(row["maps"], row["image_labels"], *image.shape[:2])
@@ -54,5 +55,43 @@ def test_counts_equal_those_of_images_refined_one_by_one(
                 refinement,
             )
             expected += confusion_matrix(decode_mask(row["mask"], "a"), refined, num_categories)
-        np.testing.assert_array_equal(found[index], expected)
-    assert found[0].sum() == found[1].sum() > 0
+        np.testing.assert_array_equal(found.classes[index, index], class_counts(expected))
+        assert found.num_ignored[index, index] == 0
+        assert found.num_pixels == expected.sum() > 0
+
+
+@pytest.mark.parametrize(("form", "strengths"), [("label", (0.2, 0.4)), ("power", (9.0, 4.0))])
+def test_a_pair_counts_the_pseudo_labels_with_its_ignore_band(
+    shard: Any, form: str, strengths: tuple[float, float]
+) -> None:
+    refinement = Refinement(form=form, gt_prob=0.7, iterations=2, kernels=KERNELS)
+    table = slice_of(shard)
+    num_categories = len(shard.description.class_names)
+    found = count_slice(table, refinement, strengths, num_categories)
+    expected = np.zeros((num_categories, num_categories + 1), np.int64)
+    for row in table.to_pylist():
+        image = decode_image(row["image"], "a")
+        stored = unpack_maps(row["maps"], row["image_labels"], *image.shape[:2])
+        _, pseudo_label = refine(
+            image,
+            upsample_stored(stored, image.shape[:2]),
+            np.asarray(row["image_labels"], np.int64),
+            Confidence(lenient=strengths[0], chosen=strengths[0], strict=strengths[1]),
+            refinement,
+        )
+        expected += confusion_matrix(decode_mask(row["mask"], "a"), pseudo_label, num_categories)
+    np.testing.assert_array_equal(found.classes[0, 1], class_counts(expected))
+    assert found.num_ignored[0, 1] == expected[:, -1].sum() > 0
+    assert found.ignored(0, 1) == pytest.approx(expected[:, -1].sum() / expected.sum())
+
+
+def test_the_best_pair_keeps_within_the_share_it_may_ignore() -> None:
+    counts = PairCounts.zeros(3, 2)
+    for lenient, strict in [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]:
+        correct = 50 + 10 * (strict - lenient)
+        counts.classes[lenient, strict] = [[correct, correct], [60, 60], [60, 60]]
+        counts.num_ignored[lenient, strict] = 20 * (strict - lenient)
+    counts = replace(counts, num_pixels=100)
+    assert counts.best_pair(1, 1.0) == (0, 2)
+    assert counts.best_pair(1, 0.3) in {(0, 1), (1, 2)}
+    assert counts.best_pair(1, 0.1) == (1, 1)

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from slams_ray.config import CrfConfig, SearchConfig
+from slams_ray.core.pseudo_label import Confidence
 from slams_ray.errors import ConfigError
 from slams_ray.stages import pipeline, search_refinement
-from slams_ray.stages.search_refinement import SPACE, strengths
+from slams_ray.stages.search_refinement import SPACE
+from slams_ray.stages.trials import strengths
 
 pytestmark = pytest.mark.ray
 
@@ -82,7 +84,7 @@ def test_refine_uses_what_was_chosen(results: Any, content: dict[str, Any]) -> N
     for name, value in best["point"].items():
         assert config[name] == value
     key = "alpha" if best["point"]["form"] == "power" else "background_threshold"
-    assert config[key] == pytest.approx(best["strength"])
+    assert config[key] == pytest.approx(best["chosen"])
 
 
 def test_mlflow_has_a_run_per_trial_and_the_best_point_as_tags(
@@ -115,15 +117,25 @@ def test_a_rerun_searches_no_more(finished: Any, results: Any, workspace: Path) 
 def test_strengths_span_their_range() -> None:
     config = SearchConfig(thresholds=(0.1, 0.5), alphas=(2.0, 8.0), num_strengths=3)
     assert strengths(config, "label") == pytest.approx([0.1, 0.3, 0.5])
-    assert strengths(config, "power") == pytest.approx([2.0, 4.0, 8.0])
+    assert strengths(config, "power") == pytest.approx([8.0, 4.0, 2.0])
 
 
-def test_the_power_form_keeps_the_ignore_band_around_the_chosen_alpha() -> None:
-    crf, strength = search_refinement.apply_point(
-        CrfConfig(alpha=10.0, alpha_pair=(5.0, 20.0)), {"form": "power", "cam_power": 1.3}, 6.0
+def test_the_confident_pair_bounds_the_ignore_band_around_the_chosen_alpha() -> None:
+    crf, threshold = search_refinement.apply_point(
+        CrfConfig(),
+        {"form": "power", "cam_power": 1.3},
+        Confidence(lenient=12.0, chosen=6.0, strict=3.0),
     )
-    assert (crf.form, crf.alpha, crf.cam_power, strength) == ("power", 6.0, 1.3, None)
-    assert crf.alpha_pair == pytest.approx((3.0, 12.0))
+    assert (crf.form, crf.alpha, crf.cam_power, threshold) == ("power", 6.0, 1.3, None)
+    assert crf.alpha_pair == (3.0, 12.0)
+
+
+def test_the_confident_pair_becomes_margins_around_the_chosen_threshold() -> None:
+    crf, threshold = search_refinement.apply_point(
+        CrfConfig(), {"form": "label"}, Confidence(lenient=0.1, chosen=0.25, strict=0.45)
+    )
+    assert threshold == 0.25
+    assert (crf.foreground_margin, crf.background_margin) == pytest.approx((0.2, 0.15))
 
 
 def test_too_few_masks_are_said_before_any_trial(
