@@ -1,6 +1,6 @@
 """Batch dictionaries in, batch dictionaries out: plain callables that know nothing of Ray."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ class ActivationPredictor:
 
     Args:
         networks: output column -> activation network. All see the same decoded, scaled images.
+        max_logits: output column -> what higher logits of its network count as.
     """
 
     def __init__(
@@ -27,7 +28,9 @@ class ActivationPredictor:
         scales: tuple[float, ...],
         flip: bool,
         device: torch.device,
+        max_logits: Mapping[str, float | None] | None = None,
     ) -> None:
+        self.max_logits = max_logits or {}
         self.networks = {k: n.to(device).eval() for k, n in networks.items()}
         self.scales, self.flip, self.device = scales, flip, device
 
@@ -57,7 +60,9 @@ class ActivationPredictor:
         for inputs in pyramid(pixels, self.scales, self.flip):
             for column, network in self.networks.items():
                 logits = network(inputs)[:, channels].float()
-                pair = fuse_pair(logits[0], logits[1] if self.flip else None, size)
+                pair = fuse_pair(
+                    logits[0], logits[1] if self.flip else None, size, self.max_logits.get(column)
+                )
                 fused[column] = fused[column] + pair if column in fused else pair
         return {column: quantise(max_normalise(maps)) for column, maps in fused.items()}
 

@@ -18,6 +18,7 @@ import pytest
 
 from slams_ray.config import (
     ActivationConfig,
+    ActivationInferenceConfig,
     BackboneConfig,
     ClassifierConfig,
     CrfConfig,
@@ -78,7 +79,7 @@ def tiny_config() -> PipelineConfig:
         encoder=EncoderConfig(backbone=backbone, training=training, embedding_dim=8),
         classifier=ClassifierConfig(backbone=backbone, training=training),
         activation=ActivationConfig(training=training, encoder_input_px=48),
-        inference=inference,
+        inference=ActivationInferenceConfig(scales=(1.0,), flip=True),
         crf=CrfConfig(iterations=1, export="voc"),
         segmentation=SegmentationConfig(
             backbone=backbone, training=replace(training, epochs=2), inference=inference

@@ -11,6 +11,7 @@ from jobs.recipes import RECIPES
 from slams_ray import config
 from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import (
+    ActivationInferenceConfig,
     ComputeConfig,
     CrfConfig,
     DataConfig,
@@ -52,6 +53,8 @@ def pipeline(batch_size: int, train_workers: int) -> PipelineConfig:
         (lambda: TrainingConfig(checkpoint_every_steps=0), "training.checkpoint_every_steps"),
         (lambda: TrainingConfig(log_every_steps=0), "training.log_every_steps"),
         (lambda: InferenceConfig(scales=()), "scales"),
+        (lambda: ActivationInferenceConfig(scales=()), "scales"),
+        (lambda: ActivationInferenceConfig(max_logit=0.0), "max_logit"),
         (lambda: InferenceConfig(scales=(1.0, -0.5)), "scales"),
         (lambda: ThresholdConfig(num_thresholds=1), "threshold.num_thresholds"),
         (lambda: ThresholdConfig(fallback=1.5), "threshold.fallback"),

@@ -57,6 +57,17 @@ def test_maps_are_uint8_at_stride_4_one_per_present_class(size: tuple[int, int])
     assert maps.shape == (2, *stored_size(*size))
 
 
+def test_the_highest_logit_is_set_for_each_network_alone() -> None:
+    free = activation_predictor(seeds=(0, 1))
+    plain = free.activate(random_image(), [1, 3])
+    limited = ActivationPredictor(
+        free.networks, scales=SCALES, flip=True, device=CPU, max_logits={"network1": 1e-3}
+    ).activate(random_image(), [1, 3])
+    np.testing.assert_array_equal(limited["network0"], plain["network0"])
+    at_the_top = [(maps == 255).mean() for maps in (plain["network1"], limited["network1"])]
+    assert at_the_top[0] < 0.1 < at_the_top[1]
+
+
 def test_a_batch_gains_one_column_per_network_and_keeps_its_own() -> None:
     image = random_image()
     batch = {

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 from slams_ray.config import (
     ActivationConfig,
+    ActivationInferenceConfig,
     BackboneConfig,
     ClassifierConfig,
     ComputeConfig,
@@ -19,7 +20,7 @@ from slams_ray.config import (
 def demo() -> PipelineConfig:
     """The built-in data set, all eight stages in minutes on two CPU cores."""
     backbone = BackboneConfig(name="tiny_resnet", output_stride=8, freeze_batch_norm=False)
-    inference = InferenceConfig(scales=(0.75, 1.0, 1.5))
+    scales = (0.75, 1.0, 1.5)
 
     def training(epochs: float, learning_rate: float, head_multiplier: float) -> TrainingConfig:
         return TrainingConfig(
@@ -54,12 +55,12 @@ def demo() -> PipelineConfig:
         ),
         # One process is enough for images of 80 px, and a second would only import torch again.
         compute=ComputeConfig(feed_tasks=1),
-        inference=inference,
+        inference=ActivationInferenceConfig(scales=scales, max_logit=6.0),
         crf=CrfConfig(iterations=4, export="voc"),
         segmentation=SegmentationConfig(
             # At stride 8 the network misses small objects: 49 instead of 55 mIoU.
             backbone=replace(backbone, output_stride=4),
             training=training(12, 3e-3, 1),
-            inference=inference,
+            inference=InferenceConfig(scales=scales),
         ),
     )

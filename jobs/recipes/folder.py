@@ -2,6 +2,7 @@ from dataclasses import replace
 
 from slams_ray.config import (
     ActivationConfig,
+    ActivationInferenceConfig,
     BackboneConfig,
     ClassifierConfig,
     CrfConfig,
@@ -33,7 +34,6 @@ def folder(root: str = "data/photos") -> PipelineConfig:
         checkpoint_every_steps=50,
         log_every_steps=10,
     )
-    inference = InferenceConfig(scales=(0.35, 0.5, 0.75))
     return PipelineConfig(
         data=DataConfig(format="folder", root=root, max_side_px=512, images_per_shard=32),
         encoder=EncoderConfig(
@@ -54,11 +54,11 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             ),
             encoder_input_px=128,
         ),
-        inference=inference,
+        inference=ActivationInferenceConfig(scales=(0.35, 0.5, 0.75)),
         crf=CrfConfig(iterations=5),
         segmentation=SegmentationConfig(
             backbone=backbone,
             training=replace(training, epochs=8, head_multiplier=5),
-            inference=replace(inference, scales=(0.5,)),
+            inference=InferenceConfig(scales=(0.5,)),
         ),
     )

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 from slams_ray.config import (
     ActivationConfig,
+    ActivationInferenceConfig,
     BackboneConfig,
     ClassifierConfig,
     DataConfig,
     EncoderConfig,
-    InferenceConfig,
     PipelineConfig,
     SegmentationConfig,
     TrainingConfig,
@@ -56,7 +56,7 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
         classifier=ClassifierConfig(backbone=RESNET50, training=weak),
         # The family's 5e-3 was run at an effective momentum of 0; here momentum is .9: a tenth.
         activation=ActivationConfig(training=replace(weak, epochs=15, learning_rate=5e-4)),
-        inference=InferenceConfig(),
+        inference=ActivationInferenceConfig(),
         segmentation=SegmentationConfig(
             backbone=replace(RESNET101, output_stride=8),
             # Published: batch 10 at 2.5e-4. A batch of 16 shares among 2, 4, 8 and 16 workers.

@@ -5,7 +5,12 @@ Field docstrings are the command-line help. Lists of values that recipes choose 
 """
 
 from slams_ray.config.data import DataConfig
-from slams_ray.config.labels import CrfConfig, InferenceConfig, ThresholdConfig
+from slams_ray.config.labels import (
+    ActivationInferenceConfig,
+    CrfConfig,
+    InferenceConfig,
+    ThresholdConfig,
+)
 from slams_ray.config.networks import (
     ActivationConfig,
     ClassifierConfig,
@@ -20,6 +25,7 @@ from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 __all__ = [
     "ActivationConfig",
+    "ActivationInferenceConfig",
     "BackboneConfig",
     "ClassifierConfig",
     "ComputeConfig",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from slams_ray.config.checks import check
 from slams_ray.config.data import DataConfig
-from slams_ray.config.labels import CrfConfig, InferenceConfig, ThresholdConfig
+from slams_ray.config.labels import ActivationInferenceConfig, CrfConfig, ThresholdConfig
 from slams_ray.config.networks import (
     ActivationConfig,
     ClassifierConfig,
@@ -23,7 +23,7 @@ class PipelineConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     activation: ActivationConfig = field(default_factory=ActivationConfig)
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)

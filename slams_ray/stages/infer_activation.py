@@ -7,7 +7,7 @@ import torch
 
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
-from slams_ray.config import InferenceConfig
+from slams_ray.config import ActivationInferenceConfig
 from slams_ray.core.collapse import dead_class_warnings
 from slams_ray.data.source import TRAIN
 from slams_ray.mappers.infer import CAM, SLAMS, InferMapper
@@ -25,7 +25,10 @@ COLUMNS = ("image_id", "image", "height", "width", "image_labels")
 
 
 def run(
-    place: Workplace, config: InferenceConfig, data: PreparedData, networks: ActivationNetworks
+    place: Workplace,
+    config: ActivationInferenceConfig,
+    data: PreparedData,
+    networks: ActivationNetworks,
 ) -> Result:
     paths = {CAM: networks.cam.path(MODEL_NAME), SLAMS: networks.slams.path(MODEL_NAME)}
 
@@ -61,7 +64,7 @@ def run(
 
 
 def make_mapper(
-    paths: dict[str, str], config: InferenceConfig, class_names: tuple[str, ...]
+    paths: dict[str, str], config: ActivationInferenceConfig, class_names: tuple[str, ...]
 ) -> InferMapper:
     """Loads both networks; runs once in every inference actor."""
     networks = {
@@ -69,7 +72,14 @@ def make_mapper(
         for column, path in paths.items()
     }
     device = torch.device(assigned_device())
-    predictor = ActivationPredictor(networks, scales=config.scales, flip=config.flip, device=device)
+    predictor = ActivationPredictor(
+        networks,
+        scales=config.scales,
+        flip=config.flip,
+        device=device,
+        # The classifier's loss sees the mean logit, in which none is too high to count.
+        max_logits={SLAMS: config.max_logit},
+    )
     return InferMapper(predictor, len(class_names))
 
 
