@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from slams_ray.core.activation import seed_labels
-from slams_ray.core.crf import CrfKernels, DenseCrf, label_unary, power_background, softmax_unary
+from slams_ray.core.crf import (
+    Backend,
+    CrfKernels,
+    label_unary,
+    make_crf,
+    power_background,
+    softmax_unary,
+)
 from slams_ray.core.metrics import IGNORE_INDEX
 
 
@@ -33,6 +40,7 @@ class Refinement:
         gt_prob: confidence of the hard labels, label form only.
         iterations: mean-field iterations; 0 leaves the seed unrefined.
         cam_power: exponent of maps and thresholds.
+        backend: what does the CRF's arithmetic.
     """
 
     form: str
@@ -40,6 +48,7 @@ class Refinement:
     iterations: int
     kernels: CrfKernels
     cam_power: float = 1.0
+    backend: Backend = "numba"
 
 
 def refine(
@@ -91,7 +100,7 @@ def refined_positions(
     num_labels = len(activation) + 1
     if refinement.iterations == 0:
         return [unary(activation, value, refinement).argmin(axis=0) for value in strengths]
-    crf = DenseCrf(image, num_labels, refinement.kernels)
+    crf = make_crf(refinement.backend, image, num_labels, refinement.kernels)
     results: dict[float, np.ndarray] = {}
     for value in strengths:
         if value not in results:

@@ -59,6 +59,7 @@ def make_refinement(config: CrfConfig) -> Refinement:
         gt_prob=config.gt_prob,
         iterations=config.iterations,
         cam_power=config.cam_power,
+        backend=config.backend,
         kernels=CrfKernels(
             gaussian_sxy_px=config.gaussian_sxy_px,
             gaussian_compat=config.gaussian_compat,
