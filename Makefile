@@ -29,7 +29,8 @@ ui: $(STAMP)
 
 install: $(STAMP)
 
-# Compiled at installation: otherwise every Ray worker spends 10 to 20 s compiling torch when it imports it.
+# Compiled at installation: otherwise every Ray worker spends 10 to 20 s compiling torch when it imports it,
+# and the first ones that refine half a minute on the CRF.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "the venv module is needed: apt-get install python3-venv"; exit 1; }
@@ -38,6 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt uv
 	$(VENV)/bin/uv pip install --python $(RUN) --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+	$(RUN) -c 'from slams_ray.core.mean_field import compile_ahead; compile_ahead()'
 	touch $(STAMP)
 
 clean:

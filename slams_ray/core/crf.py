@@ -1,14 +1,17 @@
-"""Dense CRF refinement by pydensecrf, on the labels present in the image only.
+"""Dense CRF refinement, on the labels present in the image only.
 
-Building the bilateral lattice depends on image and kernel but not on the unary, so one `DenseCrf`
-serves any number of unaries (thresholds, alphas) of the same image.
+Building the bilateral lattice depends on image and kernel but not on the unary, so one CRF serves
+any number of unaries (thresholds, alphas) of the same image.
 """
 
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 import pydensecrf.densecrf as densecrf
 from pydensecrf.utils import unary_from_labels, unary_from_softmax
+
+Backend = Literal["pydensecrf", "numba"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +29,28 @@ class CrfKernels:
     bilateral_compat: float
 
 
+class Crf(Protocol):
+    """Mean-field inference on one image."""
+
+    def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
+        """(L, H, W) posterior, float32, of an (L, H, W) energy (negative log probability)."""
+        ...
+
+
+def make_crf(backend: Backend, image: np.ndarray, num_labels: int, kernels: CrfKernels) -> Crf:
+    """The CRF of an (H, W, 3) uint8 image, its lattices built."""
+    if backend == "pydensecrf":
+        return DenseCrf(image, num_labels, kernels)
+    if backend != "numba":
+        raise ValueError(f"CRF backend is {backend!r}, expected 'pydensecrf' or 'numba'")
+    # numba takes half a second to import.
+    from slams_ray.core.mean_field import LatticeCrf
+
+    return LatticeCrf(image, num_labels, kernels)
+
+
 class DenseCrf:
-    """Mean-field inference on one image, its lattices built once.
+    """The reference: pydensecrf's mean-field inference on one image, its lattices built once.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -35,10 +58,9 @@ class DenseCrf:
     """
 
     def __init__(self, image: np.ndarray, num_labels: int, kernels: CrfKernels) -> None:
-        # pydensecrf reads raw memory: a wrong dtype, layout or shape would crash the process, not
-        # raise.
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"image is {image.dtype}{image.shape}, expected uint8 (H, W, 3)")
+        check_image(image)
+        if num_labels < 2:
+            raise ValueError(f"num_labels is {num_labels}, expected >= 2")
         self._shape = (num_labels, *image.shape[:2])
         self._crf = densecrf.DenseCRF2D(image.shape[1], image.shape[0], num_labels)
         self._crf.addPairwiseGaussian(sxy=kernels.gaussian_sxy_px, compat=kernels.gaussian_compat)
@@ -51,11 +73,22 @@ class DenseCrf:
 
     def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
         """(L, H, W) posterior, float32, of an (L, H, W) energy (negative log probability)."""
-        if unary.shape != self._shape:
-            raise ValueError(f"unary is {unary.shape}, expected {self._shape}")
+        check_unary(unary, self._shape)
         flat = np.ascontiguousarray(unary.reshape(self._shape[0], -1), dtype=np.float32)
         self._crf.setUnaryEnergy(flat)
         return np.array(self._crf.inference(iterations), dtype=np.float32).reshape(self._shape)
+
+
+def check_image(image: np.ndarray) -> None:
+    # pydensecrf reads raw memory: a wrong dtype, layout or shape would crash the process, not
+    # raise.
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(f"image is {image.dtype}{image.shape}, expected uint8 (H, W, 3)")
+
+
+def check_unary(unary: np.ndarray, shape: tuple[int, ...]) -> None:
+    if unary.shape != shape:
+        raise ValueError(f"unary is {unary.shape}, expected {shape}")
 
 
 def label_unary(labels: np.ndarray, num_labels: int, gt_prob: float) -> np.ndarray:

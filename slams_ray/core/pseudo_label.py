@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from slams_ray.core.activation import seed_labels, threshold_of
-from slams_ray.core.crf import CrfKernels, DenseCrf, label_unary, power_background, softmax_unary
+from slams_ray.core.crf import (
+    Backend,
+    CrfKernels,
+    label_unary,
+    make_crf,
+    power_background,
+    softmax_unary,
+)
 from slams_ray.core.metrics import IGNORE_INDEX
 
 
@@ -35,6 +42,7 @@ class Refinement:
         cam_power: exponent of maps and thresholds.
         class_offsets: (K,) what is added to a background threshold for each class; empty adds
             nothing. Alphas stay as they are.
+        backend: what does the CRF's arithmetic.
     """
 
     form: str
@@ -43,6 +51,7 @@ class Refinement:
     kernels: CrfKernels
     cam_power: float = 1.0
     class_offsets: tuple[float, ...] = ()
+    backend: Backend = "numba"
 
 
 def refine(
@@ -105,7 +114,7 @@ def refined_positions(
 
     if refinement.iterations == 0:
         return [energy(value).argmin(axis=0) for value in strengths]
-    crf = DenseCrf(image, num_labels, refinement.kernels)
+    crf = make_crf(refinement.backend, image, num_labels, refinement.kernels)
     results: dict[float, np.ndarray] = {}
     for value in strengths:
         if value not in results:

@@ -65,6 +65,7 @@ def make_refinement(config: CrfConfig, offsets: tuple[float, ...] = ()) -> Refin
         iterations=config.iterations,
         cam_power=config.cam_power,
         class_offsets=offsets,
+        backend=config.backend,
         kernels=CrfKernels(
             gaussian_sxy_px=config.gaussian_sxy_px,
             gaussian_compat=config.gaussian_compat,

@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from slams_ray.benchmarks import threshold
+from slams_ray.benchmarks import crf, threshold
 from slams_ray.benchmarks.measure import compare
 from slams_ray.core.metrics import segmentation_scores
 
@@ -67,11 +69,41 @@ def test_every_row_is_complete_and_json() -> None:
         assert row["met"] == (row["ratio"] >= row["goal"])
 
 
-def test_the_job_explains_itself() -> None:
+@pytest.mark.parametrize("job", ["benchmark_threshold", "benchmark_crf"])
+def test_the_job_explains_itself(job: str) -> None:
     shown = subprocess.run(
-        [sys.executable, "-m", "jobs.benchmark_threshold", "--help"],
+        [sys.executable, "-m", f"jobs.{job}", "--help"],
         capture_output=True,
         text=True,
         check=True,
     )
     assert "--num-images" in shown.stdout
+
+
+def test_every_row_of_the_crf_is_complete_and_both_backends_agree() -> None:
+    pictures = crf.generated(2, height=40, width=56)
+    rows = [
+        *crf.speed_rows(pictures[:1], 1, field_labels=(5,)),
+        *crf.sharing_rows(pictures[0], 2, 1),
+        *crf.agreement_rows(pictures),
+    ]
+    assert len(rows) == 6 + 1 + 2 + 4
+    for row in rows:
+        assert np.isfinite(row.ratio)
+        assert row.ratio > 0
+        assert row.met == (row.ratio >= row.goal)
+    assert all(row.met for row in rows[-4:])
+
+
+def test_photographs_come_evenly_from_a_voc_tree(tmp_path: Path) -> None:
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    names = [f"photo{i}" for i in range(6)]
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("\n".join(names))
+    for value, name in enumerate(names):
+        mask = np.full((8, 9), value, np.uint8)
+        Image.fromarray(mask).save(tmp_path / f"SegmentationClass/{name}.png")
+        Image.fromarray(mask).save(tmp_path / f"JPEGImages/{name}.jpg")
+    found = crf.photographs(str(tmp_path), 3)
+    assert [truth[0, 0] for _, truth in found] == [0, 2, 4]
+    assert all(image.shape == (8, 9, 3) for image, _ in found)

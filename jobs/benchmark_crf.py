@@ -1,0 +1,45 @@
+"""How fast the compiled CRF is beside pydensecrf, as ratios, and how well both agree.
+
+python -m jobs.benchmark_crf --voc-dir VOC2012 --output crf.json
+"""
+
+from dataclasses import dataclass
+
+import tyro
+
+from jobs.tables import print_benchmark
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkCommand:
+    """Work on photographs of a VOC tree, or on generated images of their size."""
+
+    output: str | None = None
+    """JSON file for the rows: what, against, ratio, goal, met, spread, machine."""
+    voc_dir: str | None = None
+    """A VOC tree with masks; none: generated images."""
+    num_images: int = 40
+    """Images of the agreement."""
+    num_timed: int = 3
+    """How many of them each timed call refines."""
+    rounds: int = 5
+    """Times each pair is measured."""
+
+
+def _benchmark(command: BenchmarkCommand) -> None:
+    from slams_ray.benchmarks import crf
+
+    if command.voc_dir is None:
+        pictures = crf.generated(command.num_images)
+    else:
+        pictures = crf.photographs(command.voc_dir, command.num_images)
+    rows = [
+        *crf.speed_rows(pictures[: command.num_timed], command.rounds),
+        *crf.sharing_rows(pictures[0], 8, 3),
+        *crf.agreement_rows(pictures),
+    ]
+    print_benchmark(rows, command.output)
+
+
+if __name__ == "__main__":
+    _benchmark(tyro.cli(BenchmarkCommand, description=__doc__, prog="python -m jobs.benchmark_crf"))

@@ -1,0 +1,183 @@
+"""The compiled dense CRF against pydensecrf: time, shared lattices, and whether they agree."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from PIL import Image
+
+from slams_ray.benchmarks.measure import Row, compare, machine
+from slams_ray.benchmarks.threshold import HEIGHT, KERNELS, WIDTH
+from slams_ray.core.crf import Backend, CrfKernels, label_unary, make_crf
+from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix, segmentation_scores
+
+ITERATIONS, GT_PROB = 10, 0.7
+SOFTMAX_KERNELS = CrfKernels(
+    gaussian_sxy_px=3.0,
+    gaussian_compat=3.0,
+    bilateral_sxy_px=80.0,
+    bilateral_srgb=13.0,
+    bilateral_compat=10.0,
+)
+NUM_CATEGORIES = 21
+Picture = tuple[np.ndarray, np.ndarray]
+"""(H, W, 3) uint8 image and (H, W) uint8 class indices, 255 where unknown."""
+
+
+def generated(num_pictures: int, height: int = HEIGHT, width: int = WIDTH) -> list[Picture]:
+    """Blurred colour patches with the grain of a photograph, each patch of one of three classes."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for _ in range(num_pictures):
+        truth = rng.integers(0, 3, (5, 7)).astype(np.uint8)
+        colour = (rng.integers(0, 140, (5, 7, 3)) + 40 * truth[..., None]).astype(np.uint8)
+        image = _resized(colour, height, width, Image.Resampling.BICUBIC)
+        grain = rng.normal(0, 4, image.shape)
+        image = (image + grain).clip(0, 255).astype(np.uint8)
+        pictures.append((image, _resized(truth, height, width, Image.Resampling.NEAREST)))
+    return pictures
+
+
+def photographs(voc_dir: str, num_pictures: int) -> list[Picture]:
+    """Images and masks of a VOC tree, evenly from its training list."""
+    root = Path(voc_dir)
+    names = (root / "ImageSets/Segmentation/train.txt").read_text().split()
+    pictures = []
+    for name in names[:: max(1, len(names) // num_pictures)][:num_pictures]:
+        image = np.array(Image.open(root / f"JPEGImages/{name}.jpg").convert("RGB"))
+        pictures.append((image, np.array(Image.open(root / f"SegmentationClass/{name}.png"))))
+    return pictures
+
+
+def degraded(truth: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
+    """(H, W) label positions such as a seed has: stride 16, an eighth of the cells wrong."""
+    rng = np.random.default_rng(seed)
+    positions = np.searchsorted(classes, truth) + 1
+    positions[~np.isin(truth, classes)] = 0
+    coarse = positions[8::16, 8::16]
+    wrong = rng.integers(0, len(classes) + 1, coarse.shape)
+    coarse = np.where(rng.random(coarse.shape) < 0.125, wrong, coarse).astype(np.uint8)
+    return _resized(coarse, truth.shape[0], truth.shape[1], Image.Resampling.NEAREST)
+
+
+def refined(
+    backend: Backend, image: np.ndarray, unaries: Sequence[np.ndarray], kernels: CrfKernels
+) -> list[np.ndarray]:
+    """(H, W) label positions for each (L, H, W) unary, from one lattice."""
+    crf = make_crf(backend, image, len(unaries[0]), kernels)
+    return [crf.infer(unary, ITERATIONS).argmax(axis=0) for unary in unaries]
+
+
+def speed_rows(
+    pictures: Sequence[Picture], rounds: int, field_labels: Sequence[int] = (21, 81)
+) -> list[Row]:
+    """Construction and inference against pydensecrf, with present labels and with all of them."""
+
+    def work(backend: Backend, num_labels: int, kernels: CrfKernels) -> None:
+        for image, _ in pictures:
+            refined(backend, image, [_stripes(image, num_labels)], kernels)
+
+    rows = [
+        compare(
+            f"numba CRF, {num_labels} labels, {form} form",
+            partial(work, "numba", num_labels, kernels),
+            f"pydensecrf, {num_labels} labels",
+            partial(work, "pydensecrf", num_labels, kernels),
+            goal=2.0,
+            rounds=rounds,
+        )
+        for form, kernels in (("label", KERNELS), ("softmax", SOFTMAX_KERNELS))
+        for num_labels in (2, 3, 4)
+    ]
+    rows += [
+        compare(
+            "numba CRF, 3 labels, label form",
+            partial(work, "numba", 3, KERNELS),
+            f"pydensecrf, {num_labels} labels",
+            partial(work, "pydensecrf", num_labels, KERNELS),
+            goal=3.0,
+            rounds=max(1, rounds // 3),
+        )
+        for num_labels in field_labels
+    ]
+    return rows
+
+
+def sharing_rows(picture: Picture, num_unaries: int, rounds: int) -> list[Row]:
+    """Several unaries of one image on one lattice, against a lattice for each."""
+    image = picture[0]
+    unaries = [np.roll(_stripes(image, 3), 9 * i, axis=2) for i in range(num_unaries)]
+
+    def rebuilt(backend: Backend) -> None:
+        for unary in unaries:
+            refined(backend, image, [unary], KERNELS)
+
+    return [
+        compare(
+            f"{backend} CRF of {num_unaries} unaries, one lattice",
+            partial(refined, backend, image, unaries, KERNELS),
+            "a lattice for each",
+            partial(rebuilt, backend),
+            goal=1.4,
+            rounds=rounds,
+        )
+        for backend in get_args(Backend)
+    ]
+
+
+def agreement_rows(pictures: Sequence[Picture]) -> list[Row]:
+    """Fraction of pixels both backends label alike, and the ratio of their mIoU."""
+    rows = []
+    for form, kernels in (("label", KERNELS), ("softmax", SOFTMAX_KERNELS)):
+        alike = []
+        counts = dict.fromkeys(get_args(Backend), np.zeros((NUM_CATEGORIES, NUM_CATEGORIES + 1)))
+        for seed, (image, truth) in enumerate(pictures):
+            classes = np.setdiff1d(truth, [0, IGNORE_INDEX])
+            if not len(classes):
+                continue
+            labels = degraded(truth, classes, seed)
+            unary = label_unary(labels, len(classes) + 1, GT_PROB)
+            found = {b: refined(b, image, [unary], kernels)[0] for b in counts}
+            alike.append((found["numba"] == found["pydensecrf"]).mean())
+            names = np.append(0, classes).astype(np.uint8)
+            for backend, positions in found.items():
+                counts[backend] = counts[backend] + confusion_matrix(
+                    truth, names[positions], NUM_CATEGORIES
+                )
+        miou = {b: segmentation_scores(c.astype(np.int64)).miou for b, c in counts.items()}
+        # 0.1 point of mIoU.
+        least = 1 - 0.001 / miou["pydensecrf"]
+        ratio = miou["numba"] / miou["pydensecrf"]
+        name = f"{form} kernels, {len(alike)} images:"
+        rows += [
+            _quality_row(f"{name} pixels labelled alike", float(np.mean(alike)), 0.999, alike),
+            _quality_row(f"{name} mIoU of numba", ratio, least, [ratio]),
+        ]
+    return rows
+
+
+def _quality_row(what: str, ratio: float, goal: float, values: list[float]) -> Row:
+    return Row(
+        what=what,
+        against="pydensecrf (no time: higher is closer)",
+        ratio=ratio,
+        goal=goal,
+        met=ratio >= goal,
+        spread=(min(values), max(values)),
+        machine=machine(),
+    )
+
+
+def _stripes(image: np.ndarray, num_labels: int) -> np.ndarray:
+    """(L, H, W) energy of three upright stripes, or as many as there are labels."""
+    height, width = image.shape[:2]
+    labels = np.arange(width) * min(num_labels, 3) // width + np.zeros((height, 1), int)
+    return label_unary(labels, num_labels, GT_PROB)
+
+
+def _resized(
+    array: np.ndarray, height: int, width: int, resampling: Image.Resampling
+) -> np.ndarray:
+    return np.array(Image.fromarray(array).resize((width, height), resampling))

@@ -1,0 +1,131 @@
+"""The compiled CRF gives pydensecrf's posterior."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from slams_ray.core.crf import CrfKernels, DenseCrf, label_unary, make_crf
+from slams_ray.core.mean_field import LatticeCrf
+
+LABEL_FORM = CrfKernels(
+    gaussian_sxy_px=3,
+    gaussian_compat=3,
+    bilateral_sxy_px=50,
+    bilateral_srgb=5,
+    bilateral_compat=10,
+)
+SOFTMAX_FORM = replace(LABEL_FORM, bilateral_sxy_px=80, bilateral_srgb=13)
+
+
+def smooth_image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """(H, W, 3) uint8: colour ramps, an edge and a little noise."""
+    y, x = np.mgrid[:height, :width]
+    ramps = np.stack([4 * x + y, 3 * y + 20, 2 * x + 2 * y], axis=-1) % 200
+    ramps[:, width // 2 :] += 40
+    noise = np.random.default_rng(seed).normal(0, 4, ramps.shape)
+    return (ramps + noise).clip(0, 255).astype(np.uint8)
+
+
+def noisy_unary(height: int, width: int, num_labels: int) -> np.ndarray:
+    """(L, H, W) energy of stripes of labels of which a tenth are wrong."""
+    rng = np.random.default_rng(num_labels)
+    labels = np.arange(width) * num_labels // width + np.zeros((height, 1), int)
+    wrong = rng.integers(0, num_labels, labels.shape)
+    return label_unary(np.where(rng.random(labels.shape) < 0.1, wrong, labels), num_labels, 0.7)
+
+
+@pytest.mark.parametrize("kernels", [LABEL_FORM, SOFTMAX_FORM])
+@pytest.mark.parametrize("num_labels", [2, 3, 4, 7])
+def test_posteriors_and_labels_are_those_of_pydensecrf(
+    kernels: CrfKernels, num_labels: int
+) -> None:
+    image = smooth_image(45, 61)
+    unary = noisy_unary(45, 61, num_labels)
+    expected = DenseCrf(image, num_labels, kernels).infer(unary, 10)
+    found = LatticeCrf(image, num_labels, kernels).infer(unary, 10)
+    assert found.dtype == np.float32
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert (found.argmax(axis=0) == expected.argmax(axis=0)).mean() >= 0.999
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        smooth_image(1, 1),
+        smooth_image(40, 1),
+        smooth_image(1, 40),
+        smooth_image(17, 16)[..., :1].repeat(3, axis=2),
+        np.full((12, 23, 3), 77, np.uint8),
+        np.random.default_rng(3).integers(0, 256, (19, 31, 3)).astype(np.uint8),
+    ],
+    ids=["one pixel", "one wide", "one high", "grey", "constant", "noise"],
+)
+def test_images_of_odd_size_and_content(image: np.ndarray) -> None:
+    unary = noisy_unary(*image.shape[:2], 3)
+    expected = DenseCrf(image, 3, LABEL_FORM).infer(unary, 5)
+    found = LatticeCrf(image, 3, LABEL_FORM).infer(unary, 5)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_no_iteration_gives_the_softmax_of_the_unary() -> None:
+    unary = np.random.default_rng(4).uniform(0, 30, (4, 6, 9))
+    found = LatticeCrf(smooth_image(6, 9), 4, LABEL_FORM).infer(unary, 0)
+    expected = np.exp(-unary) / np.exp(-unary).sum(axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-12)
+
+
+def test_energies_far_apart_stay_finite() -> None:
+    unary = np.random.default_rng(5).choice([0.0, 1e4], (3, 6, 9))
+    found = LatticeCrf(smooth_image(6, 9), 3, LABEL_FORM).infer(unary, 3)
+    np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)
+
+
+def test_one_lattice_serves_many_unaries_and_gives_the_same_again() -> None:
+    image = smooth_image(20, 30)
+    unaries = [
+        noisy_unary(20, 30, 3) + shift for shift in np.random.default_rng(6).random((3, 3, 1, 1))
+    ]
+    shared = LatticeCrf(image, 3, LABEL_FORM)
+    for unary in [*unaries, unaries[0]]:
+        expected = LatticeCrf(image, 3, LABEL_FORM).infer(unary, 4)
+        np.testing.assert_array_equal(shared.infer(unary, 4), expected)
+
+
+def test_neither_layout_nor_precision_of_the_input_matters() -> None:
+    image = smooth_image(14, 22)
+    unary = noisy_unary(14, 22, 2)
+    expected = LatticeCrf(image, 2, LABEL_FORM).infer(unary, 3)
+    wide = np.asfortranarray(np.repeat(image, 2, axis=1))[:, ::2]
+    strided = np.asfortranarray(unary.astype(np.float64))
+    found = LatticeCrf(wide, 2, LABEL_FORM).infer(strided, 3)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(unary, noisy_unary(14, 22, 2))
+
+
+@pytest.mark.parametrize("backend", ["pydensecrf", "numba"])
+def test_wrong_input_raises(backend: str) -> None:
+    image = smooth_image(4, 5)
+    for wrong in (image[..., 0], image.astype(float), image[:0], image[..., :2]):
+        with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
+            make_crf(backend, wrong, 2, LABEL_FORM)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_labels is 1"):
+        make_crf(backend, image, 1, LABEL_FORM)  # type: ignore[arg-type]
+    crf = make_crf(backend, image, 2, LABEL_FORM)  # type: ignore[arg-type]
+    for shape in ((3, 4, 5), (2, 5, 4), (2, 20)):
+        with pytest.raises(ValueError, match=r"expected \(2, 4, 5\)"):
+            crf.infer(np.zeros(shape, np.float32), 1)
+
+
+def test_an_unknown_backend_raises() -> None:
+    with pytest.raises(ValueError, match="'pydensecrf' or 'numba'"):
+        make_crf("torch", smooth_image(4, 5), 2, LABEL_FORM)  # type: ignore[arg-type]
+
+
+def test_numba_is_imported_only_when_it_computes() -> None:
+    code = "import sys, slams_ray.core.pseudo_label; print('numba' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
