@@ -44,13 +44,15 @@ def demo() -> PipelineConfig:
             backbone=backbone,
             training=training(16, 3e-3, 1),
             embedding_dim=32,
-            masked_fraction=0.3,
+            # Heads are hidden often enough that bodies alone must name the class.
+            masked_fraction=0.7,
             dimmed_fraction=0.3,
         ),
         classifier=ClassifierConfig(backbone=backbone, training=training(8, 1e-3, 3)),
         activation=ActivationConfig(
             training=training(8, 1e-3, 1),
-            losses=LossConfig(regularization=0.3),
+            fill="companion",
+            losses=LossConfig(regularization=0.15),
             encoder_input_px=72,
         ),
         # One process is enough for images of 80 px, and a second would only import torch again.
