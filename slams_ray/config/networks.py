@@ -18,7 +18,8 @@ class EncoderConfig:
     """D. The head has (C + 1) D channels: 256 for VOC, 64 to 128 for COCO."""
     masked_fraction: float = 0.5
     """Share of each batch that is softly masked at random with unchanged labels, so that embeddings
-    of masked images, which the activation network is trained through, are in distribution."""
+    of masked images, which the activation network is trained through, are in distribution. On the
+    built-in set, three seeds, 0.7 gave 57.8 seed mIoU where 0.3 gave 55.3."""
     dimmed_fraction: float = 0.5
     """Share of each batch whose contrast is scaled by a random factor in [0.2, 1]. Without it a
     uniform map that merely brightens lowers the losses and the maps collapse to it (method section
@@ -50,8 +51,8 @@ class LossConfig:
     background: float = 1.0
     """Category-background loss: completeness."""
     regularization: float = 0.075
-    """Activation regularization: compactness. On the built-in set (one seed) 0.3 gave 54.0 and
-    0.075 50.9 seed mIoU; on photographs 0.3 shrank large objects, 0.02 did not."""
+    """Activation regularization: compactness. On the built-in set 0.15 gave 55.6 and 0.3 54.4 seed
+    mIoU (two seeds); on photographs 0.3 shrank large objects, 0.02 did not."""
     regularize: Literal["present", "all"] = "present"
     """Which maps it shrinks: those of present classes (SemFormer) or all (CLIMS)."""
     equivariance: float = 1.0
