@@ -8,15 +8,16 @@ from PIL import Image
 from slams_ray.core.threshold import ThresholdCurve
 from slams_ray.data.image import IGNORE_COLOUR
 from slams_ray.data.schema import DatasetDescription, voc_palette
-from slams_ray.figures import (
+from slams_ray.figures.montage import (
     LABEL_OPACITY,
     Example,
-    class_iou_figure,
+    SettingsExample,
     montage_figure,
     overlay_activation,
     overlay_labels,
-    threshold_figure,
+    settings_figure,
 )
+from slams_ray.figures.scores import class_iou_figure, threshold_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,10 +70,36 @@ def test_the_threshold_figure_has_a_line_per_method_and_marks_its_best() -> None
     figure = threshold_figure({"cam": curve(0.2), "slams": curve(0.5)})
     assert draw(figure).std() > 0
     (axes,) = figure.axes
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["CAM", "SLAMs"]
-    assert [text.get_text() for text in axes.texts] == ["60.0 at 0.20", "60.0 at 0.50"]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["CAM: 60.0 at 0.20", "SLAMs: 60.0 at 0.50"]
     np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * curve(0.2).miou)
     assert axes.lines[3].get_xdata()[0] == pytest.approx(0.5)
+
+
+def test_the_threshold_figure_marks_the_confident_pair_and_choices_without_masks() -> None:
+    free = {"bimodality": {"background_threshold": 0.4, "regret": 0.1}}
+    (axes,) = threshold_figure({"slams": curve(0.5)}, free, confident_pair=(0.3, 0.7)).axes
+    (band,) = axes.patches
+    assert band.get_x() == pytest.approx(0.3)
+    assert band.get_width() == pytest.approx(0.4)
+    mark = axes.lines[-1]
+    assert (mark.get_xdata()[0], mark.get_ydata()[0]) == pytest.approx((0.4, 50.0))
+
+
+def test_the_settings_figure_has_a_panel_per_setting_and_no_truth_where_there_is_none() -> None:
+    labels = [np.full((20, 30), index, np.uint8) for index in (2, 1, 0)]
+    image = np.zeros((20, 30, 3), np.uint8)
+    rows = [
+        SettingsExample(image_id="a", image=image, labels=labels, ground_truth=labels[1]),
+        SettingsExample(image_id="b", image=image, labels=labels, ground_truth=None),
+    ]
+    figure = settings_figure(DESCRIPTION, ("low", "chosen", "high"), rows)
+    assert draw(figure).std() > 0
+    assert [len(axes.images) for axes in figure.axes] == [1] * 5 + [1] * 4 + [0]
+    titles = [axes.get_title() for axes in figure.axes[:5]]
+    assert titles == ["image", "low", "chosen", "high", "ground truth"]
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["cat", "dog"]
 
 
 def test_the_class_figure_has_a_bar_per_defined_class_best_first() -> None:

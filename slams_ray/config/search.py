@@ -49,6 +49,10 @@ class SearchConfig:
     """crf.bilateral_srgb."""
     bilateral_compat: tuple[float, ...] = (4.0, 10.0)
     """crf.bilateral_compat."""
+    scales: tuple[str, ...] = ()
+    """Sets of inference.scales, each as numbers with commas between: 0.5,1 0.5,1,1.5. Maps of the
+    scored images are made for every set, those of all images anew where another set is chosen.
+    None given: the scales of inference."""
     max_concurrent: int | None = None
     """Trials at the same time; None takes as many as the CPUs allow."""
     cpus_per_trial: float = 1.0
@@ -74,6 +78,26 @@ class SearchConfig:
         check(0 <= low <= high <= 1, "search.thresholds", self.thresholds, "ascending in [0, 1]")
         low, high = self.alphas
         check(0 < low <= high, "search.alphas", self.alphas, "two ascending exponents")
+        for text in self.scales:
+            check(
+                bool(scales_of(text)) and min(scales_of(text)) > 0,
+                "search.scales",
+                text,
+                "positive numbers with commas between, as in 0.5,1,1.5",
+            )
         for name, values in vars(self).items():
-            if isinstance(values, tuple):
+            if isinstance(values, tuple) and name != "scales":
                 check(bool(values), f"search.{name}", values, "at least one value")
+
+
+def scales_of(text: str) -> tuple[float, ...]:
+    """Scales from numbers with commas between; none where one is no number."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return ()
+
+
+def name_of_scales(scales: tuple[float, ...]) -> str:
+    """The scales with commas between."""
+    return ",".join(f"{scale:g}" for scale in scales)

@@ -11,20 +11,16 @@ from slams_ray.predictors import ActivationPredictor
 
 CAM, SLAMS = "cam", "slams"
 METHODS = (CAM, SLAMS)
-ACTIVATION_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("image_labels", pa.list_(pa.int16())),
-        (CAM, pa.binary()),
-        (SLAMS, pa.binary()),
-    ]
-)
+IMAGE_COLUMNS = {
+    "image_id": pa.string(),
+    "height": pa.int32(),
+    "width": pa.int32(),
+    "image_labels": pa.list_(pa.int16()),
+}
 
 
 class InferMapper:
-    """Runs both networks over the images of a shard."""
+    """Runs the networks of a predictor over the images of a shard; SLAMs is one of them."""
 
     def __init__(self, predictor: ActivationPredictor, num_categories: int) -> None:
         self.predictor = predictor
@@ -34,15 +30,11 @@ class InferMapper:
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
         batch = self.predictor(tables["images"].to_pydict())
-        columns = {
-            "image_id": batch["image_id"],
-            "height": batch["height"],
-            "width": batch["width"],
-            "image_labels": batch["image_labels"],
-            CAM: [maps.tobytes() for maps in batch[CAM]],
-            SLAMS: [maps.tobytes() for maps in batch[SLAMS]],
-        }
-        table = pa.Table.from_pydict(columns, schema=ACTIVATION_SCHEMA)
+        methods = list(self.predictor.networks)
+        columns = {name: batch[name] for name in IMAGE_COLUMNS}
+        columns |= {m: [maps.tobytes() for maps in batch[m]] for m in methods}
+        schema = pa.schema(IMAGE_COLUMNS | dict.fromkeys(methods, pa.binary()))
+        table = pa.Table.from_pydict(columns, schema=schema)
         num_bytes = sum(len(maps) for maps in columns[SLAMS])
         num_maps, num_empty = self._count_empty(batch["image_labels"], batch[SLAMS])
         return table, {

@@ -23,17 +23,20 @@ from slams_ray.core.pseudo_label import (
     refined_positions,
 )
 from slams_ray.data.image import decode_image, decode_mask
-from slams_ray.mappers.infer import unpack_maps
+from slams_ray.errors import ArtifactError
+from slams_ray.mappers.infer import SLAMS, unpack_maps
 
 SLICE_SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
         ("image", pa.binary()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
         ("mask", pa.binary()),
         ("image_labels", pa.list_(pa.int16())),
-        ("maps", pa.binary()),
     ]
 )
+MAPS_SCHEMA = pa.schema([("image_id", pa.string()), (SLAMS, pa.binary())])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ def count_slice(
     """Counts of the refined labels at each strength and of each pair.
 
     Args:
-        table: rows of `SLICE_SCHEMA`.
+        table: a slice `with_maps`.
         strengths: background thresholds or alphas from lenient to strict; they share the lattices
             of an image.
     """
@@ -129,34 +132,38 @@ def _refined_labels(
     class_indices = np.asarray(row["image_labels"], np.int64)
     if not len(class_indices):
         return [np.zeros(image.shape[:2], np.uint8)] * len(strengths)
-    stored = unpack_maps(row["maps"], class_indices, *image.shape[:2])
+    stored = unpack_maps(row[SLAMS], class_indices, *image.shape[:2])
     activation = upsample_stored(stored, image.shape[:2])
     positions = refined_positions(image, activation, class_indices, tuple(strengths), refinement)
     return [labels_of_present(p, class_indices) for p in positions]
 
 
-class JudgeMapper:
-    """Scores given refinements, each at its strength, on a slice.
+def with_maps(slices: pa.Table, maps: pa.Table) -> pa.Table:
+    """Rows of `SLICE_SCHEMA` with the maps of the same images as a further column.
 
-    Args:
-        choices: name -> refinement and strength.
+    Raises:
+        ArtifactError: they are not of the same images.
     """
+    if slices.column("image_id") != maps.column("image_id"):
+        raise ArtifactError(
+            f"a slice of {slices.num_rows} images has maps of {maps.num_rows} others: remove the "
+            "output directory of search_refinement and run the command again"
+        )
+    return slices.append_column(SLAMS, maps.column(SLAMS))
 
-    def __init__(
-        self, choices: Mapping[str, tuple[Refinement, float]], num_categories: int
-    ) -> None:
-        self.choices = choices
+
+class JudgeMapper:
+    """Scores a refinement at one strength on a slice."""
+
+    def __init__(self, refinement: Refinement, strength: float, num_categories: int) -> None:
+        self.refinement = refinement
+        self.strength = strength
         self.num_categories = num_categories
 
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        """The ids as a table; name -> (3, K) `class_counts`."""
-        table = tables["slices"]
-        summary = {
-            name: count_slice(table, refinement, [strength], self.num_categories)
-            .classes[0, 0]
-            .tolist()
-            for name, (refinement, strength) in self.choices.items()
-        }
-        return table.select(["image_id"]), summary
+        """The ids as a table; class_counts: (3, K)."""
+        table = with_maps(tables["slices"], tables["maps"])
+        counts = count_slice(table, self.refinement, [self.strength], self.num_categories)
+        return table.select(["image_id"]), {"class_counts": counts.classes[0, 0].tolist()}

@@ -12,7 +12,8 @@ from slams_ray.artifacts import to_plain
 from slams_ray.config import InferenceConfig, SegmentationConfig
 from slams_ray.core.metrics import SegmentationScores, segmentation_scores
 from slams_ray.data.schema import DatasetDescription
-from slams_ray.figures import class_iou_figure, to_png
+from slams_ray.figures.canvas import to_png
+from slams_ray.figures.scores import class_iou_figure
 from slams_ray.mappers.evaluate import EvaluateMapper
 from slams_ray.models.checkpoint import load_network
 from slams_ray.predictors import SegmentationPredictor

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from slams_ray import storage
@@ -122,11 +122,19 @@ def run_stages(
     done(search_threshold.STAGE, threshold)
     crf, strength = config.crf, None
     if config.search.num_samples:
-        found = search_refinement.run(place, config.search, crf, data, activations, threshold)
+        material = search_refinement.Material(
+            data=data, networks=networks, activations=activations, threshold=threshold
+        )
+        found = search_refinement.run(place, config.search, crf, config.inference, material)
         results[search_refinement.STAGE] = found
-        crf, strength = search_refinement.chosen_refinement(found, crf)
+        chosen = search_refinement.choice(found, crf)
         # The searched threshold is that of the SLAMs maps.
-        strength = strength if method == SLAMS else None
+        crf, strength = chosen.crf, chosen.strength if method == SLAMS else None
+        if chosen.scales != config.inference.scales:
+            inference = replace(config.inference, scales=chosen.scales)
+            activations = infer_activation.run(place, inference, data, networks)
+            threshold = search_threshold.run(place, config.threshold, data, activations)
+            results |= {infer_activation.STAGE: activations, search_threshold.STAGE: threshold}
     if last_stage == search_threshold.STAGE:
         return results
     refined = refine.run(place, crf, data, activations, threshold, method, strength)

@@ -20,7 +20,7 @@ from slams_ray.data.image import (
 )
 from slams_ray.data.schema import voc_palette
 from slams_ray.errors import ArtifactError, ConfigError, DataError
-from slams_ray.figures import overlay_labels
+from slams_ray.figures.montage import overlay_labels
 from slams_ray.models.checkpoint import network_class_names
 from slams_ray.predictors import SegmentationPredictor
 from slams_ray.runtime.progress import Progress

@@ -18,6 +18,7 @@ from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.search_threshold import chosen_threshold, class_offsets
+from slams_ray.stages.settings_report import show_settings
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 
 STAGE = "refine"
@@ -45,7 +46,23 @@ def run(
     cut = chosen_threshold(threshold, method) if strength is None else strength
     settings = to_plain(config) | {"method": method, "background_threshold": cut}
     offsets = class_offsets(threshold, method)
-    work = partial(_work, config, data, activations, cut, offsets, method)
+    refinement = make_refinement(config, offsets)
+    strengths = confidence(config, cut)
+
+    def work(attempt: Attempt) -> Outcome:
+        outcome = _refine(config, data, activations, refinement, strengths, method, attempt)
+        show_settings(
+            attempt,
+            data,
+            activations,
+            threshold,
+            method,
+            refinement,
+            strengths,
+            place.tracking.num_examples,
+        )
+        return outcome
+
     return run_stage(place, STAGE, settings, inputs, work)
 
 
@@ -89,16 +106,15 @@ def confidence(config: CrfConfig, threshold: float) -> Confidence:
     )
 
 
-def _work(
+def _refine(
     config: CrfConfig,
     data: PreparedData,
     activations: Result,
-    threshold: float,
-    offsets: tuple[float, ...],
+    refinement: Refinement,
+    strengths: Confidence,
     method: str,
     attempt: Attempt,
 ) -> Outcome:
-    refinement = make_refinement(config, offsets)
     export_dir = storage.join(attempt.output_dir, "voc") if config.export != "none" else None
     job = ShardJob(
         label=STAGE,
@@ -118,7 +134,7 @@ def _work(
             RefineMapper,
             data.description,
             method,
-            confidence(config, threshold),
+            strengths,
             refinement,
             export_dir,
             config.export == "voc",

@@ -7,7 +7,8 @@ from slams_ray.config import PipelineConfig
 from slams_ray.core.activation import upsample_stored
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.data.source import TRAIN
-from slams_ray.figures import Example, montage_figure, to_png
+from slams_ray.figures.canvas import to_png
+from slams_ray.figures.montage import Example, montage_figure
 from slams_ray.mappers.infer import CAM, SLAMS, unpack_maps
 from slams_ray.predictors import SegmentationPredictor
 from slams_ray.stages import (
@@ -15,12 +16,13 @@ from slams_ray.stages import (
     infer_activation,
     prepare,
     refine,
-    search_threshold,
     train_segmentation,
 )
+from slams_ray.stages.examples import choose_examples
+from slams_ray.stages.settings_report import CURVE_NAME
 from slams_ray.stages.stage import Result, Workplace
 from slams_ray.stages.training import MODEL_NAME
-from slams_ray.tasks.feed import ShardColumns, read_rows
+from slams_ray.tasks.feed import ShardColumns
 from slams_ray.tasks.training_module import Row
 
 MONTAGE_NAME = "montage.png"
@@ -34,13 +36,13 @@ def publish(place: Workplace, config: PipelineConfig, results: Mapping[str, Resu
         network, config.segmentation.inference, data.description.class_names, "cpu"
     )
     sources = _sources(data, results)
-    rows = _choose(data, sources, config.tracking.num_examples)
+    rows = choose_examples(data.names(TRAIN), sources, config.tracking.num_examples)
     figure = montage_figure(data.description, [_example(row, predictor) for row in rows])
     montage = storage.join(place.workspace, MONTAGE_NAME)
     storage.write_bytes(montage, to_png(figure))
     pictures = (
         montage,
-        results[search_threshold.STAGE].path(search_threshold.CURVE_NAME),
+        results[refine.STAGE].path(CURVE_NAME),
         results[evaluate.STAGE].path(evaluate.CLASS_IOU_NAME),
     )
     for path in pictures:
@@ -62,28 +64,6 @@ def _sources(data: prepare.PreparedData, results: Mapping[str, Result]) -> list[
             directory=refine.pseudo_labels_dir(refined), columns=("refined", "pseudo_label")
         ),
     ]
-
-
-def _choose(
-    data: prepare.PreparedData, sources: list[ShardColumns], num_examples: int
-) -> list[Row]:
-    """The first labelled images, one new class after another where possible."""
-    chosen: list[Row] = []
-    spare: list[Row] = []
-    seen: set[int] = set()
-    for name in data.names(TRAIN):
-        for row in read_rows(name, sources).values():
-            labels = set(row["image_labels"])
-            if labels - seen:
-                chosen.append(row)
-                seen |= labels
-            elif labels and len(spare) < num_examples:
-                spare.append(row)
-            if len(chosen) == num_examples:
-                return chosen
-        if len(chosen) + len(spare) >= num_examples:
-            break
-    return (chosen + spare)[:num_examples]
 
 
 def _example(row: Row, predictor: SegmentationPredictor) -> Example:

@@ -6,13 +6,14 @@ stand in search.json beside those of the configured refinement. `refine` then us
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
-from slams_ray.config import CrfConfig, SearchConfig
+from slams_ray.config import ActivationInferenceConfig, CrfConfig, SearchConfig
+from slams_ray.config.search import name_of_scales, scales_of
 from slams_ray.core.pseudo_label import Confidence
 from slams_ray.data.source import TRAIN
 from slams_ray.errors import TrainingError
@@ -21,15 +22,11 @@ from slams_ray.runtime.search import SearchPlan, SearchTrial, search
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import make_refinement
 from slams_ray.stages.search_threshold import chosen_threshold, class_offsets
+from slams_ray.stages.settings_report import show_settings
+from slams_ray.stages.slices import count_images, infer_maps, scale_sets, write_slices
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
-from slams_ray.stages.trials import (
-    OBJECTIVE,
-    count_images,
-    judge,
-    score_slices,
-    slices_dir,
-    write_slices,
-)
+from slams_ray.stages.train_activation import ActivationNetworks
+from slams_ray.stages.trials import OBJECTIVE, judge, score_slices, split_point
 
 STAGE = "search_refinement"
 SEARCH_NAME = "search.json"
@@ -49,36 +46,61 @@ CONFIDENCE = ("lenient", "chosen", "strict")
 _NO_RESULT = ("max_concurrent", "cpus_per_trial")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a finished search chose.
+
+    Attributes:
+        strength: background threshold; None where alpha, part of the CRF settings, takes its place.
+        scales: of inference.
+    """
+
+    crf: CrfConfig
+    strength: float | None
+    scales: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a search works on."""
+
+    data: PreparedData
+    networks: ActivationNetworks
+    activations: Result
+    threshold: Result
+
+
 def run(
     place: Workplace,
     config: SearchConfig,
     crf: CrfConfig,
-    data: PreparedData,
-    activations: Result,
-    threshold: Result,
+    inference: ActivationInferenceConfig,
+    material: Material,
 ) -> Result:
     settings = {k: v for k, v in to_plain(config).items() if k not in _NO_RESULT}
     inputs = {
-        "prepare": data.fingerprint,
-        "infer_activation": activations.record.fingerprint,
-        "search_threshold": threshold.record.fingerprint,
+        "prepare": material.data.fingerprint,
+        "infer_activation": material.activations.record.fingerprint,
+        "search_threshold": material.threshold.record.fingerprint,
     }
-    work = partial(_work, config, crf, data, activations, threshold)
+    work = partial(_work, place, config, crf, inference, material)
     return run_stage(place, STAGE, settings | {"crf": to_plain(crf)}, inputs, work)
 
 
-def chosen_refinement(result: Result, crf: CrfConfig) -> tuple[CrfConfig, float | None]:
-    """The CRF settings a finished search chose, and the threshold; None keeps the curve's."""
+def choice(result: Result, crf: CrfConfig) -> Choice:
+    """What refinement and inference become by a finished search."""
     best = json.loads(storage.read_bytes(result.path(SEARCH_NAME)))["best"]
     confidence = Confidence(**{name: best[name] for name in CONFIDENCE})
-    return apply_point(crf, best["point"], confidence)
+    scales, settings = split_point(best["point"])
+    chosen, strength = apply_point(crf, settings, confidence)
+    return Choice(crf=chosen, strength=strength, scales=scales_of(scales))
 
 
 def apply_point(
-    crf: CrfConfig, point: Mapping[str, Any], confidence: Confidence
+    crf: CrfConfig, settings: Mapping[str, Any], confidence: Confidence
 ) -> tuple[CrfConfig, float | None]:
-    """CRF settings at a point, and its threshold; None where the strength became their alpha."""
-    chosen = replace(crf, **point)
+    """CRF settings, and the threshold; None where the strength became their alpha."""
+    chosen = replace(crf, **settings)
     if chosen.form == "power":
         pair = (confidence.strict, confidence.lenient)
         return replace(chosen, alpha=confidence.chosen, alpha_pair=pair), None
@@ -91,19 +113,26 @@ def apply_point(
 
 
 def _work(
+    place: Workplace,
     config: SearchConfig,
     crf: CrfConfig,
-    data: PreparedData,
-    activations: Result,
-    threshold: Result,
+    inference: ActivationInferenceConfig,
+    material: Material,
     attempt: Attempt,
 ) -> Outcome:
-    searched, held_out = write_slices(config, data, activations, attempt)
+    data, threshold = material.data, material.threshold
+    searched, held_out = write_slices(config, inference, data, material.activations, attempt)
+    configured_scales = name_of_scales(inference.scales)
+    sets = scale_sets(config, inference)
+    for scales in sets:
+        if scales != configured_scales:
+            names = [*searched, *held_out]
+            infer_maps(scales, inference, names, data, material.networks, place, attempt)
     num_categories = len(data.description.class_names)
     offsets = class_offsets(threshold, SLAMS)
     trials = search(
-        partial(score_slices, config, crf, offsets, slices_dir(attempt), searched, num_categories),
-        {name: getattr(config, name) for name in SPACE},
+        partial(score_slices, config, crf, offsets, attempt.output_dir, searched, num_categories),
+        {"scales": sets} | {name: getattr(config, name) for name in SPACE},
         SearchPlan(
             algorithm=config.algorithm,
             num_samples=config.num_samples,
@@ -118,43 +147,57 @@ def _work(
         "trials",
         label=lambda point: f"{STAGE} {point['form']}",
     )
-    finished = [t for t in trials if t.error is None and len(t.history) == len(searched)]
-    if not finished:
-        raise TrainingError(
-            f"none of {len(trials)} trials finished: their errors are above; the same command "
-            "tries the failed ones again"
-        )
-    best = max(finished, key=lambda trial: trial.history[-1][OBJECTIVE])
+    best = _best(trials, len(searched))
     last = best.history[-1]
+    best_scales, settings = split_point(best.point)
+    refinement = make_refinement(replace(crf, **settings), offsets)
     configured = chosen_threshold(threshold, SLAMS) if crf.form != "power" else crf.alpha
-    choices = {
-        "held_out_miou": (make_refinement(replace(crf, **best.point), offsets), last["chosen"]),
-        "configured_held_out_miou": (make_refinement(crf, offsets), configured),
-    }
+    judged = partial(judge, names=held_out, num_categories=num_categories, attempt=attempt)
     scores = {
         "searched_miou": last[OBJECTIVE],
         "searched_confident_miou": last["confident_miou"],
         "searched_ignored_fraction": last["ignored_fraction"],
-        **judge(choices, held_out, num_categories, attempt),
+        "held_out_miou": judged("chosen", refinement, last["chosen"], best_scales),
+        "configured_held_out_miou": judged(
+            "configured", make_refinement(crf, offsets), configured, configured_scales
+        ),
     }
     num_images = [count_images(names, attempt) for names in (searched, held_out)]
+    chosen = {"trial": best.trial_id, "point": best.point} | {n: last[n] for n in CONFIDENCE}
     content = {
         "split": TRAIN,
         "searched_images": num_images[0],
         "held_out_images": num_images[1],
         **scores,
-        "best": {
-            "trial": best.trial_id,
-            "point": best.point,
-            **{name: last[name] for name in CONFIDENCE},
-        },
+        "best": chosen,
         "trials": [asdict(trial) for trial in trials],
     }
     path = storage.join(attempt.output_dir, SEARCH_NAME)
     storage.write_bytes(path, json.dumps(content, indent=1).encode())
     attempt.run.log_file(path)
+    show_settings(
+        attempt,
+        data,
+        material.activations,
+        threshold,
+        SLAMS,
+        refinement,
+        Confidence(**{name: last[name] for name in CONFIDENCE}),
+        place.tracking.num_examples,
+    )
     _track(attempt, trials, best)
-    return Outcome(num_rows=sum(num_images), metrics=scores, notes={"best": content["best"]})
+    return Outcome(num_rows=sum(num_images), metrics=scores, notes={"best": chosen})
+
+
+def _best(trials: Sequence[SearchTrial], num_reports: int) -> SearchTrial:
+    """The trial with the highest mIoU after all slices."""
+    finished = [t for t in trials if t.error is None and len(t.history) == num_reports]
+    if not finished:
+        raise TrainingError(
+            f"none of {len(trials)} trials finished: their errors are above; the same command "
+            "tries the failed ones again"
+        )
+    return max(finished, key=lambda trial: trial.history[-1][OBJECTIVE])
 
 
 def _track(attempt: Attempt, trials: Sequence[SearchTrial], best: SearchTrial) -> None:

@@ -18,7 +18,8 @@ from slams_ray.config import ThresholdConfig
 from slams_ray.core.label_free import CriterionSums
 from slams_ray.core.threshold import ThresholdCounts, ThresholdCurve, threshold_curve
 from slams_ray.data.source import TRAIN
-from slams_ray.figures import threshold_figure, to_png
+from slams_ray.figures.canvas import to_png
+from slams_ray.figures.scores import threshold_figure
 from slams_ray.mappers.count import COUNTS, CRITERIA, CountMapper, unpack
 from slams_ray.mappers.infer import CAM, METHODS, SLAMS
 from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
@@ -60,6 +61,21 @@ def class_offsets(result: Result, method: str) -> tuple[float, ...]:
     """(K,) what a finished search adds to the threshold for each class; empty for nothing."""
     found = _read(result)["per_class"].get(method)
     return tuple(found["offsets"]) if found else ()
+
+
+def read_curves(result: Result) -> dict[str, ThresholdCurve]:
+    """Method -> curve of a finished search; empty where nothing could be scored."""
+
+    def array(values: list[Any]) -> np.ndarray:
+        return np.array(values, np.float64)  # None becomes nan
+
+    curves = _read(result)["curves"].items()
+    return {m: ThresholdCurve(**{k: array(v) for k, v in c.items()}) for m, c in curves}
+
+
+def label_free_choices(result: Result, method: str = SLAMS) -> dict[str, dict[str, float]]:
+    """Criterion -> background_threshold, and regret where there are masks."""
+    return dict(_read(result)["label_free"][method])
 
 
 def _read(result: Result) -> dict[str, Any]:

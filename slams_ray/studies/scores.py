@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from slams_ray import storage
 from slams_ray.core.comparison import Score, spreads
-from slams_ray.figures import comparison_figure, to_png
+from slams_ray.figures.canvas import to_png
+from slams_ray.figures.scores import comparison_figure
 from slams_ray.runtime.tracking import Run
 from slams_ray.stages import evaluate, refine, search_threshold
 from slams_ray.stages.stage import Result

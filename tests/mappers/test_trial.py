@@ -10,8 +10,9 @@ from slams_ray.core.crf import CrfKernels
 from slams_ray.core.metrics import class_counts, confusion_matrix
 from slams_ray.core.pseudo_label import Confidence, Refinement, refine
 from slams_ray.data.image import decode_image, decode_mask
+from slams_ray.errors import ArtifactError
 from slams_ray.mappers.infer import SLAMS, unpack_maps
-from slams_ray.mappers.trial import SLICE_SCHEMA, PairCounts, count_slice
+from slams_ray.mappers.trial import MAPS_SCHEMA, SLICE_SCHEMA, PairCounts, count_slice, with_maps
 
 KERNELS = CrfKernels(
     gaussian_sxy_px=3.0,
@@ -25,8 +26,18 @@ KERNELS = CrfKernels(
 def slice_of(shard: Any) -> pa.Table:
     """The rows of the shard that have a mask, one of them without labels."""
     pairs = zip(shard.images.to_pylist(), shard.activations.to_pylist(), strict=True)
-    rows = [{**image, "maps": row[SLAMS]} for image, row in pairs if image["mask"] is not None]
-    return pa.Table.from_pylist(rows, schema=SLICE_SCHEMA)
+    rows = [{**image, SLAMS: row[SLAMS]} for image, row in pairs if image["mask"] is not None]
+    return with_maps(
+        pa.Table.from_pylist(rows, schema=SLICE_SCHEMA),
+        pa.Table.from_pylist(rows, schema=MAPS_SCHEMA),
+    )
+
+
+def test_maps_of_other_images_are_refused(shard: Any) -> None:
+    table = slice_of(shard)
+    maps = table.select(["image_id", SLAMS])
+    with pytest.raises(ArtifactError, match="has maps of"):
+        with_maps(table.drop_columns([SLAMS]), maps.slice(1))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +57,7 @@ def test_counts_equal_those_of_images_refined_one_by_one(
         expected = np.zeros((num_categories, num_categories + 1), np.int64)
         for row in table.to_pylist():
             image = decode_image(row["image"], "a")
-            stored = unpack_maps(row["maps"], row["image_labels"], *image.shape[:2])
+            stored = unpack_maps(row[SLAMS], row["image_labels"], *image.shape[:2])
             refined, _ = refine(
                 image,
                 upsample_stored(stored, image.shape[:2]),
@@ -71,7 +82,7 @@ def test_a_pair_counts_the_pseudo_labels_with_its_ignore_band(
     expected = np.zeros((num_categories, num_categories + 1), np.int64)
     for row in table.to_pylist():
         image = decode_image(row["image"], "a")
-        stored = unpack_maps(row["maps"], row["image_labels"], *image.shape[:2])
+        stored = unpack_maps(row[SLAMS], row["image_labels"], *image.shape[:2])
         _, pseudo_label = refine(
             image,
             upsample_stored(stored, image.shape[:2]),

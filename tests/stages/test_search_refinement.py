@@ -4,14 +4,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from slams_ray.config import CrfConfig, SearchConfig
+from slams_ray.config import CrfConfig, SearchConfig, ThresholdConfig
 from slams_ray.core.pseudo_label import Confidence
 from slams_ray.errors import ConfigError
 from slams_ray.stages import pipeline, search_refinement
 from slams_ray.stages.search_refinement import SPACE
+from slams_ray.stages.settings_report import strengths_around
+from slams_ray.stages.slices import read_slice
 from slams_ray.stages.trials import strengths
 
 pytestmark = pytest.mark.ray
@@ -25,9 +31,13 @@ SEARCH = SearchConfig(
     iterations=(1,),
     cam_power=(1.0,),
     bilateral_sxy_px=(20.0, 30.0),
+    scales=("1", "0.5,1"),
     cpus_per_trial=0.5,
     max_concurrent=1,
 )
+
+
+PER_CLASS = ThresholdConfig(per_class=True)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +47,7 @@ def workspace(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(finished: Any, workspace: Path) -> Any:
-    config = replace(finished.config, search=SEARCH)
+    config = replace(finished.config, search=SEARCH, threshold=PER_CLASS)
     return pipeline.run(config, str(workspace), "tiny", last_stage="refine").results
 
 
@@ -53,14 +63,12 @@ def test_the_best_finished_trial_is_chosen(content: dict[str, Any]) -> None:
     best = max(finished, key=lambda t: t["history"][-1]["miou"])
     assert content["best"]["trial"] == best["trial_id"]
     assert content["searched_miou"] == best["history"][-1]["miou"]
-    assert set(best["point"]) == set(SPACE)
+    assert set(best["point"]) == {*SPACE, "scales"}
 
 
 def test_searched_and_held_out_images_are_declared_and_apart(
     results: Any, content: dict[str, Any]
 ) -> None:
-    import pyarrow.parquet as pq
-
     assert content["split"] == "train"
     assert (content["searched_images"], content["held_out_images"]) == (6, 6)
     slices = Path(results["search_refinement"].output_dir) / "slices"
@@ -81,10 +89,52 @@ def test_searched_and_held_out_images_are_declared_and_apart(
 def test_refine_uses_what_was_chosen(results: Any, content: dict[str, Any]) -> None:
     config = results["refine"].record.config
     best = content["best"]
-    for name, value in best["point"].items():
-        assert config[name] == value
+    for name in SPACE:
+        assert config[name] == best["point"][name]
     key = "alpha" if best["point"]["form"] == "power" else "background_threshold"
     assert config[key] == pytest.approx(best["chosen"])
+
+
+def test_all_maps_have_the_scales_that_were_chosen(results: Any, content: dict[str, Any]) -> None:
+    scales = results["infer_activation"].record.config["scales"]
+    assert ",".join(f"{scale:g}" for scale in scales) == content["best"]["point"]["scales"]
+    inferred = results["infer_activation"].record.fingerprint
+    for stage in ("search_threshold", "refine"):
+        assert results[stage].record.inputs["infer_activation"] == inferred
+
+
+def test_trials_see_the_maps_of_their_scales(results: Any, finished: Any) -> None:
+    directory = results["search_refinement"].output_dir
+    configured = read_slice(directory, "searched-0.parquet", "1").to_pylist()
+    wider = read_slice(directory, "searched-0.parquet", "0.5,1").to_pylist()
+    stored = finished.result.results["infer_activation"].path("activations")
+    maps = {
+        row["image_id"]: row["slams"]
+        for path in Path(stored).glob("*.parquet")
+        for row in pq.read_table(path).to_pylist()
+    }
+    assert [row["slams"] for row in configured] == [maps[row["image_id"]] for row in configured]
+    assert [row["image_id"] for row in wider] == [row["image_id"] for row in configured]
+    assert all(len(a["slams"]) == len(b["slams"]) for a, b in zip(wider, configured, strict=True))
+    assert [row["slams"] for row in wider] != [row["slams"] for row in configured]
+
+
+def test_thresholds_of_each_class_are_learnt_on_one_half_and_judged_on_the_other(
+    results: Any,
+) -> None:
+    content = json.loads(Path(results["search_threshold"].path("threshold.json")).read_text())
+    found = content["per_class"]["slams"]
+    assert len(found["offsets"]) == len(content["curves"]["slams"]["iou"][0])
+    metrics = results["search_threshold"].record.metrics
+    assert metrics["slams_per_class_miou"] == found["miou"]
+    assert metrics["slams_per_class_common_miou"] == found["common_miou"]
+
+
+@pytest.mark.parametrize("stage", ["search_refinement", "refine"])
+def test_curve_and_labels_at_other_settings_are_drawn(results: Any, stage: str) -> None:
+    for name in ("threshold_curve.png", "settings.png"):
+        with Image.open(results[stage].path(name)) as picture:
+            assert np.asarray(picture.convert("L")).std() > 0
 
 
 def test_mlflow_has_a_run_per_trial_and_the_best_point_as_tags(
@@ -106,10 +156,13 @@ def test_mlflow_has_a_run_per_trial_and_the_best_point_as_tags(
     )
     for name, value in content["best"]["point"].items():
         assert run.data.tags[f"best.{name}"] == str(value)
+    link = unquote(run.data.tags["compare"])
+    assert all(child.info.run_id in link for child in children)
+    assert run.data.tags["compare"] in run.data.tags["mlflow.note.content"]
 
 
 def test_a_rerun_searches_no_more(finished: Any, results: Any, workspace: Path) -> None:
-    config = replace(finished.config, search=replace(SEARCH, max_concurrent=2))
+    config = replace(finished.config, search=replace(SEARCH, max_concurrent=2), threshold=PER_CLASS)
     again = pipeline.run(config, str(workspace), "tiny", last_stage="search_threshold")
     assert again.results["search_refinement"].cached
 
@@ -118,6 +171,13 @@ def test_strengths_span_their_range() -> None:
     config = SearchConfig(thresholds=(0.1, 0.5), alphas=(2.0, 8.0), num_strengths=3)
     assert strengths(config, "label") == pytest.approx([0.1, 0.3, 0.5])
     assert strengths(config, "power") == pytest.approx([8.0, 4.0, 2.0])
+
+
+def test_settings_too_low_and_too_high_stand_around_the_chosen_one() -> None:
+    assert strengths_around("label", 0.4) == pytest.approx((0.15, 0.4, 0.65))
+    assert strengths_around("constant", 0.1) == pytest.approx((0.02, 0.1, 0.35))
+    low, chosen, high = strengths_around("power", 6.0)
+    assert low < chosen == 6.0 < high
 
 
 def test_the_confident_pair_bounds_the_ignore_band_around_the_chosen_alpha() -> None:

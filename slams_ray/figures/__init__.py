@@ -1,0 +1,1 @@
+"""Figures for MLflow and the README."""

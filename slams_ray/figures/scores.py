@@ -1,0 +1,106 @@
+"""Scores as figures: threshold curves, IoU per class, methods side by side."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from slams_ray.core.comparison import Score, by_method, spread
+from slams_ray.core.metrics import mean_defined
+from slams_ray.core.threshold import ThresholdCurve
+from slams_ray.data.schema import DatasetDescription
+from slams_ray.figures.canvas import METHOD_STYLE, VARIANT_COLOUR, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def threshold_figure(
+    curves: Mapping[str, ThresholdCurve],
+    label_free: Mapping[str, Mapping[str, float]] | None = None,
+    confident_pair: tuple[float, float] | None = None,
+) -> "Figure":
+    """mIoU over background thresholds per method, the best of each marked.
+
+    Args:
+        label_free: criterion -> background_threshold and regret of its choice for SLAMs.
+        confident_pair: background thresholds between which pseudo labels are 255.
+    """
+    figure = new_figure(6.4, 4.0)
+    axes = figure.add_subplot()
+    for method, curve in curves.items():
+        name, colour = METHOD_STYLE[method]
+        label = f"{name}: {100 * curve.best_miou:.1f} at {curve.best_threshold:.2f}"
+        axes.plot(curve.thresholds, 100 * curve.miou, color=colour, label=label, linewidth=2)
+        axes.plot(curve.best_threshold, 100 * curve.best_miou, "o", color=colour)
+    for marker, (criterion, choice) in zip("s^D", (label_free or {}).items(), strict=False):
+        threshold, curve = choice["background_threshold"], curves["slams"]
+        height = 100 * (curve.best_miou - choice["regret"])
+        label = f"{criterion.replace('_', ' ')}, without masks"
+        axes.plot(threshold, height, marker, color="#222222", markersize=5, label=label)
+    if confident_pair is not None:
+        axes.axvspan(*confident_pair, color=VARIANT_COLOUR, alpha=0.12, label="confident pair")
+    # Room above the curves for the legend, which otherwise covers one of them.
+    top = 150 * max(curve.best_miou for curve in curves.values())
+    axes.set(xlabel="background threshold", ylabel="seed mIoU [%]", xlim=(0, 1), ylim=(0, top))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=2, fontsize=8, loc="upper left")
+    return figure
+
+
+def class_iou_figure(description: DatasetDescription, iou: np.ndarray) -> "Figure":
+    """Bars of per-class IoU in the data set's palette, best first, undefined classes left out."""
+    order = [i for i in np.argsort(-np.nan_to_num(iou, nan=-1)) if np.isfinite(iou[i])]
+    figure = new_figure(6.4, 1.2 + 0.24 * len(order))
+    axes = figure.add_subplot()
+    colours = [tuple(c / 255 for c in description.palette[i]) for i in order]
+    values = [100 * float(iou[i]) for i in order]
+    axes.barh(range(len(order)), values, color=colours, edgecolor="#444444", linewidth=0.5)
+    for position, value in enumerate(values):
+        axes.text(value + 1, position, f"{value:.1f}", va="center", fontsize=8)
+    axes.set_yticks(range(len(order)), [description.class_names[i] for i in order], fontsize=8)
+    axes.invert_yaxis()
+    mean = mean_defined(iou) * 100
+    axes.axvline(mean, color="#444444", linestyle=":", linewidth=1)
+    axes.set(xlabel="IoU [%]", xlim=(0, 105), title=f"mIoU {mean:.1f}")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def comparison_figure(
+    scores: Sequence[Score], metrics: Sequence[str], order: Sequence[str] = ()
+) -> "Figure":
+    """A panel per metric, a row per method: a dot per seed, the mean as a bar.
+
+    Args:
+        order: methods from top to bottom; those not named follow.
+    """
+    methods = list(dict.fromkeys([*order, *(score.method for score in scores)]))
+    figure = new_figure(1.6 + 3.2 * len(metrics), 1.0 + 0.36 * len(methods))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        values = by_method(scores, metric)
+        for row, method in enumerate(methods):
+            found = list(values.get(method, {}).values())
+            if not found:
+                continue
+            _, colour = METHOD_STYLE.get(method, ("", VARIANT_COLOUR))
+            mean = 100 * spread(found).mean
+            axes.plot([mean, mean], [row - 0.3, row + 0.3], color=colour, linewidth=3)
+            axes.plot([100 * v for v in found], [row] * len(found), "o", color=colour, alpha=0.5)
+            axes.annotate(
+                f"{mean:.1f}",
+                (mean, row - 0.3),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+        axes.set_xlabel(f"{metric.replace('_', ' ').replace('miou', 'mIoU')} [%]")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", linewidth=0.4)
+        axes.margins(x=0.15)
+    names = [METHOD_STYLE.get(method, (method, ""))[0] for method in methods]
+    panels[0].set_yticks(range(len(methods)), names, fontsize=9)
+    panels[0].set_ylim(len(methods) - 0.4, -0.8)
+    return figure
