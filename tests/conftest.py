@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,20 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from slams_ray.config import (
-    ActivationConfig,
-    ActivationInferenceConfig,
-    BackboneConfig,
-    ClassifierConfig,
-    CrfConfig,
-    DataConfig,
-    EncoderConfig,
-    InferenceConfig,
-    PipelineConfig,
-    SegmentationConfig,
-    TrackingConfig,
-    TrainingConfig,
-)
+from jobs.recipes.smoke import smoke
+from slams_ray.config import PipelineConfig
 
 if TYPE_CHECKING:
     from slams_ray.stages.pipeline import PipelineResult
@@ -56,36 +44,7 @@ def ray_cluster() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_config() -> PipelineConfig:
     """All eight stages on 24 + 8 generated images, a few optimisation steps each."""
-    backbone = BackboneConfig(name="tiny_resnet", output_stride=8, freeze_batch_norm=False)
-    training = TrainingConfig(
-        epochs=1,
-        batch_size=4,
-        crop_px=48,
-        long_side_px=(48, 64),
-        optimizer="adamw",
-        learning_rate=1e-3,
-        head_multiplier=1,
-        checkpoint_every_steps=2,
-        log_every_steps=1,
-    )
-    inference = InferenceConfig(scales=(1.0,), flip=True)
-    return PipelineConfig(
-        data=DataConfig(
-            format="synthetic",
-            synthetic_train_images=24,
-            synthetic_val_images=8,
-            images_per_shard=6,
-        ),
-        encoder=EncoderConfig(backbone=backbone, training=training, embedding_dim=8),
-        classifier=ClassifierConfig(backbone=backbone, training=training),
-        activation=ActivationConfig(training=training, encoder_input_px=48),
-        inference=ActivationInferenceConfig(scales=(1.0,), flip=True),
-        crf=CrfConfig(iterations=1, export="voc"),
-        segmentation=SegmentationConfig(
-            backbone=backbone, training=replace(training, epochs=2), inference=inference
-        ),
-        tracking=TrackingConfig(num_examples=2),
-    )
+    return smoke()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,54 @@
+from dataclasses import replace
+
+from slams_ray.config import (
+    ActivationConfig,
+    ActivationInferenceConfig,
+    BackboneConfig,
+    ClassifierConfig,
+    CrfConfig,
+    DataConfig,
+    EncoderConfig,
+    InferenceConfig,
+    PipelineConfig,
+    SegmentationConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
+
+
+def smoke() -> PipelineConfig:
+    """All eight stages on 32 generated images, a few steps each: does this cluster work?
+
+    Its scores mean nothing.
+    """
+    backbone = BackboneConfig(name="tiny_resnet", output_stride=8, freeze_batch_norm=False)
+    training = TrainingConfig(
+        epochs=1,
+        batch_size=4,
+        crop_px=48,
+        long_side_px=(48, 64),
+        optimizer="adamw",
+        learning_rate=1e-3,
+        head_multiplier=1,
+        checkpoint_every_steps=2,
+        log_every_steps=1,
+    )
+    return PipelineConfig(
+        data=DataConfig(
+            format="synthetic",
+            synthetic_train_images=24,
+            synthetic_val_images=8,
+            images_per_shard=6,
+        ),
+        encoder=EncoderConfig(backbone=backbone, training=training, embedding_dim=8),
+        classifier=ClassifierConfig(backbone=backbone, training=training),
+        activation=ActivationConfig(training=training, encoder_input_px=48),
+        inference=ActivationInferenceConfig(scales=(1.0,)),
+        crf=CrfConfig(iterations=1, export="voc"),
+        segmentation=SegmentationConfig(
+            backbone=backbone,
+            training=replace(training, epochs=2),
+            inference=InferenceConfig(scales=(1.0,)),
+        ),
+        tracking=TrackingConfig(num_examples=2),
+    )
