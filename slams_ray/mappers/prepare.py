@@ -1,6 +1,6 @@
 """Items of a split to an image shard."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,10 @@ class PrepareMapper:
         upright: turn images by their EXIF orientation. Masks are drawn on what one sees; benchmarks
             are annotated on pixels as stored.
         max_side_px: larger images are stored smaller, their masks alike.
+
+    Attributes:
+        trace: called with the path of each image before it is decoded, where it is given.
+        crashed: paths of images whose decoding has ended a process; they count as bad.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class PrepareMapper:
         self.on_bad_image = on_bad_image
         self.upright = upright
         self.max_side_px = max_side_px
+        self.trace: Callable[[str], None] | None = None
+        self.crashed: frozenset[str] = frozenset()
 
     def __call__(
         self, tables: Mapping[str, pa.Table], items: Sequence[Item]
@@ -76,6 +82,13 @@ class PrepareMapper:
         return pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA), summary
 
     def _row(self, item: Item) -> dict[str, Any]:
+        if item.image_path in self.crashed:
+            raise DataError(
+                f"{item.image_path} ended the process that decoded it: mend or remove it, or set "
+                "data.on_bad_image skip"
+            )
+        if self.trace is not None:
+            self.trace(item.image_path)
         data = read_file(item.image_path)
         stored = decode_image(data, item.image_path)
         image = decode_upright(data, item.image_path) if self.upright else stored

@@ -6,13 +6,14 @@ import pickle
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 import ray
 
 from slams_ray import errors, storage
 from slams_ray.runtime import cluster
+from slams_ray.runtime.attempts import AttemptLog
 from slams_ray.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,19 @@ ShardWork = Callable[[dict[str, pa.Table], Any], tuple[pa.Table, Summary]]
 """(input tables by name, payload) -> output table and a JSON-able summary with integer counts."""
 
 _KEY = "slams_ray"
-MAX_ATTEMPTS = 4
-"""Times a shard is tried in one run when its process dies of it; Ray would try for ever."""
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """Work that tells which image it is at, so that one that crashes its process is known.
+
+    Attributes:
+        trace: to be called before each image where it is given.
+        crashed: images that have crashed a process; to be refused.
+    """
+
+    trace: Callable[[str], None] | None
+    crashed: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +113,7 @@ class ShardMapper:
         """Reads the shard's inputs, does the work, and writes the output whole."""
         if self.work is None:
             self.work = self.job.make_work()
-        attempts = self._count_attempt(name)
+        attempts = self._begin(name)
         tables = {
             key: storage.read_table(storage.join(source.directory, name), list(source.columns))
             for key, source in self.job.inputs.items()
@@ -113,25 +125,18 @@ class ShardMapper:
         storage.write_table(
             storage.join(self.job.output_dir, name), sealed, self.job.rows_per_group
         )
-        storage.remove(attempts)
+        attempts.end()
         return summary
 
-    def _count_attempt(self, name: str) -> str:
-        """Notes that a shard is begun, so that one that crashes processes is not begun for ever.
-
-        Raises:
-            ArtifactError: it was begun too often in this run without being finished.
-        """
+    def _begin(self, name: str) -> AttemptLog:
         path = storage.join(f"{self.job.output_dir}-attempts", f"{name}.json")
-        earlier = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
-        attempts = earlier.get(self.job.run_token, 0)
-        if attempts >= MAX_ATTEMPTS:
-            raise errors.ArtifactError(
-                f"{self.job.label}: shard {name} ended its process {attempts} times; an image in "
-                "it may crash native code, or memory is short. Finished shards are kept"
-            )
-        storage.write_bytes(path, json.dumps({self.job.run_token: attempts + 1}).encode())
-        return path
+        attempts = AttemptLog(path, self.job.run_token)
+        attempts.begin(f"{self.job.label}: shard {name}")
+        if isinstance(self.work, Traced):
+            self.work.crashed = attempts.crashed
+            # A note costs a write, so only where an attempt has died.
+            self.work.trace = None if attempts.is_first else attempts.note
+        return attempts
 
 
 def check_aligned(name: str, tables: Mapping[str, pa.Table]) -> None:

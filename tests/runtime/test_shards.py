@@ -159,3 +159,31 @@ def test_a_shard_that_crashes_its_process_ends_after_a_few_attempts(
         run_shards(job(images, tmp_path / "out", make_work=make_abort))
     summaries = run_shards(job(images, tmp_path / "out"))
     assert [s["num_rows"] for s in summaries] == [1, 2, 3, 4, 5]
+
+
+class AbortOnImages:
+    """Work that dies of two images, and leaves out those it is told of."""
+
+    trace: Callable[[str], None] | None = None
+    crashed: frozenset[str] = frozenset()
+
+    def __call__(
+        self, tables: dict[str, pa.Table], payload: Any
+    ) -> tuple[pa.Table, dict[str, Any]]:
+        ids = tables["images"].column("image_id").to_pylist()
+        for image_id in ids:
+            if image_id in self.crashed:
+                continue
+            if self.trace is not None:
+                self.trace(image_id)
+            if image_id in ("3-1", "3-2"):
+                os.abort()
+        return tables["images"], {"left_out": sorted(self.crashed)}
+
+
+@pytest.mark.ray
+def test_images_that_crash_the_process_are_found_and_named_to_the_work(
+    ray_cluster: None, images: Path, tmp_path: Path
+) -> None:
+    summaries = run_shards(job(images, tmp_path / "out", make_work=AbortOnImages))
+    assert [s["left_out"] for s in summaries] == [[], [], [], ["3-1", "3-2"], []]
