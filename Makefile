@@ -23,9 +23,10 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest -q tests/test_architecture.py
 
+# Without the setting MLflow starts seven processes for evaluation jobs, which nothing here asks for.
 ui: $(STAMP)
 	@echo "open http://127.0.0.1:$(PORT)/#/experiments/1/runs  (Ctrl-C ends it)"
-	$(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(abspath $(WORKSPACE))/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(abspath $(WORKSPACE))/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
 
 install: $(STAMP)
 

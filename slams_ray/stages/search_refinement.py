@@ -130,9 +130,10 @@ def _work(
             infer_maps(scales, inference, names, data, material.networks, place, attempt)
     num_categories = len(data.description.class_names)
     offsets = class_offsets(threshold, SLAMS)
+    space = {"scales": sets} | {name: getattr(config, name) for name in SPACE}
     trials = search(
         partial(score_slices, config, crf, offsets, attempt.output_dir, searched, num_categories),
-        {"scales": sets} | {name: getattr(config, name) for name in SPACE},
+        space,
         SearchPlan(
             algorithm=config.algorithm,
             num_samples=config.num_samples,
@@ -185,7 +186,7 @@ def _work(
         Confidence(**{name: last[name] for name in CONFIDENCE}),
         place.tracking.num_examples,
     )
-    _track(attempt, trials, best)
+    _track(attempt, trials, best, [name for name, values in space.items() if len(values) > 1])
     return Outcome(num_rows=sum(num_images), metrics=scores, notes={"best": chosen})
 
 
@@ -200,12 +201,15 @@ def _best(trials: Sequence[SearchTrial], num_reports: int) -> SearchTrial:
     return max(finished, key=lambda trial: trial.history[-1][OBJECTIVE])
 
 
-def _track(attempt: Attempt, trials: Sequence[SearchTrial], best: SearchTrial) -> None:
+def _track(
+    attempt: Attempt, trials: Sequence[SearchTrial], best: SearchTrial, searched: Sequence[str]
+) -> None:
     """A child run per trial, the best point as tags, a table of all, a link that compares them."""
     children = []
     for trial in trials:
         child = attempt.run.child(f"trial {trial.trial_id}")
-        child.log_params(trial.point)
+        # The page that compares them has an axis for each parameter.
+        child.log_params({name: trial.point[name] for name in searched})
         for step, report in enumerate(trial.history, start=1):
             child.log_metrics(report, step)
         if trial.error is not None:
