@@ -72,7 +72,11 @@ def pipeline(batch_size: int, train_workers: int) -> PipelineConfig:
         (lambda: SearchConfig(scales=("0.5,x",)), "search.scales"),
         (lambda: SearchConfig(scales=("0.5,-1",)), "search.scales"),
         (lambda: ComputeConfig(train_workers=0), "compute.train_workers"),
-        (lambda: pipeline(10, 4), "segmentation.training.batch_size"),
+        (
+            lambda: ComputeConfig(train_workers=2, min_train_workers=3),
+            "compute.min_train_workers",
+        ),
+        (lambda: pipeline(3, 4), "segmentation.training.batch_size"),
     ],
 )
 def test_a_bad_value_is_refused_by_the_name_of_its_field(
@@ -83,9 +87,9 @@ def test_a_bad_value_is_refused_by_the_name_of_its_field(
 
 
 def test_a_batch_that_workers_cannot_share_names_the_number_of_workers() -> None:
-    with pytest.raises(ConfigError, match=r"is 10, expected a multiple .*train_workers \(4\)"):
-        pipeline(10, 4)
-    assert pipeline(12, 4).segmentation.training.batch_size == 12
+    with pytest.raises(ConfigError, match=r"is 3, expected at least .*train_workers \(4\)"):
+        pipeline(3, 4)
+    assert pipeline(10, 4).segmentation.training.batch_size == 10
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])

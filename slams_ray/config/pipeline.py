@@ -37,8 +37,9 @@ class PipelineConfig:
         for name in ("encoder", "classifier", "activation", "segmentation"):
             batch_size = getattr(self, name).training.batch_size
             check(
-                batch_size % self.compute.train_workers == 0,
+                batch_size >= self.compute.train_workers,
                 f"{name}.training.batch_size",
                 batch_size,
-                f"a multiple of compute.train_workers ({self.compute.train_workers})",
+                f"at least an image for each of compute.train_workers "
+                f"({self.compute.train_workers})",
             )

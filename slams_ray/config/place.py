@@ -11,7 +11,10 @@ class ComputeConfig:
     """How many processes and devices; changes time, never results, and so no fingerprint."""
 
     train_workers: int = 1
-    """Ray Train workers, one GPU each where GPUs are used. Must divide the batch size."""
+    """Ray Train workers, one GPU each where GPUs are used. Any number takes the same steps."""
+    min_train_workers: int | None = None
+    """Go on from the last checkpoint with this many workers or more where nodes are lost, and with
+    more again when they are back; None waits for all."""
     feed_tasks: int = 2
     """Processes that decode and augment for each training worker; 8 and more for a fast GPU."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -22,9 +25,15 @@ class ComputeConfig:
     """Times a training restarts from its last checkpoint after a lost worker."""
 
     def __post_init__(self) -> None:
-        for name in ("train_workers", "feed_tasks", "gpu_actors"):
+        for name in ("train_workers", "min_train_workers", "feed_tasks", "gpu_actors"):
             value = getattr(self, name)
             check(value is None or value >= 1, f"compute.{name}", value, ">= 1")
+        check(
+            (self.min_train_workers or 1) <= self.train_workers,
+            "compute.min_train_workers",
+            self.min_train_workers,
+            f"at most compute.train_workers ({self.train_workers})",
+        )
         check(self.max_failures >= 0, "compute.max_failures", self.max_failures, ">= 0")
 
 

@@ -1,10 +1,11 @@
 """In which order images are trained on: the same for any number of workers.
 
 A global batch takes B / L images from each of L lanes. In pass after pass the shards are permuted
-and dealt to the lanes, so the L shards at hand, a block, change together. Worker r of N owns L / N
-consecutive lanes and reads only their shards, yet the N workers together form, step for step, the
-batches one worker would. Within a shard whole row groups are permuted, then the rows in each, so
-that a chunk of a few steps touches one row group or two per lane and not the whole shard.
+and dealt to the lanes, so the L shards at hand, a block, change together. Each of N workers owns
+consecutive lanes, equally many where N divides L, and reads only their shards, yet the N workers
+together form, step for step, the batches one worker would. Within a shard whole row groups are
+permuted, then the rows in each, so that a chunk of a few steps touches one row group or two per
+lane and not the whole shard.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,19 +38,32 @@ class Chunk:
     start: int
 
 
-def num_lanes(batch_size: int, num_shards: int, num_workers: int) -> int:
+def num_lanes(batch_size: int, num_shards: int) -> int:
     """The largest divisor of the batch size that the number of shards allows.
 
-    It does not depend on the number of workers, which must divide it.
+    It does not depend on the number of workers, which share the lanes.
     """
-    lanes = max(d for d in range(1, batch_size + 1) if batch_size % d == 0 and d <= num_shards)
-    if lanes % num_workers:
+    return max(d for d in range(1, batch_size + 1) if batch_size % d == 0 and d <= num_shards)
+
+
+def own_lanes(lanes: int, rank: int, num_workers: int) -> range:
+    """The lanes of a worker.
+
+    Raises:
+        ConfigError: there are fewer lanes than workers.
+    """
+    if num_workers > lanes:
         raise ConfigError(
-            f"{num_workers} training workers cannot share {lanes} lanes (batch size {batch_size}, "
-            f"{num_shards} shards): choose a number of workers that divides {lanes}, or lower "
-            "data.images_per_shard to get more shards"
+            f"{num_workers} training workers cannot share {lanes} lanes: take fewer workers, a "
+            "larger batch size, or lower data.images_per_shard to get more shards"
         )
-    return lanes
+    return range(rank * lanes // num_workers, (rank + 1) * lanes // num_workers)
+
+
+def batch_share(batch_size: int, num_shards: int, rank: int, num_workers: int) -> int:
+    """Images of a global batch that a worker brings."""
+    lanes = num_lanes(batch_size, num_shards)
+    return batch_size // lanes * len(own_lanes(lanes, rank, num_workers))
 
 
 def num_steps(epochs: float, num_images: int, batch_size: int) -> int:
@@ -72,9 +86,8 @@ def plan_chunks(
     Args:
         shard_rows: (name, rows) of every shard that has rows.
     """
-    lanes = num_lanes(batch_size, len(shard_rows), num_workers)
-    per_worker = lanes // num_workers
-    own = range(rank * per_worker, (rank + 1) * per_worker)
+    lanes = num_lanes(batch_size, len(shard_rows))
+    own = own_lanes(lanes, rank, num_workers)
     per_step = batch_size // lanes
     first, last = first_step * per_step, last_step * per_step
     offset = 0

@@ -29,8 +29,7 @@ class _SumOverWorkers(torch.autograd.Function):
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm over the images of all workers, so that one and N workers take the same step.
 
-    torch's own SyncBatchNorm refuses CPU tensors. Workers must hold equally many pixels, which they
-    do: the per-worker batch is the global one divided by the number of workers.
+    torch's own SyncBatchNorm refuses CPU tensors. Workers may hold different numbers of images.
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -38,15 +37,19 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(features)
         # Statistics in float32 and around the mean: a difference of large squares loses its digits.
         values = features.float()
-        mean = _mean_over_workers(values.mean(dim=(0, 2, 3)))
+        own = values.new_tensor([values.numel() // values.shape[1]])
+        # The count travels with the sum: a collective of its own would cost as much again.
+        total = _SumOverWorkers.apply(torch.cat([values.mean(dim=(0, 2, 3)) * own, own]))
+        num_values = total[-1]
+        mean = total[:-1] / num_values
         centred = values - mean[:, None, None]
-        variance = _mean_over_workers(centred.square().mean(dim=(0, 2, 3)))
+        share = own / num_values
+        variance = _SumOverWorkers.apply(centred.square().mean(dim=(0, 2, 3)) * share)
         assert self.momentum is not None
         assert self.num_batches_tracked is not None
         assert self.running_mean is not None
         assert self.running_var is not None
         with torch.no_grad():
-            num_values = features.numel() // features.shape[1] * dist.get_world_size()
             unbiased = variance * (num_values / (num_values - 1))
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
@@ -70,11 +73,6 @@ def fold_batch_norm(module: Network) -> Network:
                 setattr(parent, name, nn.Identity())
             convolution = (name, child) if isinstance(child, nn.Conv2d) else None
     return module
-
-
-def _mean_over_workers(values: torch.Tensor) -> torch.Tensor:
-    total: torch.Tensor = _SumOverWorkers.apply(values)
-    return total / dist.get_world_size()
 
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:

@@ -63,7 +63,7 @@ def fit(job: TrainingJob) -> dict[str, Any]:
         _train_worker,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
-            num_workers=job.num_workers,
+            num_workers=_worker_range(job),
             use_gpu=gpu,
             resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if gpu else {}),
         ),
@@ -84,6 +84,14 @@ def fit(job: TrainingJob) -> dict[str, Any]:
     if job.run_id is not None and not result["tracked"]:
         logger.warning("%s: MLflow was lost on the way, its steps are in %s", job.label, finished)
     return result
+
+
+def _worker_range(job: TrainingJob) -> int | tuple[int, int]:
+    """Ray Train goes on with fewer workers than asked for where it is given a range."""
+    fewest = job.min_workers
+    if fewest is None or fewest == job.num_workers:
+        return job.num_workers
+    return fewest, job.num_workers
 
 
 def _read_json(path: str) -> dict[str, Any]:
@@ -115,11 +123,13 @@ def _train_worker(config: dict[str, Any]) -> None:
     os.environ.update(job.credentials if rank == 0 else {})
     log = TrainingLog(job, rank, first_step, history)
     window: list[dict[str, torch.Tensor]] = []
+    share = job.task.batch_share(rank, num_workers)
     batches = _batches(job, rank, num_workers, first_step, device)
     for step, batch in zip(range(first_step, job.num_steps), batches, strict=True):
         window.append(job.task.step(wrapped, optimizer, batch, step, job.num_steps))
         if (step + 1) % job.log_every_steps == 0 or step + 1 == job.num_steps:
-            log.add(step + 1, _mean_over_workers(window), optimizer.param_groups[0]["lr"])
+            means = _mean_over_workers(window, share / job.batch_size)
+            log.add(step + 1, means, optimizer.param_groups[0]["lr"])
             window.clear()
         if (step + 1) % job.checkpoint_every_steps == 0 or step + 1 == job.num_steps:
             _report(module, optimizer, step + 1, log.history, rank)
@@ -167,7 +177,9 @@ def _batches(
         num_cpus=FEED_CPUS,
     )
     batches = dataset.iter_batches(
-        batch_size=job.batch_size // num_workers, batch_format="numpy", prefetch_batches=2
+        batch_size=job.task.batch_share(rank, num_workers),
+        batch_format="numpy",
+        prefetch_batches=2,
     )
     for batch in batches:
         yield {
@@ -176,12 +188,19 @@ def _batches(
         }
 
 
-def _mean_over_workers(window: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, float]:
+def _mean_over_workers(
+    window: Sequence[Mapping[str, torch.Tensor]], weight: float
+) -> dict[str, float]:
+    """Mean over the steps of the window and the images of all workers.
+
+    Args:
+        weight: share of the global batch that is this worker's.
+    """
     names = list(window[0])
     means = torch.stack([torch.stack([m[n].float() for m in window]).mean() for n in names])
     if dist.is_initialized() and dist.get_world_size() > 1:
+        means = means * weight
         dist.all_reduce(means)
-        means /= dist.get_world_size()
     return dict(zip(names, means.tolist(), strict=True))
 
 

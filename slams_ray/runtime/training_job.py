@@ -24,6 +24,7 @@ class TrainedTask(Protocol):
         step: int,
         num_steps: int,
     ) -> dict[str, torch.Tensor]: ...
+    def batch_share(self, rank: int, num_workers: int) -> int: ...
     def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterable[Any]: ...
     def read(self, chunk: Any) -> dict[str, np.ndarray]: ...
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Any: ...
@@ -40,6 +41,7 @@ class TrainingJob:
         task: what is trained.
         output_dir: gets model.pt; Ray Train's checkpoints stand in its subdirectory `training`.
         tracking_uri, run_id: MLflow run the metrics go to.
+        min_workers: how few may go on where nodes are lost; None ends with a node.
         credentials: environment variables for MLflow, set in rank 0 only.
     """
 
@@ -52,6 +54,7 @@ class TrainingJob:
     log_every_steps: int
     seed: int
     num_workers: int
+    min_workers: int | None
     feed_tasks: int
     device: str
     max_failures: int

@@ -64,6 +64,7 @@ def train(
             log_every_steps=config.log_every_steps,
             seed=seed,
             num_workers=place.compute.train_workers,
+            min_workers=place.compute.min_train_workers,
             feed_tasks=place.compute.feed_tasks,
             device=place.compute.device,
             max_failures=place.compute.max_failures,

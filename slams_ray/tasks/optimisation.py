@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from slams_ray.config import TrainingConfig
@@ -47,6 +48,9 @@ def train_step(
 ) -> dict[str, torch.Tensor]:
     """Forward, backward, clip, update; returns loss, gradient_norm and the task's scalars.
 
+    Args:
+        batch: this worker's share of the global batch.
+
     Raises:
         FloatingPointError: the loss is not finite.
     """
@@ -63,8 +67,15 @@ def train_step(
             "training.warmup_steps"
         )
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    # DDP averages gradients over workers, whose shares may differ in size.
+    (loss * _weight_of_share(batch, config.batch_size)).backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
     optimizer.step()
     return {"loss": loss.detach(), "gradient_norm": norm.detach(), **metrics}
+
+
+def _weight_of_share(batch: dict[str, torch.Tensor], batch_size: int) -> float:
+    """Images of this worker over those of the average worker."""
+    num_workers = dist.get_world_size() if dist.is_initialized() else 1
+    return len(next(iter(batch.values()))) * num_workers / batch_size

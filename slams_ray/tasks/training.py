@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from slams_ray.config import TrainingConfig
-from slams_ray.core.sampling import Chunk, num_lanes, num_steps, plan_chunks
+from slams_ray.core.sampling import Chunk, batch_share, num_steps, plan_chunks
 from slams_ray.models.batch_norm import synchronise_batch_norm
 from slams_ray.models.checkpoint import dump_network
 from slams_ray.tasks.feed import ShardColumns, iterate_rows, read_chunk
@@ -44,7 +44,10 @@ class Training:
 
     def check_workers(self, num_workers: int) -> None:
         """Raises ConfigError when this many workers cannot share the shards."""
-        num_lanes(self.config.batch_size, len(self.shard_rows), num_workers)
+        self.batch_share(0, num_workers)
+
+    def batch_share(self, rank: int, num_workers: int) -> int:
+        return batch_share(self.config.batch_size, len(self.shard_rows), rank, num_workers)
 
     def build(self) -> TrainingModule:
         module = self.task.build()

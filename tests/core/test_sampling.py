@@ -6,8 +6,10 @@ import pytest
 from slams_ray.core.sampling import (
     ROWS_PER_GROUP,
     Chunk,
+    batch_share,
     num_lanes,
     num_steps,
+    own_lanes,
     plan_chunks,
     sample_order,
 )
@@ -56,7 +58,7 @@ def batches_of(samples: list[Sample], size: int) -> list[list[Sample]]:
 
 
 @pytest.mark.parametrize("shards", [EQUAL, UNEQUAL])
-@pytest.mark.parametrize(("batch_size", "num_workers"), [(4, 2), (4, 4), (8, 2), (8, 4), (12, 2)])
+@pytest.mark.parametrize(("batch_size", "num_workers"), [(4, 2), (4, 3), (8, 2), (8, 3), (8, 4)])
 def test_n_workers_form_the_batches_of_one(
     shards: tuple[tuple[str, int], ...], num_workers: int, batch_size: int
 ) -> None:
@@ -64,7 +66,7 @@ def test_n_workers_form_the_batches_of_one(
     shared = [
         batches_of(
             samples_of(plan(shards, batch_size=batch_size, rank=rank, num_workers=num_workers)),
-            batch_size // num_workers,
+            batch_share(batch_size, len(shards), rank, num_workers),
         )
         for rank in range(num_workers)
     ]
@@ -143,12 +145,20 @@ def test_one_shard_smaller_than_the_batch_is_read_again_and_again() -> None:
 def test_lanes_are_the_largest_divisor_that_the_shards_allow(
     batch_size: int, num_shards: int, lanes: int
 ) -> None:
-    assert num_lanes(batch_size, num_shards, 1) == lanes
+    assert num_lanes(batch_size, num_shards) == lanes
 
 
 def test_workers_that_cannot_share_the_lanes_raise_with_a_remedy() -> None:
-    with pytest.raises(ConfigError, match=r"3 training workers .* 4 lanes .*images_per_shard"):
-        num_lanes(8, 4, 3)
+    with pytest.raises(ConfigError, match=r"5 training workers .* 4 lanes.*images_per_shard"):
+        own_lanes(4, 0, 5)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 5, 8])
+def test_workers_share_all_lanes_as_evenly_as_it_goes(num_workers: int) -> None:
+    shares = [own_lanes(8, rank, num_workers) for rank in range(num_workers)]
+    assert [lane for share in shares for lane in share] == list(range(8))
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ TOLERANCE = {"plain": 1e-4, "far from zero": 2e-3, "bfloat16": 2e-2}
 
 
 def whole_batch(case: str = "plain") -> tuple[torch.Tensor, torch.Tensor]:
-    """Features (4, 3, 5, 6) whose halves differ in mean, and the weights of a scalar loss."""
+    """Features (4, 3, 5, 6) whose images differ in mean, and the weights of a scalar loss."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn((4, 3, 5, 6), generator=generator)
     features[2:] += 3
@@ -49,7 +49,7 @@ def run_worker(rank: int, directory: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{directory}/rendezvous", rank=rank, world_size=NUM_WORKERS
     )
-    part = slice(2 * rank, 2 * rank + 2)
+    part = slice(0, 1) if rank == 0 else slice(1, 4)
     for case in TOLERANCE:
         features, weights = whole_batch(case)
         norm = synchronise_batch_norm(nn.BatchNorm2d(3, momentum=MOMENTUM))
@@ -66,12 +66,12 @@ def worker_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for rank in range(NUM_WORKERS)
     ]
     for worker in workers:
-        worker.wait(timeout=60)
+        worker.wait(timeout=300)
     return directory
 
 
 @pytest.mark.parametrize("case", TOLERANCE)
-def test_two_workers_with_half_the_batch_compute_what_one_computes(
+def test_two_workers_with_unequal_shares_compute_what_one_computes(
     case: str, worker_directory: Path
 ) -> None:
     files = [worker_directory / f"{case}{rank}.pt" for rank in range(NUM_WORKERS)]

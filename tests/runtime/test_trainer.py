@@ -53,6 +53,9 @@ class Line:
         optimizer.step()
         return {"loss": loss.detach()}
 
+    def batch_share(self, rank: int, num_workers: int) -> int:
+        return 2 // num_workers
+
     def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterator[tuple[int, int]]:
         for step in range(first_step, NUM_STEPS):
             yield step, rank
@@ -87,6 +90,7 @@ def training_job(output: Path, task: Line, **changes: Any) -> TrainingJob:
         "log_every_steps": 1,
         "seed": 3,
         "num_workers": task.num_workers,
+        "min_workers": None,
         "feed_tasks": 1,
         "device": "cpu",
         "max_failures": 0,

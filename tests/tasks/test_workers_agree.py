@@ -1,4 +1,4 @@
-"""One worker and two workers take the same optimisation steps, in all four trainings."""
+"""One worker and several workers take the same optimisation steps, in all four trainings."""
 
 import io
 from dataclasses import replace
@@ -81,7 +81,7 @@ def train_all(
             for key, value in training.read(chunk).items():
                 samples.setdefault(key, []).append(value)
         stream = {key: torch.from_numpy(np.concatenate(v)) for key, v in samples.items()}
-        share = training.config.batch_size // num_workers
+        share = training.batch_share(rank, num_workers)
         for step in range(NUM_STEPS):
             batch = {k: v[step * share : (step + 1) * share] for k, v in stream.items()}
             training.step(wrapped, optimizer, batch, step, NUM_STEPS)
@@ -95,8 +95,9 @@ def train_all(
 
 
 @pytest.mark.slow
-def test_two_workers_reach_the_parameters_of_one(
-    tmp_path: Path, tiny_config: PipelineConfig, prepare_shards: Any
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_several_workers_reach_the_parameters_of_one(
+    num_workers: int, tmp_path: Path, tiny_config: PipelineConfig, prepare_shards: Any
 ) -> None:
     # SGD: AdamW divides by the root of tiny gradients, which turns rounding into visible steps.
     sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.01}
@@ -113,10 +114,11 @@ def test_two_workers_reach_the_parameters_of_one(
     shard_rows, names = prepare_shards(tmp_path)
     trainings = make_trainings(config, tmp_path, shard_rows, names)
     train_all(0, 1, str(tmp_path), trainings, str(tmp_path / "one.pt"))
-    spawn(train_all, (2, str(tmp_path), trainings, str(tmp_path / "two.pt")), nprocs=2)
-    one, two = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("one", "two"))
+    shared = (num_workers, str(tmp_path), trainings, str(tmp_path / "many.pt"))
+    spawn(train_all, shared, nprocs=num_workers)
+    one, many = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("one", "many"))
     for name in trainings:
         for key, value in one[name].items():
             torch.testing.assert_close(
-                two[name][key].float(), value.float(), rtol=1e-3, atol=5e-5, msg=f"{name} {key}"
+                many[name][key].float(), value.float(), rtol=1e-3, atol=5e-5, msg=f"{name} {key}"
             )
