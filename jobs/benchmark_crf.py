@@ -4,18 +4,18 @@ python -m jobs.benchmark_crf --voc-dir VOC2012 --output crf.json
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import tyro
+from jobs.benchmark import BenchmarkCommand, run_benchmark
 
-from jobs.tables import print_benchmark
+if TYPE_CHECKING:
+    from slams_ray.benchmarks.measure import Row
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkCommand:
+class CrfCommand(BenchmarkCommand):
     """Work on photographs of a VOC tree, or on generated images of their size."""
 
-    output: str | None = None
-    """JSON file for the rows: what, against, ratio, goal, met, spread, machine."""
     voc_dir: str | None = None
     """A VOC tree with masks; none: generated images."""
     num_images: int = 40
@@ -26,20 +26,19 @@ class BenchmarkCommand:
     """Times each pair is measured."""
 
 
-def _benchmark(command: BenchmarkCommand) -> None:
+def _measure(command: CrfCommand) -> "list[Row]":
     from slams_ray.benchmarks import crf
 
     if command.voc_dir is None:
         pictures = crf.generated(command.num_images)
     else:
         pictures = crf.photographs(command.voc_dir, command.num_images)
-    rows = [
+    return [
         *crf.speed_rows(pictures[: command.num_timed], command.rounds),
         *crf.sharing_rows(pictures[0], 8, 3),
         *crf.agreement_rows(pictures),
     ]
-    print_benchmark(rows, command.output)
 
 
 if __name__ == "__main__":
-    _benchmark(tyro.cli(BenchmarkCommand, description=__doc__, prog="python -m jobs.benchmark_crf"))
+    run_benchmark(__doc__, CrfCommand, _measure)

@@ -1,6 +1,7 @@
 """The compiled dense CRF against pydensecrf: time, shared lattices, and whether they agree."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -8,7 +9,7 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from slams_ray.benchmarks.measure import Row, compare, machine
+from slams_ray.benchmarks.measure import Row, compare, row
 from slams_ray.benchmarks.threshold import HEIGHT, KERNELS, WIDTH
 from slams_ray.core.crf import Backend, CrfKernels, label_unary, make_crf
 from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix, segmentation_scores
@@ -159,15 +160,8 @@ def agreement_rows(pictures: Sequence[Picture]) -> list[Row]:
 
 
 def _quality_row(what: str, ratio: float, goal: float, values: list[float]) -> Row:
-    return Row(
-        what=what,
-        against="pydensecrf (no time: higher is closer)",
-        ratio=ratio,
-        goal=goal,
-        met=ratio >= goal,
-        spread=(min(values), max(values)),
-        machine=machine(),
-    )
+    against = "pydensecrf (no time: higher is closer)"
+    return replace(row(what, against, [ratio], goal=goal), spread=(min(values), max(values)))
 
 
 def _stripes(image: np.ndarray, num_labels: int) -> np.ndarray:
