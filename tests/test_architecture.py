@@ -70,6 +70,7 @@ ONLY_IN = {
         "slams_ray.runtime",
         "slams_ray.stages",
         "slams_ray.studies",
+        "slams_ray.benchmarks",
         "slams_ray.artifacts",
         "jobs",
     ),
