@@ -88,8 +88,9 @@ def print_benchmark(rows: "list[Row]") -> None:
         table.add_column(heading, justify="left" if heading in ("what", "against") else "right")
     for row in rows:
         low, high = row.spread
-        met = "met" if row.met else "missed"
-        cells = (f"{row.ratio:.2f}", f"{low:.2f} to {high:.2f}", f"{row.goal:.2f}", met)
+        verdict = ("met" if row.met else "missed") if row.goal else ""
+        goal = f"{row.goal:.2f}" if row.goal else ""
+        cells = (f"{row.ratio:.2f}", f"{low:.2f} to {high:.2f}", goal, verdict)
         table.add_row(row.what, row.against, *cells)
     Console(width=max(Console().width, 130)).print(table)
     print(f"ratio: time of the alternative over ours; {rows[0].machine}")

@@ -17,7 +17,7 @@ class Row:
         what, against: what is measured, and the alternative it is compared with.
         ratio: what the alternative takes over what ours takes, time unless `what` says otherwise,
             median of the rounds: above 1 ours is better.
-        goal: the least ratio that is good enough.
+        goal: the least ratio that is good enough; 0 where the row only tells.
         met: whether it is.
         spread: lower and upper quartile of the ratio over the rounds.
         machine: cores and processor.

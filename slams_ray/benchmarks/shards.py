@@ -23,14 +23,18 @@ class Shards:
     """Shards of equally many images each.
 
     Attributes:
-        directory: where they stand.
+        root: the shards stand in its images/train, as those of `prepare` do.
         images_per_shard: rows of every shard.
     """
 
-    directory: str
+    root: str
     names: tuple[str, ...]
     images_per_shard: int
     description: DatasetDescription
+
+    @property
+    def directory(self) -> str:
+        return storage.join(self.root, "images", TRAIN)
 
     @property
     def paths(self) -> list[str]:
@@ -69,15 +73,15 @@ def write_shards(
     num_images = num_shards * images_per_shard
     stride = max(1, len(split.items) // num_images)
     chosen = [split.items[i * stride % len(split.items)] for i in range(num_images)]
-    directory = storage.join(workspace, "images")
     names = tuple(f"{number:06d}.parquet" for number in range(num_shards))
-    for name, start in zip(names, range(0, num_images, images_per_shard), strict=True):
-        table, _ = mapper({}, chosen[start : start + images_per_shard])
-        labelled = table.append_column(pa.field("pseudo_label", pa.binary()), table.column("mask"))
-        storage.write_table(storage.join(directory, name), labelled, ROWS_PER_GROUP)
-    return Shards(
-        directory=directory,
+    shards = Shards(
+        root=workspace,
         names=names,
         images_per_shard=images_per_shard,
         description=split.description,
     )
+    for path, start in zip(shards.paths, range(0, num_images, images_per_shard), strict=True):
+        table, _ = mapper({}, chosen[start : start + images_per_shard])
+        labelled = table.append_column(pa.field("pseudo_label", pa.binary()), table.column("mask"))
+        storage.write_table(path, labelled, ROWS_PER_GROUP)
+    return shards
