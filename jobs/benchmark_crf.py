@@ -22,22 +22,33 @@ class CrfCommand(BenchmarkCommand):
     """Images of the agreement."""
     num_timed: int = 3
     """How many of them each timed call refines."""
+    num_workers: tuple[int, ...] = (2,)
+    """Workers, one core each, that refine through Ray against as many plain processes."""
+    shards_per_worker: int = 6
+    """Shards for each worker in each round, of the timed images each."""
     rounds: int = 5
     """Times each pair is measured."""
 
 
 def _measure(command: CrfCommand) -> "list[Row]":
-    from slams_ray.benchmarks import crf
+    from slams_ray.benchmarks import crf, refine, shards, workers
 
     if command.voc_dir is None:
         pictures = crf.generated(command.num_images)
     else:
         pictures = crf.photographs(command.voc_dir, command.num_images)
-    return [
+    rows = [
         *crf.speed_rows(pictures[: command.num_timed], command.rounds),
         *crf.sharing_rows(pictures[0], 8, 3),
         *crf.agreement_rows(pictures),
     ]
+    with shards.scratch(command.workspace) as directory:
+        timed = pictures[: command.num_timed]
+        for number in command.num_workers:
+            num_shards = number * command.shards_per_worker
+            contest = refine.refine_contest(timed, num_shards, f"{directory}/{number}")
+            rows.append(workers.contest_row(contest, number, command.rounds))
+    return rows
 
 
 if __name__ == "__main__":

@@ -34,10 +34,10 @@ def generated(num_pictures: int, height: int = HEIGHT, width: int = WIDTH) -> li
     for _ in range(num_pictures):
         truth = rng.integers(0, 3, (5, 7)).astype(np.uint8)
         colour = (rng.integers(0, 140, (5, 7, 3)) + 40 * truth[..., None]).astype(np.uint8)
-        image = _resized(colour, height, width, Image.Resampling.BICUBIC)
+        image = resized(colour, height, width, Image.Resampling.BICUBIC)
         grain = rng.normal(0, 4, image.shape)
         image = (image + grain).clip(0, 255).astype(np.uint8)
-        pictures.append((image, _resized(truth, height, width, Image.Resampling.NEAREST)))
+        pictures.append((image, resized(truth, height, width, Image.Resampling.NEAREST)))
     return pictures
 
 
@@ -60,7 +60,7 @@ def degraded(truth: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
     coarse = positions[8::16, 8::16]
     wrong = rng.integers(0, len(classes) + 1, coarse.shape)
     coarse = np.where(rng.random(coarse.shape) < 0.125, wrong, coarse).astype(np.uint8)
-    return _resized(coarse, truth.shape[0], truth.shape[1], Image.Resampling.NEAREST)
+    return resized(coarse, truth.shape[0], truth.shape[1], Image.Resampling.NEAREST)
 
 
 def refined(
@@ -171,7 +171,5 @@ def _stripes(image: np.ndarray, num_labels: int) -> np.ndarray:
     return label_unary(labels, num_labels, GT_PROB)
 
 
-def _resized(
-    array: np.ndarray, height: int, width: int, resampling: Image.Resampling
-) -> np.ndarray:
+def resized(array: np.ndarray, height: int, width: int, resampling: Image.Resampling) -> np.ndarray:
     return np.array(Image.fromarray(array).resize((width, height), resampling))
