@@ -23,7 +23,8 @@ class CrfCommand(BenchmarkCommand):
     num_timed: int = 3
     """How many of them each timed call refines."""
     num_workers: tuple[int, ...] = (2,)
-    """Workers, one core each, that refine through Ray against as many plain processes."""
+    """Workers, one core each, that refine through Ray against as many plain processes;
+    none leaves Ray out."""
     shards_per_worker: int = 6
     """Shards for each worker in each round, of the timed images each."""
     rounds: int = 5

@@ -26,7 +26,7 @@ class InferenceCommand(BenchmarkCommand):
     max_side_px: int = 256
     """Photographs are stored with at most this many pixels on their longer side."""
     num_workers: tuple[int, ...] = (1, 2)
-    """Workers, one core each, that run against as many bare loops."""
+    """Workers, one core each, that run against as many bare loops; none leaves Ray out."""
     images_per_shard: int = 4
     """Images of a shard. Fewer make the cost of a shard's dispatch weigh more."""
     shards_per_worker: int = 6
@@ -39,10 +39,15 @@ def _measure(command: InferenceCommand) -> "list[Row]":
     from slams_ray.benchmarks import inference, shards, workers
 
     with shards.scratch(command.workspace) as directory:
-        num_shards = command.shards_per_worker * max(command.num_workers)
+        num_shards = command.shards_per_worker * max(command.num_workers, default=1)
         num_images = num_shards * command.images_per_shard
         data = shards.write_shards(
-            shards.data_config(command.voc_dir, num_images, command.max_side_px),
+            shards.data_config(
+                command.voc_dir,
+                num_images,
+                command.max_side_px,
+                inference.known_classes(command.models),
+            ),
             directory,
             num_shards,
             command.images_per_shard,

@@ -23,7 +23,7 @@ from slams_ray.data.transforms import normalise
 from slams_ray.mappers.infer import CAM, METHODS, unpack_maps
 from slams_ray.models.activation_network import ActivationNetwork
 from slams_ray.models.batch_norm import made_for_inference
-from slams_ray.models.checkpoint import dump_network, load_network
+from slams_ray.models.checkpoint import dump_network, load_network, network_class_names
 from slams_ray.runtime.shards import ShardInput
 from slams_ray.stages.infer_activation import COLUMNS, make_mapper
 
@@ -63,6 +63,14 @@ def open_models(given: Sequence[str] | None, shards: Shards, directory: str) -> 
     if given is None:
         return random_models(shards, directory)
     return {method: storage.absolute(path) for method, path in zip(METHODS, given, strict=True)}
+
+
+def known_classes(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the object classes the checkpoints were trained for; empty without any."""
+    if given is None:
+        return ()
+    data = storage.read_bytes(storage.absolute(given[0]))
+    return tuple(network_class_names(data, given[0])[1:])
 
 
 def random_models(shards: Shards, directory: str) -> dict[str, str]:

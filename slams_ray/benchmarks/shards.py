@@ -50,15 +50,26 @@ def scratch(workspace: str) -> Iterator[str]:
         yield directory
 
 
-def data_config(voc_dir: str | None, num_images: int, max_side_px: int | None) -> DataConfig:
-    """The training split of a VOC tree, or that many generated images."""
+def data_config(
+    voc_dir: str | None,
+    num_images: int,
+    max_side_px: int | None,
+    classes: tuple[str, ...] = (),
+) -> DataConfig:
+    """The training split of a VOC tree, or that many generated images.
+
+    Args:
+        classes: of the VOC tree; empty takes all.
+    """
     if voc_dir is None:
         return DataConfig(
             format="synthetic",
             synthetic_train_images=max(num_images, FEWEST_GENERATED),
             synthetic_val_images=FEWEST_GENERATED,
         )
-    return DataConfig(format="voc", root=storage.absolute(voc_dir), max_side_px=max_side_px)
+    return DataConfig(
+        format="voc", root=storage.absolute(voc_dir), max_side_px=max_side_px, classes=classes
+    )
 
 
 def write_shards(
