@@ -4,30 +4,35 @@ python -m jobs.benchmark_crf --voc-dir VOC2012 --output crf.json
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import tyro
+from jobs.benchmark import BenchmarkCommand, run_benchmark
 
-from jobs.tables import print_benchmark
+if TYPE_CHECKING:
+    from slams_ray.benchmarks.measure import Row
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkCommand:
+class CrfCommand(BenchmarkCommand):
     """Work on photographs of a VOC tree, or on generated images of their size."""
 
-    output: str | None = None
-    """JSON file for the rows: what, against, ratio, goal, met, spread, machine."""
     voc_dir: str | None = None
     """A VOC tree with masks; none: generated images."""
     num_images: int = 40
     """Images of the agreement."""
     num_timed: int = 3
     """How many of them each timed call refines."""
+    num_workers: tuple[int, ...] = (2,)
+    """Workers, one core each, that refine through Ray against as many plain processes;
+    none leaves Ray out."""
+    shards_per_worker: int = 6
+    """Shards for each worker in each round, of the timed images each."""
     rounds: int = 5
     """Times each pair is measured."""
 
 
-def _benchmark(command: BenchmarkCommand) -> None:
-    from slams_ray.benchmarks import crf
+def _measure(command: CrfCommand) -> "list[Row]":
+    from slams_ray.benchmarks import crf, refine, shards, workers
 
     if command.voc_dir is None:
         pictures = crf.generated(command.num_images)
@@ -38,8 +43,14 @@ def _benchmark(command: BenchmarkCommand) -> None:
         *crf.sharing_rows(pictures[0], 8, 3),
         *crf.agreement_rows(pictures),
     ]
-    print_benchmark(rows, command.output)
+    with shards.scratch(command.workspace) as directory:
+        timed = pictures[: command.num_timed]
+        for number in command.num_workers:
+            num_shards = number * command.shards_per_worker
+            contest = refine.refine_contest(timed, num_shards, f"{directory}/{number}")
+            rows.append(workers.contest_row(contest, number, command.rounds))
+    return rows
 
 
 if __name__ == "__main__":
-    _benchmark(tyro.cli(BenchmarkCommand, description=__doc__, prog="python -m jobs.benchmark_crf"))
+    run_benchmark(__doc__, CrfCommand, _measure)

@@ -4,32 +4,29 @@ python -m jobs.benchmark_threshold --output threshold.json
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import tyro
+from jobs.benchmark import BenchmarkCommand, run_benchmark
 
-from jobs.tables import print_benchmark
+if TYPE_CHECKING:
+    from slams_ray.benchmarks.measure import Row
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkCommand:
+class ThresholdCommand(BenchmarkCommand):
     """Work on generated images of the size of VOC's."""
 
-    output: str | None = None
-    """JSON file for the rows: what, against, ratio, goal, met, spread, machine."""
     num_images: int = 12
     """Images of the curve."""
     rounds: int = 7
     """Times each pair is measured."""
 
 
-def _benchmark(command: BenchmarkCommand) -> None:
+def _measure(command: ThresholdCommand) -> "list[Row]":
     from slams_ray.benchmarks.threshold import curve_rows, lattice_row
 
-    rows = [*curve_rows(command.num_images, command.rounds), lattice_row(8, 3)]
-    print_benchmark(rows, command.output)
+    return [*curve_rows(command.num_images, command.rounds), lattice_row(8, 3)]
 
 
 if __name__ == "__main__":
-    _benchmark(
-        tyro.cli(BenchmarkCommand, description=__doc__, prog="python -m jobs.benchmark_threshold")
-    )
+    run_benchmark(__doc__, ThresholdCommand, _measure)

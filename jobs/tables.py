@@ -77,12 +77,8 @@ def _percent(entry: object) -> str:
     return f"{100 * entry.mean:.2f}{deviation}"
 
 
-def print_benchmark(rows: "list[Row]", output: str | None) -> None:
-    """The ratios of a benchmark; also as JSON where an output is named."""
-    import json
-    from dataclasses import asdict
-    from pathlib import Path
-
+def print_benchmark(rows: "list[Row]") -> None:
+    """The ratios of a benchmark."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -92,10 +88,9 @@ def print_benchmark(rows: "list[Row]", output: str | None) -> None:
         table.add_column(heading, justify="left" if heading in ("what", "against") else "right")
     for row in rows:
         low, high = row.spread
-        met = "met" if row.met else "missed"
-        cells = (f"{row.ratio:.2f}", f"{low:.2f} to {high:.2f}", f"{row.goal:.2f}", met)
+        verdict = ("met" if row.met else "missed") if row.goal else ""
+        goal = f"{row.goal:.2f}" if row.goal else ""
+        cells = (f"{row.ratio:.2f}", f"{low:.2f} to {high:.2f}", goal, verdict)
         table.add_row(row.what, row.against, *cells)
-    Console(width=max(Console().width, 110)).print(table)
+    Console(width=max(Console().width, 130)).print(table)
     print(f"ratio: time of the alternative over ours; {rows[0].machine}")
-    if output is not None:
-        Path(output).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

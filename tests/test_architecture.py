@@ -70,6 +70,7 @@ ONLY_IN = {
         "slams_ray.runtime",
         "slams_ray.stages",
         "slams_ray.studies",
+        "slams_ray.benchmarks",
         "slams_ray.artifacts",
         "jobs",
     ),
@@ -196,11 +197,27 @@ def test_a_planted_violation_is_found(module: str, source: str) -> None:
     assert violations({module: source})
 
 
-@pytest.mark.parametrize("module", ["slams_ray", "jobs.command"])
+HEAVY = "{'torch', 'ray', 'mlflow', 'matplotlib', 'numba'}"
+
+
+@pytest.mark.parametrize("module", ["slams_ray", "jobs.command", "jobs.benchmark"])
 def test_importing_it_loads_no_heavy_library(module: str) -> None:
-    heavy = "{'torch', 'ray', 'mlflow', 'matplotlib'}"
-    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, {module}; print(sorted({HEAVY} & set(sys.modules)))"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("job", ["jobs.pipeline", "jobs.benchmark_training"])
+def test_the_help_of_a_job_loads_no_heavy_library(job: str) -> None:
+    code = (
+        f"import atexit, runpy, sys; sys.argv = ['{job}', '--help']\n"
+        f"atexit.register(lambda: print(sorted({HEAVY} & set(sys.modules)), file=sys.stderr))\n"
+        f"runpy.run_module('{job}', run_name='__main__')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert run.stdout.startswith("usage: python -m jobs.")
+    assert run.stderr.strip() == "[]"

@@ -1,6 +1,7 @@
 """The compiled dense CRF against pydensecrf: time, shared lattices, and whether they agree."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import get_args
@@ -8,7 +9,7 @@ from typing import get_args
 import numpy as np
 from PIL import Image
 
-from slams_ray.benchmarks.measure import Row, compare, machine
+from slams_ray.benchmarks.measure import Row, compare, row
 from slams_ray.benchmarks.threshold import HEIGHT, KERNELS, WIDTH
 from slams_ray.core.crf import Backend, CrfKernels, label_unary, make_crf
 from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix, segmentation_scores
@@ -33,10 +34,10 @@ def generated(num_pictures: int, height: int = HEIGHT, width: int = WIDTH) -> li
     for _ in range(num_pictures):
         truth = rng.integers(0, 3, (5, 7)).astype(np.uint8)
         colour = (rng.integers(0, 140, (5, 7, 3)) + 40 * truth[..., None]).astype(np.uint8)
-        image = _resized(colour, height, width, Image.Resampling.BICUBIC)
+        image = resized(colour, height, width, Image.Resampling.BICUBIC)
         grain = rng.normal(0, 4, image.shape)
         image = (image + grain).clip(0, 255).astype(np.uint8)
-        pictures.append((image, _resized(truth, height, width, Image.Resampling.NEAREST)))
+        pictures.append((image, resized(truth, height, width, Image.Resampling.NEAREST)))
     return pictures
 
 
@@ -59,7 +60,7 @@ def degraded(truth: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
     coarse = positions[8::16, 8::16]
     wrong = rng.integers(0, len(classes) + 1, coarse.shape)
     coarse = np.where(rng.random(coarse.shape) < 0.125, wrong, coarse).astype(np.uint8)
-    return _resized(coarse, truth.shape[0], truth.shape[1], Image.Resampling.NEAREST)
+    return resized(coarse, truth.shape[0], truth.shape[1], Image.Resampling.NEAREST)
 
 
 def refined(
@@ -159,15 +160,8 @@ def agreement_rows(pictures: Sequence[Picture]) -> list[Row]:
 
 
 def _quality_row(what: str, ratio: float, goal: float, values: list[float]) -> Row:
-    return Row(
-        what=what,
-        against="pydensecrf (no time: higher is closer)",
-        ratio=ratio,
-        goal=goal,
-        met=ratio >= goal,
-        spread=(min(values), max(values)),
-        machine=machine(),
-    )
+    against = "pydensecrf (no time: higher is closer)"
+    return replace(row(what, against, [ratio], goal=goal), spread=(min(values), max(values)))
 
 
 def _stripes(image: np.ndarray, num_labels: int) -> np.ndarray:
@@ -177,7 +171,5 @@ def _stripes(image: np.ndarray, num_labels: int) -> np.ndarray:
     return label_unary(labels, num_labels, GT_PROB)
 
 
-def _resized(
-    array: np.ndarray, height: int, width: int, resampling: Image.Resampling
-) -> np.ndarray:
+def resized(array: np.ndarray, height: int, width: int, resampling: Image.Resampling) -> np.ndarray:
     return np.array(Image.fromarray(array).resize((width, height), resampling))

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -15,8 +15,9 @@ class Row:
 
     Attributes:
         what, against: what is measured, and the alternative it is compared with.
-        ratio: time of the alternative over ours, median of the rounds: above 1 we are faster.
-        goal: the least ratio that is good enough.
+        ratio: what the alternative takes over what ours takes, time unless `what` says otherwise,
+            median of the rounds: above 1 ours is better.
+        goal: the least ratio that is good enough; 0 where the row only tells.
         met: whether it is.
         spread: lower and upper quartile of the ratio over the rounds.
         machine: cores and processor.
@@ -54,8 +55,13 @@ def compare(
     for _ in range(rounds):
         own = _seconds(ours, clock)
         ratios.append(_seconds(theirs, clock) / own)
+    return row(what, against, ratios, goal=goal)
+
+
+def row(what: str, against: str, ratios: Sequence[float], *, goal: float) -> Row:
+    """The row of ratios measured one after another: their median and quartiles."""
     ratio = median(ratios)
-    lower, _, upper = quantiles(ratios, n=4) if rounds > 1 else (ratio, ratio, ratio)
+    lower, _, upper = quantiles(ratios, n=4) if len(ratios) > 1 else (ratio, ratio, ratio)
     return Row(
         what=what,
         against=against,

@@ -64,7 +64,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         # PIL would clip 16-bit gray to white.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def shrunk_size(size: tuple[int, int], max_side_px: int | None) -> tuple[int, int]:

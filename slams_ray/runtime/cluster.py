@@ -37,6 +37,11 @@ def connect() -> None:
     _end_on_sigterm()
 
 
+def disconnect() -> None:
+    """Leaves the cluster; a local one ends with it. `connect` may be called again."""
+    ray.shutdown()
+
+
 def _end_on_sigterm() -> None:
     """`ray job stop` sends SIGTERM; ray.init() replaces any handler set before it."""
     if threading.current_thread() is threading.main_thread():
@@ -86,7 +91,8 @@ def describe() -> dict[str, str]:
 
 def assigned_device() -> str:
     """torch's name of the device Ray gave this process, which may be the CPU of a GPU machine."""
-    return "cuda" if ray.get_gpu_ids() else "cpu"
+    # Outside Ray the question would start a cluster.
+    return "cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu"
 
 
 def use_gpu(device: str) -> bool:

@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,13 +115,18 @@ class ShardMapper:
         if self.work is None:
             self.work = self.job.make_work()
         attempts = self._begin(name)
+        began = time.time()
         tables = {
             key: storage.read_table(storage.join(source.directory, name), list(source.columns))
             for key, source in self.job.inputs.items()
         }
         check_aligned(name, tables)
         table, summary = self.work(tables, payload)
-        seal = {"fingerprint": self.job.fingerprint, "summary": summary}
+        seal = {
+            "fingerprint": self.job.fingerprint,
+            "summary": summary,
+            "worked": (began, time.time()),
+        }
         sealed = table.replace_schema_metadata({_KEY: json.dumps(seal)})
         storage.write_table(
             storage.join(self.job.output_dir, name), sealed, self.job.rows_per_group
@@ -153,6 +159,12 @@ def read_summary(path: str, fingerprint: str) -> Summary | None:
     """The summary of a finished output shard; None when it is missing, damaged or foreign."""
     seal = json.loads((storage.table_metadata(path) or {}).get(_KEY, "null"))
     return seal["summary"] if seal and seal["fingerprint"] == fingerprint else None
+
+
+def worked(path: str) -> tuple[float, float]:
+    """From when to when, in seconds since the epoch, a finished shard was read and worked on."""
+    began, ended = json.loads((storage.table_metadata(path) or {})[_KEY])["worked"]
+    return began, ended
 
 
 def run_shards(job: ShardJob) -> list[Summary]:

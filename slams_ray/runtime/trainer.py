@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ from slams_ray.runtime.training_log import TrainingLog
 logger = logging.getLogger(__name__)
 
 TRAINING_NAME = "training.json"
-"""Metrics and metric history of a finished training, beside its model.pt."""
+"""Metrics and metric history of a finished training, and from when to when its last attempt took
+steps and judged them; beside its model.pt."""
 WORKER_CPUS, FEED_CPUS = 0.5, 0.25
 """Logical CPUs of a training worker and of a task that feeds it: a worker with two feeders takes
 one CPU, so N workers start on N cores. With whole ones, N workers would wait for their feeders."""
@@ -125,7 +127,10 @@ def _train_worker(config: dict[str, Any]) -> None:
     window: list[dict[str, torch.Tensor]] = []
     share = job.task.batch_share(rank, num_workers)
     batches = _batches(job, rank, num_workers, first_step, device)
+    began = None
     for step, batch in zip(range(first_step, job.num_steps), batches, strict=True):
+        # The first batch is there: what came before was starting.
+        began = began or time.time()
         window.append(job.task.step(wrapped, optimizer, batch, step, job.num_steps))
         if (step + 1) % job.log_every_steps == 0 or step + 1 == job.num_steps:
             means = _mean_over_workers(window, share / job.batch_size)
@@ -139,7 +144,12 @@ def _train_worker(config: dict[str, Any]) -> None:
     log.close()
     if rank == 0:
         storage.write_bytes(storage.join(job.output_dir, "model.pt"), job.task.dump(module))
-        content = {"metrics": metrics, "history": log.history, "tracked": log.tracked}
+        content = {
+            "metrics": metrics,
+            "history": log.history,
+            "tracked": log.tracked,
+            "worked": (began or time.time(), time.time()),
+        }
         text = json.dumps(content).encode()
         storage.write_bytes(storage.join(job.output_dir, TRAINING_NAME), text)
 

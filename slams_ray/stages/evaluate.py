@@ -15,6 +15,7 @@ from slams_ray.data.schema import DatasetDescription
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.scores import class_iou_figure
 from slams_ray.mappers.evaluate import EvaluateMapper
+from slams_ray.models.batch_norm import made_for_inference
 from slams_ray.models.checkpoint import load_network
 from slams_ray.predictors import SegmentationPredictor
 from slams_ray.runtime.cluster import assigned_device
@@ -47,7 +48,10 @@ def make_predictor(
     """Loads a segmentation network onto a torch device; class_names of None accepts any classes."""
     network = load_network(storage.read_bytes(path), path, "segmentation_network", class_names)
     return SegmentationPredictor(
-        network, scales=config.scales, flip=config.flip, device=torch.device(device)
+        made_for_inference(network),
+        scales=config.scales,
+        flip=config.flip,
+        device=torch.device(device),
     )
 
 

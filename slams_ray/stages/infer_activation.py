@@ -11,6 +11,7 @@ from slams_ray.config import ActivationInferenceConfig
 from slams_ray.core.collapse import dead_class_warnings
 from slams_ray.data.source import TRAIN
 from slams_ray.mappers.infer import CAM, SLAMS, InferMapper
+from slams_ray.models.batch_norm import made_for_inference
 from slams_ray.models.checkpoint import load_network
 from slams_ray.predictors import ActivationPredictor
 from slams_ray.runtime.cluster import assigned_device
@@ -68,7 +69,9 @@ def make_mapper(
 ) -> InferMapper:
     """Loads both networks; runs once in every inference actor."""
     networks = {
-        column: load_network(storage.read_bytes(path), path, "activation_network", class_names)
+        column: made_for_inference(
+            load_network(storage.read_bytes(path), path, "activation_network", class_names)
+        )
         for column, path in paths.items()
     }
     device = torch.device(assigned_device())

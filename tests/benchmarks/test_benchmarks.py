@@ -1,5 +1,6 @@
 """The benchmarks compare like with like, and their ratios are of the times they say."""
 
+import io
 import itertools
 import json
 import subprocess
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slams_ray.benchmarks import crf, threshold
+from slams_ray import storage
+from slams_ray.benchmarks import crf, refine, threshold
 from slams_ray.benchmarks.measure import compare
 from slams_ray.core.metrics import segmentation_scores
 
@@ -69,7 +71,17 @@ def test_every_row_is_complete_and_json() -> None:
         assert row["met"] == (row["ratio"] >= row["goal"])
 
 
-@pytest.mark.parametrize("job", ["benchmark_threshold", "benchmark_crf"])
+@pytest.mark.parametrize(
+    "job",
+    [
+        "benchmark_threshold",
+        "benchmark_crf",
+        "benchmark_inference",
+        "benchmark_training",
+        "benchmark_memory",
+        "benchmark_overhead",
+    ],
+)
 def test_the_job_explains_itself(job: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", f"jobs.{job}", "--help"],
@@ -77,7 +89,8 @@ def test_the_job_explains_itself(job: str) -> None:
         text=True,
         check=True,
     )
-    assert "--num-images" in shown.stdout
+    assert "--output" in shown.stdout
+    assert "--workspace" in shown.stdout
 
 
 def test_every_row_of_the_crf_is_complete_and_both_backends_agree() -> None:
@@ -107,3 +120,17 @@ def test_photographs_come_evenly_from_a_voc_tree(tmp_path: Path) -> None:
     found = crf.photographs(str(tmp_path), 3)
     assert [truth[0, 0] for _, truth in found] == [0, 2, 4]
     assert all(image.shape == (8, 9, 3) for image, _ in found)
+
+
+def test_a_plain_process_refines_as_the_stage_does(tmp_path: Path) -> None:
+    contest = refine.refine_contest(crf.generated(1, height=40, width=56), 2, str(tmp_path))
+    contest.plain(contest.names[:1], str(tmp_path))
+    work = contest.make_work()
+    tables = {
+        key: storage.read_table(f"{source.directory}/{contest.names[0]}", list(source.columns))
+        for key, source in contest.inputs.items()
+    }
+    expected, _ = work(tables, None)
+    assert storage.read_table(str(tmp_path / contest.names[0])).equals(expected)
+    labels = np.asarray(Image.open(io.BytesIO(expected["refined"][0].as_py())))
+    assert len(np.unique(labels)) > 1

@@ -1,0 +1,67 @@
+"""Activation inference through Ray against bare PyTorch loops, and against the field's practice.
+
+python -m jobs.benchmark_inference --voc-dir VOC2012
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.benchmark import BenchmarkCommand, run_benchmark
+
+if TYPE_CHECKING:
+    from slams_ray.benchmarks.measure import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceCommand(BenchmarkCommand):
+    """Work on photographs of a VOC tree, or on the built-in set."""
+
+    voc_dir: str | None = None
+    """A VOC tree with masks; none: the built-in set."""
+    models: tuple[str, str] | None = None
+    """Checkpoints of a CAM classifier and an activation network, model.pt of the stages that train
+    them; none: MobileNetV2 with random weights."""
+    scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
+    """Image scales, each with its mirror image."""
+    max_side_px: int = 256
+    """Photographs are stored with at most this many pixels on their longer side."""
+    num_workers: tuple[int, ...] = (1, 2)
+    """Workers, one core each, that run against as many bare loops; none leaves Ray out."""
+    images_per_shard: int = 4
+    """Images of a shard. Fewer make the cost of a shard's dispatch weigh more."""
+    shards_per_worker: int = 6
+    """Shards for each worker in each round."""
+    rounds: int = 3
+    """Times each pair is measured."""
+
+
+def _measure(command: InferenceCommand) -> "list[Row]":
+    from slams_ray.benchmarks import inference, shards, workers
+
+    with shards.scratch(command.workspace) as directory:
+        num_shards = command.shards_per_worker * max(command.num_workers, default=1)
+        num_images = num_shards * command.images_per_shard
+        data = shards.write_shards(
+            shards.data_config(
+                command.voc_dir,
+                num_images,
+                command.max_side_px,
+                inference.known_classes(command.models),
+            ),
+            directory,
+            num_shards,
+            command.images_per_shard,
+        )
+        models = inference.open_models(command.models, data, directory)
+        work = inference.Inference(
+            shards=data, models=models, scales=command.scales, directory=directory
+        )
+        contest = inference.inference_contest(work)
+        return [
+            *inference.loop_rows(work, command.rounds),
+            *(workers.contest_row(contest, n, command.rounds) for n in command.num_workers),
+        ]
+
+
+if __name__ == "__main__":
+    run_benchmark(__doc__, InferenceCommand, _measure)

@@ -1,0 +1,44 @@
+"""Peak memory of the count curve and of evaluation while the number of images grows 16 times.
+
+python -m jobs.benchmark_memory --voc-dir VOC2012
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.benchmark import BenchmarkCommand, run_benchmark
+
+if TYPE_CHECKING:
+    from slams_ray.benchmarks.measure import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryCommand(BenchmarkCommand):
+    """Work on photographs of a VOC tree, or on the built-in set."""
+
+    voc_dir: str | None = None
+    """A VOC tree with masks; none: the built-in set."""
+    num_shards: int = 4
+    """Shards at the smallest size."""
+    images_per_shard: int = 8
+    """Images of a shard."""
+    factors: tuple[int, ...] = (1, 4, 16)
+    """How many times as many shards are mapped; all are compared with the first."""
+
+
+def _measure(command: MemoryCommand) -> "list[Row]":
+    from slams_ray.benchmarks import memory, shards
+
+    with shards.scratch(command.workspace) as directory:
+        num_images = command.num_shards * command.images_per_shard
+        data = shards.write_shards(
+            shards.data_config(command.voc_dir, num_images, None),
+            directory,
+            command.num_shards,
+            command.images_per_shard,
+        )
+        return memory.memory_rows(data, command.factors)
+
+
+if __name__ == "__main__":
+    run_benchmark(__doc__, MemoryCommand, _measure)

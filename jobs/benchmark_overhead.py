@@ -1,0 +1,35 @@
+"""What a pipeline on the built-in set spends on its stages' own work, and what a job's start takes.
+
+python -m jobs.benchmark_overhead
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jobs.benchmark import BenchmarkCommand, run_benchmark
+from jobs.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from slams_ray.benchmarks.measure import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverheadCommand(BenchmarkCommand):
+    """The recipe demo on a cluster that runs already."""
+
+    rounds: int = 5
+    """Times the start of a job is measured."""
+
+
+def _measure(command: OverheadCommand) -> "list[Row]":
+    from slams_ray.benchmarks import overhead, shards
+
+    with shards.scratch(command.workspace) as directory:
+        return [
+            *overhead.start_rows(command.rounds),
+            *overhead.pipeline_rows(RECIPES["demo"](), directory, "demo"),
+        ]
+
+
+if __name__ == "__main__":
+    run_benchmark(__doc__, OverheadCommand, _measure)

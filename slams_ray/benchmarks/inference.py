@@ -1,0 +1,210 @@
+"""Activation inference against a bare loop and against the field's practice: time and bytes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from slams_ray import storage
+from slams_ray.benchmarks.loops import bare_shard, field_image
+from slams_ray.benchmarks.measure import Row, compare, row
+from slams_ray.benchmarks.shards import Shards
+from slams_ray.benchmarks.workers import Contest
+from slams_ray.config import ActivationInferenceConfig
+from slams_ray.core.activation import upsample_stored
+from slams_ray.core.threshold import ThresholdCounts, count_thresholds, threshold_curve
+from slams_ray.data.image import decode_image, decode_mask
+from slams_ray.data.transforms import normalise
+from slams_ray.mappers.infer import CAM, METHODS, unpack_maps
+from slams_ray.models.activation_network import ActivationNetwork
+from slams_ray.models.batch_norm import made_for_inference
+from slams_ray.models.checkpoint import dump_network, load_network, network_class_names
+from slams_ray.runtime.shards import ShardInput
+from slams_ray.stages.infer_activation import COLUMNS, make_mapper
+
+BACKBONE, OUTPUT_STRIDE = "mobilenet_v2", 16
+NUM_LEVELS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """The stage's work: shards, a checkpoint for each method, scales.
+
+    Attributes:
+        directory: where everything that is timed writes.
+    """
+
+    shards: Shards
+    models: dict[str, str]
+    scales: tuple[float, ...]
+    directory: str
+
+    def networks(self, made: bool) -> dict[str, torch.nn.Module]:
+        """The networks as trained, or as our stage makes them for inference."""
+        found = {
+            name: load_network(storage.read_bytes(path), path, "activation_network")
+            for name, path in self.models.items()
+        }
+        return {n: made_for_inference(net) if made else net for n, net in found.items()}
+
+    @property
+    def make_work(self) -> partial:  # type: ignore[type-arg]
+        config = ActivationInferenceConfig(scales=self.scales)
+        return partial(make_mapper, self.models, config, self.shards.description.class_names)
+
+
+def open_models(given: Sequence[str] | None, shards: Shards, directory: str) -> dict[str, str]:
+    """The checkpoints given for CAM and SLAMs, or random ones."""
+    if given is None:
+        return random_models(shards, directory)
+    return {method: storage.absolute(path) for method, path in zip(METHODS, given, strict=True)}
+
+
+def known_classes(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the object classes the checkpoints were trained for; empty without any."""
+    if given is None:
+        return ()
+    data = storage.read_bytes(storage.absolute(given[0]))
+    return tuple(network_class_names(data, given[0])[1:])
+
+
+def random_models(shards: Shards, directory: str) -> dict[str, str]:
+    """Checkpoints of MobileNetV2 with random weights, one for each method.
+
+    BatchNorm takes its statistics from an image of the shards: with those it is built with, the
+    maps would all be 0.
+    """
+    data = storage.read_table(shards.paths[0], ["image"])["image"][0].as_py()
+    pixels = normalise(torch.from_numpy(decode_image(data, "first image").copy())[None])
+    architecture: dict[str, Any] = {
+        "backbone_name": BACKBONE,
+        "output_stride": OUTPUT_STRIDE,
+        "num_classes": shards.description.num_classes,
+    }
+    paths = {}
+    for seed, method in enumerate(METHODS):
+        torch.manual_seed(seed)
+        network = ActivationNetwork(**architecture)
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        with torch.no_grad():
+            network.train()(pixels)
+        paths[method] = storage.join(directory, f"{method}.pt")
+        names = shards.description.class_names
+        storage.write_bytes(paths[method], dump_network(network, architecture, names))
+    return paths
+
+
+def bare_loop(inference: Inference, made: bool, names: Sequence[str], output_dir: str) -> None:
+    """What a plain process does: loads the networks once, then shard after shard."""
+    networks = inference.networks(made)
+    for name in names:
+        path = storage.join(inference.shards.directory, name)
+        bare_shard(path, output_dir, networks, inference.scales)
+
+
+def loop_rows(inference: Inference, rounds: int) -> list[Row]:
+    """One shard by our mapper, with reading and writing, against bare loops and the field."""
+    torch.set_num_threads(1)
+    name = inference.shards.names[0]
+    path = inference.shards.paths[0]
+    work = inference.make_work()
+    ours_dir, bare_dir, field_dir = (
+        storage.join(inference.directory, kind) for kind in ("ours", "bare", "field")
+    )
+    for directory in (bare_dir, field_dir):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+
+    def ours() -> None:
+        table, _ = work({"images": storage.read_table(path, list(COLUMNS))}, None)
+        storage.write_table(storage.join(ours_dir, name), table)
+
+    def field() -> None:
+        for method, network in as_trained.items():
+            write_field(path, storage.join(field_dir, method), network, inference.scales)
+
+    as_trained, made = inference.networks(False), inference.networks(True)
+    rows = []
+    for against, networks in (("a bare loop, same networks", made), ("a bare loop", as_trained)):
+        theirs = partial(bare_shard, path, bare_dir, networks, inference.scales)
+        what = "activation inference, one thread"
+        rows.append(compare(what, ours, against, theirs, goal=0.95, rounds=rounds))
+    against = "image by image, float32 maps through np.save"
+    rows.append(compare(what, ours, against, field, goal=2.0, rounds=rounds))
+    return [*rows, *storage_rows(path, storage.join(ours_dir, name), storage.join(field_dir, CAM))]
+
+
+def write_field(
+    path: str, output_dir: str, network: torch.nn.Module, scales: Sequence[float]
+) -> None:
+    """The field's files of every image of a shard, for one network, as its scripts do it."""
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    for image in storage.read_table(path, ["image_id", "image", "image_labels"]).to_pylist():
+        stem = Path(output_dir) / image["image_id"]
+        field_image(image["image"], image["image_labels"], stem, network, scales)
+
+
+def storage_rows(images: str, ours: str, field_dir: str) -> list[Row]:
+    """Bytes of the CAM maps of a shard, and the mIoU of the best threshold of either form."""
+    metadata = pq.read_metadata(ours)
+    chunks = [
+        metadata.row_group(group).column(column)
+        for group in range(metadata.num_row_groups)
+        for column in range(metadata.num_columns)
+    ]
+    own_bytes = sum(c.total_compressed_size for c in chunks if c.path_in_schema == CAM)
+    field_bytes = sum(file.stat().st_size for file in Path(field_dir).iterdir())
+    own_miou, field_miou = _seed_miou(images, ours, field_dir)
+    num_images = metadata.num_rows
+    return [
+        row(
+            f"stored bytes of CAM, {own_bytes / num_images:.0f} an image",
+            f"float32 .npy at stride 4 and full size, {field_bytes / num_images:.0f}",
+            [field_bytes / own_bytes],
+            goal=50.0,
+        ),
+        row(
+            f"seed mIoU from stored maps, {100 * own_miou:.2f} %",
+            f"from the full-size .npy, {100 * field_miou:.2f} % (within 0.1 point)",
+            [own_miou / field_miou],
+            goal=1 - 0.001 / field_miou,
+        ),
+    ]
+
+
+def _seed_miou(images: str, ours: str, field_dir: str) -> tuple[float, float]:
+    """mIoU at the best threshold, of our stored maps and of the field's full-size ones."""
+    truths = storage.read_table(images, ["image_id", "mask"]).to_pylist()
+    stored = storage.read_table(ours).to_pylist()
+    num_categories = 1 + max(index for found in stored for index in found["image_labels"])
+    counts = [ThresholdCounts.zeros(num_categories, NUM_LEVELS) for _ in range(2)]
+    for image, found in zip(truths, stored, strict=True):
+        truth = decode_mask(image["mask"], image["image_id"])
+        classes = np.asarray(found["image_labels"])
+        maps = unpack_maps(found[CAM], classes, *truth.shape)
+        field = np.load(Path(field_dir) / f"{image['image_id']}.high_res.npy")
+        for number, activation in enumerate((upsample_stored(maps, truth.shape), field)):
+            counts[number] = counts[number] + count_thresholds(
+                activation, classes, truth, num_categories, NUM_LEVELS
+            )
+    own, other = (threshold_curve(count).best_miou for count in counts)
+    return own, other
+
+
+def inference_contest(inference: Inference) -> Contest:
+    """Ray's warm workers against bare loops with the same networks, side by side."""
+    return Contest(
+        what="activation inference",
+        against="bare loops, same networks",
+        names=inference.shards.names,
+        inputs={"images": ShardInput(directory=inference.shards.directory, columns=COLUMNS)},
+        make_work=inference.make_work,
+        plain=partial(bare_loop, inference, True),
+        directory=inference.directory,
+    )

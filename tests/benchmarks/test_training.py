@@ -1,0 +1,59 @@
+"""Our loop and the bare one train the same networks on the same images, as often."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from slams_ray.benchmarks import shards, training
+from slams_ray.config import PipelineConfig
+from slams_ray.tasks.training import Training
+
+NUM_STEPS = 3
+
+
+@pytest.fixture
+def trainings(tiny_config: PipelineConfig, tmp_path: Path) -> dict[str, Training]:
+    data = shards.write_shards(shards.data_config(None, 8, None), str(tmp_path), 2, 4)
+    return training.make_trainings(tiny_config, data, NUM_STEPS)
+
+
+def test_there_are_all_four_trainings_as_long_as_asked(trainings: dict[str, Training]) -> None:
+    assert list(trainings) == ["encoder", "classifier", "activation", "segmentation"]
+    assert {one.num_steps for one in trainings.values()} == {NUM_STEPS}
+
+
+@pytest.mark.parametrize("name", ["encoder", "classifier", "activation", "segmentation"])
+def test_both_loops_train_the_same_network(trainings: dict[str, Training], name: str) -> None:
+    ours = training.OurLoop(trainings[name])
+    theirs = training.BareLoop(trainings[name], 0)
+    before = theirs.module.state_dict()
+    assert all(torch.equal(v, before[k]) for k, v in ours.module.state_dict().items())
+    before = {k: v.clone() for k, v in before.items()}
+    for loop in (ours, theirs):
+        loop.run(NUM_STEPS)
+        after = loop.module.state_dict()
+        moved = [
+            k for k in before if before[k].is_floating_point() and (before[k] != after[k]).any()
+        ]
+        assert any(k.startswith("network.backbone") for k in moved)
+        assert not any(k.startswith("encoder.") for k in moved)
+
+
+def test_a_step_row(trainings: dict[str, Training]) -> None:
+    row = training.step_row("classifier", trainings["classifier"], 1, 2)
+    assert row.ratio > 0
+    assert row.goal == 0.95
+
+
+@pytest.mark.ray
+def test_a_row_through_ray(
+    ray_cluster: None, trainings: dict[str, Training], tmp_path: Path
+) -> None:
+    windows = training.Windows(steps_each=1, number=2)
+    row = training.ray_row(
+        "classifier", trainings["classifier"], windows, str(tmp_path), num_feeders=1, rounds=1
+    )
+    assert row.ratio > 0
+    history = (tmp_path / "classifier-0" / "training.json").read_text()
+    assert history.count('"images_per_second"') == NUM_STEPS
