@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from slams_ray.errors import ArtifactError
+from slams_ray.errors import ArtifactError, ConfigError
+from slams_ray.redaction import holds_password, redacted
 
 
 def join(*parts: str) -> str:
@@ -32,7 +33,16 @@ def _filesystem(scheme_and_host: str) -> fs.FileSystem:
 
 
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a path or URI, and the path within it."""
+    """The filesystem of a path or URI, and the path within it.
+
+    Raises:
+        ConfigError: the URI holds a password; paths are logged and recorded.
+    """
+    if holds_password(path):
+        raise ConfigError(
+            f"{redacted(path)} holds a password: take it out, credentials come from the "
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the like)"
+        )
     if "://" not in path:
         return _filesystem("file:///"), absolute(path)
     scheme, rest = path.split("://", 1)
