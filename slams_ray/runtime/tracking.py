@@ -215,7 +215,8 @@ class Tracker:
             found = client.get_experiment_by_name(experiment)
             location = None
             if self.uri.startswith("sqlite:"):
-                location = f"file://{workspace}/mlartifacts"
+                local = "" if "://" in workspace else "file://"
+                location = f"{local}{workspace}/mlartifacts"
             self.experiment_id = (
                 found.experiment_id if found else client.create_experiment(experiment, location)
             )
