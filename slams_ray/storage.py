@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from slams_ray.errors import ArtifactError
+from slams_ray.errors import ArtifactError, ConfigError
+from slams_ray.redaction import holds_password, redacted
 
 
 def join(*parts: str) -> str:
@@ -28,17 +29,42 @@ def absolute(path: str) -> str:
 
 @lru_cache(maxsize=8)
 def _filesystem(scheme_and_host: str) -> fs.FileSystem:
-    return fs.FileSystem.from_uri(scheme_and_host)[0]
+    # Without it every file, however small, is a multipart upload of three requests.
+    one_request = "?allow_delayed_open=true" if scheme_and_host.startswith("s3://") else ""
+    return fs.FileSystem.from_uri(scheme_and_host + one_request)[0]
+
+
+@contextmanager
+def _reached(path: str) -> Iterator[None]:
+    """A store that does not answer, or not to us, is an error to mend and not a missing file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError(
+            f"{path} cannot be reached ({error}): check the path, or the bucket and the "
+            "credentials and AWS_ENDPOINT_URL in the environment"
+        ) from error
 
 
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a path or URI, and the path within it."""
+    """The filesystem of a path or URI, and the path within it.
+
+    Raises:
+        ConfigError: the URI holds a password; paths are logged and recorded.
+    """
+    if holds_password(path):
+        raise ConfigError(
+            f"{redacted(path)} holds a password: take it out, credentials come from the "
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the like)"
+        )
     if "://" not in path:
         return _filesystem("file:///"), absolute(path)
     scheme, rest = path.split("://", 1)
-    return _filesystem(
-        f"{scheme}://{rest.split('/', 1)[0]}/"
-    ), rest if scheme != "file" else "/" + rest.lstrip("/")
+    inner = rest if scheme != "file" else "/" + rest.lstrip("/")
+    with _reached(path):
+        return _filesystem(f"{scheme}://{rest.split('/', 1)[0]}/"), inner
 
 
 def exists(path: str) -> bool:
@@ -49,7 +75,8 @@ def exists(path: str) -> bool:
 def size_bytes(path: str) -> int | None:
     """Size of a file, None when there is no file of that name."""
     filesystem, inner = resolve(path)
-    info = filesystem.get_file_info(inner)
+    with _reached(path):
+        info = filesystem.get_file_info(inner)
     return info.size if info.type == fs.FileType.File else None
 
 
@@ -57,14 +84,17 @@ def list_names(path: str) -> list[str]:
     """Sorted names of the entries of a directory; empty when it does not exist."""
     filesystem, inner = resolve(path)
     selector = fs.FileSelector(inner, allow_not_found=True)
-    return sorted(info.base_name for info in filesystem.get_file_info(selector))
+    with _reached(path):
+        return sorted(info.base_name for info in filesystem.get_file_info(selector))
 
 
 def list_files(path: str) -> list[str]:
     """Sorted relative paths of all files below a directory; empty when it does not exist."""
     filesystem, inner = resolve(path)
     selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
-    files = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+    with _reached(path):
+        entries = filesystem.get_file_info(selector)
+    files = [info for info in entries if info.type == fs.FileType.File]
     return sorted(info.path.removeprefix(inner).lstrip("/") for info in files)
 
 

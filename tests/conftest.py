@@ -2,6 +2,10 @@
 
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +26,16 @@ from slams_ray.config import PipelineConfig
 if TYPE_CHECKING:
     from slams_ray.stages.pipeline import PipelineResult
 
+# Ray's workers inherit what stands here when Ray starts, as on a cluster's nodes: an S3 server that
+# runs where `object_store` is asked for.
+with socket.create_server(("127.0.0.1", 0)) as _free:
+    _STORE_PORT = _free.getsockname()[1]
+STORE_SECRET = "planted-secret-of-the-object-store"
+os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{_STORE_PORT}"
+os.environ["AWS_ACCESS_KEY_ID"] = "tests"
+os.environ["AWS_SECRET_ACCESS_KEY"] = STORE_SECRET
+os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
+
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
@@ -39,6 +53,27 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """URI of a bucket of an S3 server on loopback."""
+    import boto3
+
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(_STORE_PORT)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while server.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", _STORE_PORT)).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.2)
+        boto3.client("s3").create_bucket(Bucket="slams")
+        yield "s3://slams"
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture(scope="session")

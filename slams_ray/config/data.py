@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from slams_ray.config.checks import check
+from slams_ray.config.checks import check, check_address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,11 @@ class DataConfig:
     max_side_px: int | None = None
     """Images with a longer side than this are stored smaller, masks alike: for photographs of many
     megapixels, which inference and CRF would otherwise process at full size."""
+    max_image_bytes: int = 64 * 2**20
+    """Larger files of images and masks are not read: they are bad images."""
+    max_image_pixels: int = 64_000_000
+    """Images and masks that announce more are not decoded: they are bad images. 64 million is the
+    highest bound, because later stages decode no more."""
     images_per_shard: int = 64
     """Rows per Parquet shard, the unit of progress, resume and distribution; 64 photographs are
     about 10 MB. More shards allow more training workers."""
@@ -56,9 +61,14 @@ class DataConfig:
     """synthetic: seed of the generator."""
 
     def __post_init__(self) -> None:
+        for name in ("root", "train_list", "val_list", "score_list"):
+            check_address(getattr(self, name), f"data.{name}")
         check(self.images_per_shard >= 1, "data.images_per_shard", self.images_per_shard, ">= 1")
         side = self.max_side_px
         check(side is None or side >= 32, "data.max_side_px", side, ">= 32")
+        check(self.max_image_bytes >= 1, "data.max_image_bytes", self.max_image_bytes, ">= 1")
+        pixels = self.max_image_pixels
+        check(1 <= pixels <= 64_000_000, "data.max_image_pixels", pixels, "in 1..64000000")
         if self.format != "synthetic":
             check(bool(self.root), "data.root", self.root, "the directory of the data set")
         else:

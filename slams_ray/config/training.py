@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from slams_ray.config.checks import check
+from slams_ray.config.checks import check, check_address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class BackboneConfig:
     ResNet conv1, bn1, relu, maxpool (4) and one more for each stage."""
 
     def __post_init__(self) -> None:
+        check_address(self.weights, "backbone.weights")
         check(self.frozen_blocks >= 0, "backbone.frozen_blocks", self.frozen_blocks, ">= 0")
 
 

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from slams_ray import storage
 from slams_ray.core.metrics import IGNORE_INDEX
 from slams_ray.data.lists import read_id_list
+from slams_ray.data.names import check_file_name, check_relative_path
 from slams_ray.data.schema import (
     BACKGROUND,
     DatasetDescription,
@@ -64,6 +65,8 @@ class CocoMask:
                 _check_counts(segmentation["counts"], height * width)
                 encoded = coco_mask.frPyObjects(segmentation, height, width)
             else:
+                # Decoding allocates what this says, whatever the image is.
+                _check_size(segmentation["size"], self.size)
                 encoded = segmentation
             region = coco_mask.decode(encoded).astype(bool)
         except Exception as error:
@@ -87,6 +90,11 @@ def _check_counts(counts: list[int], num_pixels: int) -> None:
     # With fewer counts than pixels, pycocotools returns uninitialised memory.
     if min(counts) < 0 or sum(counts) != num_pixels:
         raise ValueError(f"run lengths sum to {sum(counts)}, expected {num_pixels}")
+
+
+def _check_size(found: list[int], size: tuple[int, int]) -> None:
+    if tuple(found) != size:
+        raise ValueError(f"it is {found}, its image {list(size)} (height, width)")
 
 
 def annotation_path(root: str, split: str) -> str:
@@ -137,7 +145,7 @@ def load_coco(
         )
     contradicted = {image_id for image_id, _ in bad}
     sound = {key: image for key, image in images.items() if str(key) not in contradicted}
-    items, rejected = _make_items(root, split, sound, per_image, crowd)
+    items, rejected = _make_items(root, split, sound, per_image, crowd, path)
     chosen = _select(items, list_path)
     kept, num_dropped = drop_unlabelled(chosen, keep_unlabelled)
     return Split(
@@ -200,12 +208,13 @@ def _make_items(
     images: Mapping[int, dict[str, Any]],
     per_image: Mapping[int, list[tuple[Any, bool, int]]],
     crowd: str,
+    path: str,
 ) -> tuple[list[Item], list[tuple[str, str]]]:
     items, rejected = [], []
     for image_id, image in images.items():
         missing = [key for key in ("file_name", "height", "width") if key not in image]
         if missing:
-            reason = f"image {image_id} in the annotation file has no {', '.join(missing)}"
+            reason = f"image {image_id} in {path} has no {', '.join(missing)}"
             rejected.append((str(image_id), reason))
             continue
         file_name = str(image["file_name"])
@@ -213,12 +222,11 @@ def _make_items(
             i for _, is_crowd, i in per_image[image_id] if not is_crowd and i != IGNORE_INDEX
         }
         try:
-            if ".." in file_name.split("/") or file_name.startswith("/"):
-                raise DataError(
-                    f"image {image_id} has the file name {file_name!r}, outside its directory"
-                )
+            check_relative_path(file_name, path)
+            stem = file_name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+            check_file_name(stem, path)
             item = Item(
-                image_id=file_name.rsplit("/", 1)[-1].rsplit(".", 1)[0],
+                image_id=stem,
                 image_path=storage.join(root, split, file_name),
                 image_labels=tuple(sorted(present)),
                 read_mask=CocoMask(

@@ -12,7 +12,9 @@ import io
 from collections.abc import Mapping
 
 from slams_ray import storage
+from slams_ray.data.image import DEFAULT_LIMITS, ImageLimits
 from slams_ray.data.lists import read_id_list, read_text
+from slams_ray.data.names import check_file_name, check_relative_path
 from slams_ray.data.schema import (
     BACKGROUND,
     DatasetDescription,
@@ -35,6 +37,7 @@ def load_folder(
     classes: tuple[str, ...] = (),
     keep_unlabelled: bool = False,
     list_path: str | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Split:
     """Loads the rows of a split; without a split column every row is of every split.
 
@@ -65,10 +68,12 @@ def load_folder(
         if not in_split:
             continue
         mask_path = storage.join(root, "masks", f"{stem}.png")
-        mask = IndexMask(path=mask_path, lookup=lookup, num_indices=len(available) + 1)
+        mask = IndexMask(
+            path=mask_path, lookup=lookup, num_indices=len(available) + 1, limits=limits
+        )
         try:
-            if ".." in row["image"].split("/"):
-                raise DataError(f"{path}: image {row['image']!r} is outside images/")
+            check_relative_path(row["image"], path)
+            check_file_name(stem, path)
             items.append(
                 Item(
                     image_id=stem,

@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -11,37 +12,54 @@ from slams_ray import storage
 from slams_ray.core.metrics import IGNORE_INDEX
 from slams_ray.errors import DataError
 
-MAX_IMAGE_PIXELS = 64_000_000
-MAX_IMAGE_BYTES = 64 * 2**20
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 IGNORE_COLOUR = (224, 224, 192)
 
 
-def read_file(path: str) -> bytes:
+@dataclass(frozen=True, kw_only=True)
+class ImageLimits:
+    """What is read of an image file, and decoded of an image, at most."""
+
+    max_bytes: int = 64 * 2**20
+    max_pixels: int = 64_000_000
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+
+def read_file(path: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     """The bytes of an image file, with an upper bound."""
     size = storage.size_bytes(path)
     if size is None:
         raise DataError(f"{path} is missing: put it there, or leave it out of the list")
-    if size > MAX_IMAGE_BYTES:
-        raise DataError(f"{path} has {size} bytes, at most {MAX_IMAGE_BYTES} are read")
+    if size > limits.max_bytes:
+        raise DataError(
+            f"{path} has {size} bytes, at most {limits.max_bytes} are read (data.max_image_bytes)"
+        )
     return storage.read_bytes(path)
 
 
-def open_bounded(data: bytes, source: str) -> Image.Image:
+def open_bounded(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
     """Opens and fully decodes an image; grayscale, palette and CMYK stay as they are."""
     try:
         with warnings.catch_warnings():
             # Our own bound, below, is stricter and an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if image.width * image.height > MAX_IMAGE_PIXELS:
+        if image.width * image.height > limits.max_pixels:
             raise DataError(
-                f"{source} is {image.width} x {image.height}, at most {MAX_IMAGE_PIXELS} pixels "
-                "are decoded"
+                f"{source} is {image.width} x {image.height}, at most {limits.max_pixels} pixels "
+                "are decoded (data.max_image_pixels)"
             )
         image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        # Pillow's own bound, which some formats would otherwise pass while they open.
+        raise DataError(
+            f"{source} is too large ({error}), at most {limits.max_pixels} pixels are decoded "
+            "(data.max_image_pixels)"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
             f"{source} ({len(data)} bytes) is truncated or not an image: {error}. "
             "Replace it, or set data.on_bad_image to skip"
@@ -49,14 +67,14 @@ def open_bounded(data: bytes, source: str) -> Image.Image:
     return image
 
 
-def decode_image(data: bytes, source: str) -> np.ndarray:
+def decode_image(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an encoded image of any colour mode, as stored."""
-    return to_rgb(open_bounded(data, source))
+    return to_rgb(open_bounded(data, source, limits))
 
 
-def decode_upright(data: bytes, source: str) -> np.ndarray:
+def decode_upright(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
     """As `decode_image`, turned by the EXIF orientation that cameras write."""
-    return to_rgb(ImageOps.exif_transpose(open_bounded(data, source)))
+    return to_rgb(ImageOps.exif_transpose(open_bounded(data, source, limits)))
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -87,9 +105,9 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode_mask(data: bytes, source: str) -> np.ndarray:
+def decode_mask(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
     """(H, W) uint8 indices of an 8-bit palette or grayscale PNG."""
-    image = open_bounded(data, source)
+    image = open_bounded(data, source, limits)
     if image.mode not in ("P", "L", "1"):
         raise DataError(
             f"mask {source} has mode {image.mode}, expected an 8-bit palette or grayscale PNG "

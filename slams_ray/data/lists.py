@@ -1,6 +1,7 @@
 """Text files that name the images of a split, one id a line."""
 
 from slams_ray import storage
+from slams_ray.data.names import check_file_name, check_relative_path
 from slams_ray.errors import DataError
 
 
@@ -8,15 +9,20 @@ def read_id_list(path: str) -> list[str]:
     """Ids in file order, the first word of each line: VOC's pairs of paths work as well.
 
     Raises:
-        DataError: the file is missing, empty, or names an id twice.
+        DataError: the file is missing, empty, names an id twice, or one that is no file name.
     """
-    lines = read_text(path).splitlines()
-    ids = [_stem(line.split()[0]) for line in lines if line.strip()]
+    words = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
+    for word in words:
+        # VOC's paths start with a slash and are relative all the same.
+        check_relative_path(word.removeprefix("/"), path)
+    ids = [_stem(word) for word in words]
     if not ids:
         raise DataError(f"list {path} is empty: it must name one image id a line")
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
         raise DataError(f"list {path} names {twice!r} twice: name each image once")
+    for image_id in ids:
+        check_file_name(image_id, path)
     return ids
 
 

@@ -1,14 +1,14 @@
 """What every loader yields: a description of the data set and one item per image."""
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from slams_ray.core.metrics import IGNORE_INDEX
-from slams_ray.errors import ConfigError, DataError
+from slams_ray.data.names import check_file_name
+from slams_ray.errors import ConfigError
 
 BACKGROUND = "background"
 MAX_CLASSES = IGNORE_INDEX - 1
@@ -76,9 +76,8 @@ class Item:
     read_mask: MaskReader | None = None
 
     def __post_init__(self) -> None:
-        # Ids come from annotation files and become file names: none may leave its directory.
-        if not re.fullmatch(r"[^/\\\0]{1,200}", self.image_id) or self.image_id in (".", ".."):
-            raise DataError(f"image id {self.image_id!r} cannot be a file name: rename the image")
+        # Loaders name the annotation file; here no loader can forget to.
+        check_file_name(self.image_id, "image id")
 
 
 @dataclass(frozen=True, kw_only=True)

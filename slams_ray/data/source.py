@@ -7,6 +7,7 @@ from dataclasses import replace
 from slams_ray import storage
 from slams_ray.config import DataConfig
 from slams_ray.data import coco, folder, synthetic, voc
+from slams_ray.data.image import ImageLimits
 from slams_ray.data.lists import read_id_list
 from slams_ray.data.schema import Split
 from slams_ray.errors import DataError
@@ -17,6 +18,11 @@ TRAIN, VAL = "train", "val"
 def roles(config: DataConfig) -> dict[str, str]:
     """Role (train, val) -> name of the split that plays it."""
     return {TRAIN: config.train_split} | ({VAL: config.val_split} if config.val_split else {})
+
+
+def limits(config: DataConfig) -> ImageLimits:
+    """What is read and decoded of the data set's images and masks."""
+    return ImageLimits(max_bytes=config.max_image_bytes, max_pixels=config.max_image_pixels)
 
 
 def generate(config: DataConfig, workspace: str) -> str:
@@ -63,10 +69,16 @@ def load_split(config: DataConfig, root: str, role: str) -> Split:
             labels_from=config.voc_labels_from,
             keep_unlabelled=keep,
             list_path=list_path,
+            limits=limits(config),
         )
     else:
         split = folder.load_folder(
-            root, name, classes=config.classes, keep_unlabelled=keep, list_path=list_path
+            root,
+            name,
+            classes=config.classes,
+            keep_unlabelled=keep,
+            list_path=list_path,
+            limits=limits(config),
         )
     if split.bad and config.on_bad_image == "fail":
         image_id, reason = split.bad[0]

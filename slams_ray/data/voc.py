@@ -8,7 +8,13 @@ import numpy as np
 
 from slams_ray import storage
 from slams_ray.core.metrics import IGNORE_INDEX
-from slams_ray.data.image import check_mask, decode_mask, read_file
+from slams_ray.data.image import (
+    DEFAULT_LIMITS,
+    ImageLimits,
+    check_mask,
+    decode_mask,
+    read_file,
+)
 from slams_ray.data.lists import read_id_list
 from slams_ray.data.schema import (
     BACKGROUND,
@@ -57,18 +63,22 @@ class IndexMask:
     path: str
     lookup: tuple[int, ...]
     num_indices: int
+    limits: ImageLimits = DEFAULT_LIMITS
 
     def __call__(self, height: int, width: int) -> np.ndarray:
-        mask = decode_mask(read_file(self.path), self.path)
+        mask = self._decode()
         check_mask(mask, (height, width), self.num_indices, self.path)
         return np.array(self.lookup, np.uint8)[mask]
 
     def classes(self) -> tuple[int, ...]:
         """Sorted class indices in the mask, without background and ignore."""
-        mask = decode_mask(read_file(self.path), self.path)
+        mask = self._decode()
         check_mask(mask, mask.shape, self.num_indices, self.path)
         found = np.unique(np.array(self.lookup, np.uint8)[mask])
         return tuple(int(i) for i in found if i not in (0, IGNORE_INDEX))
+
+    def _decode(self) -> np.ndarray:
+        return decode_mask(read_file(self.path, self.limits), self.path, self.limits)
 
 
 def index_lookup(available: list[str], chosen: tuple[str, ...]) -> tuple[int, ...]:
@@ -94,6 +104,7 @@ def load_voc(
     labels_from: str = "masks",
     keep_unlabelled: bool = False,
     list_path: str | None = None,
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Split:
     """Loads a split.
 
@@ -118,7 +129,10 @@ def load_voc(
     with ThreadPoolExecutor() as pool:
         results = list(
             pool.map(
-                lambda image_id: _load(root, image_id, names, mask_dir, lookup, labels_from), ids
+                lambda image_id: _load(
+                    root, image_id, names, mask_dir, lookup, labels_from, limits
+                ),
+                ids,
             )
         )
     items = [r for r in results if isinstance(r, Item)]
@@ -134,11 +148,13 @@ def _load(
     mask_dir: str,
     lookup: tuple[int, ...],
     labels_from: str,
+    limits: ImageLimits,
 ) -> Item | tuple[str, str]:
     mask = IndexMask(
         path=storage.join(root, mask_dir, f"{image_id}.png"),
         lookup=lookup,
         num_indices=len(VOC_CLASSES) + 1,
+        limits=limits,
     )
     try:
         has_mask = labels_from == "masks" or storage.exists(mask.path)

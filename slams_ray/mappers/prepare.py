@@ -8,6 +8,8 @@ import pyarrow as pa
 from PIL import Image
 
 from slams_ray.data.image import (
+    DEFAULT_LIMITS,
+    ImageLimits,
     decode_image,
     decode_upright,
     encode_jpeg,
@@ -39,6 +41,7 @@ class PrepareMapper:
         upright: turn images by their EXIF orientation. Masks are drawn on what one sees; benchmarks
             are annotated on pixels as stored.
         max_side_px: larger images are stored smaller, their masks alike.
+        limits: images beyond them are bad ones.
 
     Attributes:
         trace: called with the path of each image before it is decoded, where it is given.
@@ -51,11 +54,13 @@ class PrepareMapper:
         on_bad_image: str,
         upright: bool = False,
         max_side_px: int | None = None,
+        limits: ImageLimits = DEFAULT_LIMITS,
     ) -> None:
         self.description = description
         self.on_bad_image = on_bad_image
         self.upright = upright
         self.max_side_px = max_side_px
+        self.limits = limits
         self.trace: Callable[[str], None] | None = None
         self.crashed: frozenset[str] = frozenset()
 
@@ -89,9 +94,9 @@ class PrepareMapper:
             )
         if self.trace is not None:
             self.trace(item.image_path)
-        data = read_file(item.image_path)
-        stored = decode_image(data, item.image_path)
-        image = decode_upright(data, item.image_path) if self.upright else stored
+        data = read_file(item.image_path, self.limits)
+        stored = decode_image(data, item.image_path, self.limits)
+        image = decode_upright(data, item.image_path, self.limits) if self.upright else stored
         mask = item.read_mask(*image.shape[:2]) if item.read_mask is not None else None
         height, width = shrunk_size(image.shape[:2], self.max_side_px)
         if (height, width) != image.shape[:2]:

@@ -11,6 +11,7 @@ from slams_ray.core.activation import upsample_stored
 from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix
 from slams_ray.core.pseudo_label import Confidence, Refinement, refine
 from slams_ray.data.image import decode_image, decode_mask, encode_mask, image_suffix
+from slams_ray.data.names import check_file_name
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.mappers.infer import unpack_maps
 
@@ -90,6 +91,8 @@ class RefineMapper:
         if self.export_dir is None:
             return
         name = image_row["image_id"]
+        # Prepare has checked it; whoever can write shards must not write elsewhere by them.
+        check_file_name(name, "image shard")
         target = storage.join(self.export_dir, "SegmentationClass", f"{name}.png")
         storage.write_bytes(target, pseudo_label)
         if self.export_images:

@@ -195,7 +195,9 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
     if weights == NO_WEIGHTS:
         return
     if "_Weights." in weights:
-        state = torchvision_models.get_weight(weights).get_state_dict(progress=False)
+        state = torchvision_models.get_weight(weights).get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
     else:
         state = _read_state_dict(weights)
     own = backbone.body.state_dict()

@@ -16,33 +16,16 @@ from urllib.parse import quote
 
 from slams_ray import storage
 from slams_ray.errors import ConfigError
+from slams_ray.redaction import redacted
+from slams_ray.runtime.tracking_address import DATABASE_NAME, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 logger = logging.getLogger(__name__)
 
-DATABASE_NAME = "mlflow.db"
 MAX_PARAM_LENGTH = 500
 METRICS_PER_REQUEST = 500
-
-
-def tracking_uri(workspace: str) -> str:
-    """MLFLOW_TRACKING_URI, or SQLite in the workspace."""
-    configured = os.environ.get("MLFLOW_TRACKING_URI")
-    if configured:
-        return configured
-    if "://" in workspace:
-        raise ConfigError(
-            f"the workspace {workspace} is not on this machine, so it cannot hold the MLflow "
-            "database: set MLFLOW_TRACKING_URI to a server"
-        )
-    return f"sqlite:///{workspace}/{DATABASE_NAME}"
-
-
-def credentials() -> dict[str, str]:
-    """MLflow's settings of this process, for the worker that logs on another node."""
-    return {k: v for k, v in os.environ.items() if k.startswith(("MLFLOW_", "AWS_"))}
 
 
 def create_database(workspace: str) -> None:
@@ -72,7 +55,7 @@ def _client(uri: str) -> "MlflowClient":
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or repr(error)).splitlines()[0]
+    return redacted((str(error) or repr(error)).splitlines()[0])
 
 
 class Run:
@@ -116,7 +99,7 @@ class Run:
         """Logs a flat mapping; values are cut to the length MLflow stores."""
         from mlflow.entities import Param
 
-        entities = [Param(k, str(v)[:MAX_PARAM_LENGTH]) for k, v in params.items()]
+        entities = [Param(k, redacted(str(v))[:MAX_PARAM_LENGTH]) for k, v in params.items()]
         for start in range(0, len(entities), 100):
             batch = entities[start : start + 100]
             self._attempt("params", partial(self._log_batch, params=batch))
@@ -144,7 +127,7 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        entities = [RunTag(key, value) for key, value in tags.items()]
+        entities = [RunTag(key, redacted(value)) for key, value in tags.items()]
         self._attempt("tags", partial(self._log_batch, tags=entities))
 
     def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
@@ -232,7 +215,8 @@ class Tracker:
             found = client.get_experiment_by_name(experiment)
             location = None
             if self.uri.startswith("sqlite:"):
-                location = f"file://{workspace}/mlartifacts"
+                local = "" if "://" in workspace else "file://"
+                location = f"{local}{workspace}/mlartifacts"
             self.experiment_id = (
                 found.experiment_id if found else client.create_experiment(experiment, location)
             )
@@ -255,7 +239,9 @@ class Tracker:
             created = self._create(self.experiment_id, tags=all_tags, run_name=name)
             run.run_id = created.info.run_id
         except Exception as error:
-            logger.warning("MLflow at %s is gone (%s): %s is not tracked", self.uri, error, name)
+            logger.warning(
+                "MLflow at %s is gone (%s): %s is not tracked", self.uri, _first_line(error), name
+            )
         return run
 
     def reopen(self, run_id: str) -> Run | None:

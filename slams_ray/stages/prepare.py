@@ -14,7 +14,7 @@ from slams_ray.artifacts import to_plain
 from slams_ray.config import DataConfig
 from slams_ray.core.sampling import ROWS_PER_GROUP
 from slams_ray.data.schema import DatasetDescription, Item, Split
-from slams_ray.data.source import TRAIN, VAL, digest, generate, load_split, roles
+from slams_ray.data.source import TRAIN, VAL, digest, generate, limits, load_split, roles
 from slams_ray.errors import DataError
 from slams_ray.mappers.prepare import PrepareMapper
 from slams_ray.runtime.shards import ShardJob, run_shards
@@ -24,9 +24,17 @@ logger = logging.getLogger(__name__)
 
 STAGE = "prepare"
 DESCRIPTION_NAME = "dataset.json"
-_NO_CONTENT = ("root", "train_list", "val_list", "score_list", "on_bad_image")
-"""Settings that say where data stands (the digest says what it is), or what to do about bad images
-(a shard without any is the same either way)."""
+_NO_CONTENT = (
+    "root",
+    "train_list",
+    "val_list",
+    "score_list",
+    "on_bad_image",
+    "max_image_bytes",
+    "max_image_pixels",
+)
+"""Settings that say where data stands (the digest says what it is), or which images are bad and
+what to do about them (a shard without any is the same either way)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +176,7 @@ def _write_shards(
             config.on_bad_image,
             upright=config.format == "folder",
             max_side_px=config.max_side_px,
+            limits=limits(config),
         ),
         payloads=payloads,
         rows_per_group=ROWS_PER_GROUP,

@@ -10,7 +10,7 @@ from slams_ray.artifacts import to_plain
 from slams_ray.config import BackboneConfig, TrainingConfig
 from slams_ray.data.source import TRAIN, VAL
 from slams_ray.models.backbone import NO_WEIGHTS
-from slams_ray.runtime.tracking import credentials
+from slams_ray.runtime.tracking_address import credentials
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
 from slams_ray.stages.prepare import PreparedData

@@ -166,7 +166,7 @@ def test_a_class_list_with_a_name_twice_is_refused(
 def test_a_path_that_leaves_images_is_listed_as_bad(write_folder: Callable[..., str]) -> None:
     split = load_folder(write_folder("image,labels\n../../x.jpg,cat\na.jpg,cat\n"), "train")
     assert [item.image_id for item in split.items] == ["a"]
-    assert "image '../../x.jpg' is outside images/" in split.bad[0][1]
+    assert "labels.csv: '../../x.jpg' is outside its directory" in split.bad[0][1]
 
 
 def test_a_csv_that_spreadsheets_save_with_a_byte_order_mark_is_read(

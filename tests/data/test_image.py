@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slams_ray.data import image as image_module
-from slams_ray.data.image import check_mask, decode_image, decode_mask, encode_mask, read_file
+from slams_ray.data.image import (
+    ImageLimits,
+    check_mask,
+    decode_image,
+    decode_mask,
+    encode_mask,
+    read_file,
+)
 from slams_ray.data.schema import voc_palette
 from slams_ray.errors import DataError
 
@@ -110,14 +116,11 @@ def test_read_file_names_a_missing_file(tmp_path: Path) -> None:
         read_file(str(tmp_path / "a.jpg"))
 
 
-def test_read_file_reads_no_more_than_its_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_file_reads_no_more_than_its_bound(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"12345")
     assert read_file(str(tmp_path / "a.jpg")) == b"12345"
-    monkeypatch.setattr(image_module, "MAX_IMAGE_BYTES", 4)
     with pytest.raises(DataError, match=r"a\.jpg has 5 bytes, at most 4 are read"):
-        read_file(str(tmp_path / "a.jpg"))
+        read_file(str(tmp_path / "a.jpg"), ImageLimits(max_bytes=4))
 
 
 def test_a_mask_of_all_256_values_comes_back_as_written() -> None:

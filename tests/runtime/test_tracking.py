@@ -12,7 +12,8 @@ import pytest
 
 from slams_ray.errors import ConfigError, DataError
 from slams_ray.runtime.session import TrackingSession
-from slams_ray.runtime.tracking import Run, Tracker, tracking_uri
+from slams_ray.runtime.tracking import Run, Tracker
+from slams_ray.runtime.tracking_address import tracking_uri
 
 
 def statuses(workspace: Path) -> dict[str, str]:

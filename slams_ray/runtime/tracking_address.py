@@ -1,0 +1,48 @@
+"""Where MLflow is, and what it is told of who asks; no password stands in an address."""
+
+import os
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from slams_ray.errors import ConfigError
+from slams_ray.redaction import holds_password, redacted
+
+DATABASE_NAME = "mlflow.db"
+
+
+def tracking_uri(workspace: str) -> str:
+    """MLFLOW_TRACKING_URI without user and password, or SQLite in the workspace."""
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    if configured:
+        return _without_password(configured)
+    if "://" in workspace:
+        raise ConfigError(
+            f"the workspace {workspace} is not on this machine, so it cannot hold the MLflow "
+            "database: set MLFLOW_TRACKING_URI to a server"
+        )
+    return f"sqlite:///{workspace}/{DATABASE_NAME}"
+
+
+def _without_password(uri: str) -> str:
+    """Moves user and password of a server's address to the variables MLflow has for them.
+
+    An address stands in messages, tracebacks, records and process lists, a variable does not.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https") and "@" in parts.netloc:
+        user_info, _, host = parts.netloc.rpartition("@")
+        user, _, password = user_info.partition(":")
+        uri = urlunsplit(parts._replace(netloc=host))
+        os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(user)
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(password)
+        os.environ["MLFLOW_TRACKING_URI"] = uri
+    if holds_password(uri):
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI is {redacted(uri)}, with the password of a database, which would "
+            "reach records and process lists: start an MLflow server and give its address"
+        )
+    return uri
+
+
+def credentials() -> dict[str, str]:
+    """MLflow's settings of this process, for the worker that logs on another node."""
+    return {k: v for k, v in os.environ.items() if k.startswith(("MLFLOW_", "AWS_"))}

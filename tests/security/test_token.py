@@ -1,0 +1,84 @@
+"""The Ray token: private where this package makes it, and asked for wherever Ray is started."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slams_ray.runtime import cluster
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_token_is_ours_alone_whatever_the_umask(home: Path) -> None:
+    before = os.umask(0)
+    try:
+        cluster._ensure_private_token()
+    finally:
+        os.umask(before)
+    token = home / ".ray" / "auth_token"
+    assert re.fullmatch("[0-9a-f]{64}", token.read_text())
+    assert mode(token) == 0o600
+    assert mode(token.parent) == 0o700
+
+
+def test_a_token_that_ray_left_readable_is_closed_and_kept(home: Path) -> None:
+    token = home / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("by Ray")
+    token.chmod(0o644)
+    cluster._ensure_private_token()
+    assert (mode(token), token.read_text()) == (0o600, "by Ray")
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "token"), ("disabled", "disabled")])
+def test_the_package_says_the_mode_before_ray_is_imported(
+    chosen: str | None, expected: str
+) -> None:
+    program = (
+        "import os, sys\n"
+        "import slams_ray.runtime\n"
+        "assert 'ray' not in sys.modules\n"
+        "print(os.environ['RAY_AUTH_MODE'])\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"}
+    if chosen is not None:
+        environment["RAY_AUTH_MODE"] = chosen
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == expected
+
+
+def test_every_file_that_starts_ray_says_the_mode() -> None:
+    """Ray's own default depends on how a cluster starts and on what ran there before."""
+    starts = re.compile(r"\bray start\b|kind: Ray(Cluster|Job)\b|FROM .*\bray\b")
+    files = [p for p in (ROOT / "cluster").rglob("*") if p.is_file() and p.suffix != ".md"]
+    starting = {p.name: p.read_text() for p in files if starts.search(p.read_text())}
+    assert {"local.sh", "aws.yaml", "on_premise.yaml", "raycluster.yaml", "rayjob.yaml"} <= set(
+        starting
+    )
+    silent = [name for name, text in starting.items() if "RAY_AUTH_MODE" not in text]
+    assert silent == []
+    assert [name for name, text in starting.items() if "disabled" in text] == []
