@@ -20,12 +20,19 @@ class ThresholdCommand(BenchmarkCommand):
     """Images of the curve."""
     rounds: int = 7
     """Times each pair is measured."""
+    num_trials: int = 2
+    """Trials side by side, a core each."""
 
 
 def _measure(command: ThresholdCommand) -> "list[Row]":
     from slams_ray.benchmarks.threshold import curve_rows, lattice_row
+    from slams_ray.benchmarks.trials import trial_row
 
-    return [*curve_rows(command.num_images, command.rounds), lattice_row(8, 3)]
+    return [
+        *curve_rows(command.num_images, command.rounds),
+        lattice_row(8, 3),
+        trial_row(command.num_trials, num_slices=8, rounds=3),
+    ]
 
 
 if __name__ == "__main__":

@@ -41,18 +41,12 @@ class Contest:
 
 def contest_row(contest: Contest, num_workers: int, rounds: int, goal: float = 0.95) -> Row:
     """N workers on N cores against N processes on the same cores, in turn."""
-    with cores(num_workers):
-        # Ray gives its workers a low priority, which on a busy machine would be what is measured.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        cluster.connect()
-        try:
-            ratios = [
-                ray_rate(contest, num_workers, f"ray-{num_workers}-{number}")
-                / plain_rate(contest, num_workers, f"plain-{num_workers}-{number}")
-                for number in range(rounds)
-            ]
-        finally:
-            cluster.disconnect()
+    with cores(num_workers), ray_connection():
+        ratios = [
+            ray_rate(contest, num_workers, f"ray-{num_workers}-{number}")
+            / plain_rate(contest, num_workers, f"plain-{num_workers}-{number}")
+            for number in range(rounds)
+        ]
     plural = "" if num_workers == 1 else "s"
     return row(
         f"{contest.what}, {num_workers} warm Ray worker{plural}",
@@ -139,6 +133,18 @@ def _plain_process(plain: PlainLoop, names: Sequence[str], output_dir: str) -> N
 
     torch.set_num_threads(1)
     plain(names, output_dir)
+
+
+@contextmanager
+def ray_connection() -> Iterator[None]:
+    """A Ray connection, or cluster, that is given up afterwards."""
+    # Ray gives its workers a low priority, which on a busy machine would be what is measured.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    cluster.connect()
+    try:
+        yield
+    finally:
+        cluster.disconnect()
 
 
 @contextmanager
