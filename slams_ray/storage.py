@@ -1,6 +1,9 @@
 """Files at a local path or URI (s3://, gs://) by pyarrow.fs; writes appear whole or not at all."""
 
+import errno
+import logging
 import os
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +17,31 @@ from pyarrow import fs
 
 from slams_ray.errors import ArtifactError, ConfigError
 from slams_ray.redaction import holds_password, redacted
+
+logger = logging.getLogger(__name__)
+
+WRITE_PATIENCE_SECONDS = 60.0
+"""How long a write is tried again that a full disk or a busy store refuses."""
+LONGEST_PAUSE_SECONDS = 8.0
+_PASSING_ERRNOS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EAGAIN,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+_PASSING_ANSWERS = (
+    "SLOW_DOWN",
+    "SERVICE_UNAVAILABLE",
+    "INTERNAL_FAILURE",
+    "NETWORK_CONNECTION",
+    "REQUEST_TIMEOUT",
+    "HTTP status: 5",
+    "curlCode",
+)
+"""What pyarrow's messages hold of a store's answers."""
 
 
 def join(*parts: str) -> str:
@@ -105,19 +133,38 @@ def read_bytes(path: str) -> bytes:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Writes aside and renames, or puts in one request to a store: never a partial file."""
+    """Writes aside and renames, or puts in one request to a store: never a partial file.
+
+    Raises:
+        ArtifactError: it cannot be written, after a minute where the reason may pass.
+    """
     filesystem, inner = resolve(path)
-    try:
-        if isinstance(filesystem, fs.LocalFileSystem):
-            _write_local(Path(inner), data)
-        else:
-            with filesystem.open_output_stream(inner) as stream:
-                stream.write(data)
-    except OSError as error:
-        raise ArtifactError(
-            f"{path} cannot be written ({error}): free space or choose another --workspace; "
-            "everything finished so far is kept"
-        ) from error
+    started, pause = time.monotonic(), 0.5
+    while True:
+        try:
+            return _write_once(filesystem, inner, data)
+        except OSError as error:
+            waited = time.monotonic() - started
+            if not _may_pass(error) or waited + pause > WRITE_PATIENCE_SECONDS:
+                raise ArtifactError(
+                    f"{path} cannot be written ({error}): free space or choose another "
+                    "--workspace; everything finished so far is kept"
+                ) from error
+            logger.warning("%s is refused (%s), trying again", path, error)
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _may_pass(error: OSError) -> bool:
+    return error.errno in _PASSING_ERRNOS or any(text in str(error) for text in _PASSING_ANSWERS)
+
+
+def _write_once(filesystem: fs.FileSystem, inner: str, data: bytes) -> None:
+    if isinstance(filesystem, fs.LocalFileSystem):
+        _write_local(Path(inner), data)
+        return
+    with filesystem.open_output_stream(inner) as stream:
+        stream.write(data)
 
 
 def _write_local(target: Path, data: bytes) -> None:

@@ -1,3 +1,6 @@
+import resource
+import signal
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -146,3 +149,34 @@ def test_table_metadata_returns_the_key_value_pairs(tmp_path: Path) -> None:
     assert metadata is not None
     assert metadata["rows"] == "3"
     assert storage.table_metadata(str(tmp_path / "missing.parquet")) is None
+
+
+def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
+    """No file may grow, as on a full disk, until a timer lifts the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def lift() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+    timer = threading.Timer(0.3, lift)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    timer.start()
+    try:
+        storage.write_bytes(str(tmp_path / "a.bin"), b"content")
+    finally:
+        timer.join()
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (tmp_path / "a.bin").read_bytes() == b"content"
+    assert files_below(tmp_path) == ["a.bin"]
+
+
+def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "WRITE_PATIENCE_SECONDS", 0.1)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(ArtifactError, match=r"a\.bin cannot be written .*File too large"):
+            storage.write_bytes(str(tmp_path / "a.bin"), b"content")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))

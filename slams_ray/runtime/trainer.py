@@ -106,7 +106,15 @@ def _reason(error: Exception) -> str:
     failures = getattr(error, "worker_failures", {}).values()
     text = "\n".join([str(error), *(str(failure) for failure in failures)])
     own = re.search(r"slams_ray\.errors\.\w+: (.+)", text)
-    return own.group(1).strip() if own else str(error).strip().splitlines()[-1]
+    if own:
+        return own.group(1).strip()
+    if "low on memory" in text:
+        # Ray's own last line is about its documentation.
+        return (
+            "a process was killed because its node ran low on memory: lower compute.feed_tasks, "
+            "the batch size or crop_px, or take nodes with more memory"
+        )
+    return str(error).strip().splitlines()[-1]
 
 
 def _train_worker(config: dict[str, Any]) -> None:
