@@ -47,6 +47,7 @@ def test_a_step_row(trainings: dict[str, Training]) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_row_through_ray(
     ray_cluster: None, trainings: dict[str, Training], tmp_path: Path
 ) -> None:
