@@ -1,6 +1,7 @@
 """Mapping shards through Ray Data: order, resume, errors, alignment."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from slams_ray.runtime.shards import (
     ShardMapper,
     read_summary,
     run_shards,
+    worked,
 )
 
 NAMES = [f"{i:06d}.parquet" for i in range(5)]
@@ -159,3 +161,10 @@ def test_a_shard_that_crashes_its_process_ends_after_a_few_attempts(
         run_shards(job(images, tmp_path / "out", make_work=make_abort))
     summaries = run_shards(job(images, tmp_path / "out"))
     assert [s["num_rows"] for s in summaries] == [1, 2, 3, 4, 5]
+
+
+def test_a_shard_tells_from_when_to_when_it_was_worked_on(images: Path, tmp_path: Path) -> None:
+    before = time.time()
+    ShardMapper(job(images, tmp_path / "out")).map_shard(NAMES[1], None)
+    began, ended = worked(str(tmp_path / "out" / NAMES[1]))
+    assert before <= began <= ended <= time.time()
