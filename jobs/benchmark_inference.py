@@ -59,6 +59,7 @@ def _measure(command: InferenceCommand) -> "list[Row]":
         contest = inference.inference_contest(work)
         return [
             *inference.loop_rows(work, command.rounds),
+            *inference.storage_rows(work),
             *(workers.contest_row(contest, n, command.rounds) for n in command.num_workers),
         ]
 

@@ -55,7 +55,7 @@ class ActivationPredictor:
         if not len(class_indices):
             return {column: np.zeros((0, *size), np.uint8) for column in self.networks}
         channels = torch.as_tensor(np.asarray(class_indices, np.int64) - 1, device=self.device)
-        pixels = normalise(torch.from_numpy(image.copy())[None].to(self.device))
+        pixels = _pixels(image, self.device)
         fused: dict[str, torch.Tensor] = {}
         for inputs in pyramid(pixels, self.scales, self.flip):
             for column, network in self.networks.items():
@@ -92,7 +92,7 @@ class SegmentationPredictor:
     @torch.inference_mode()
     def predict(self, image: np.ndarray) -> np.ndarray:
         """(H, W) uint8 class indices of one (H, W, 3) uint8 image."""
-        pixels = normalise(torch.from_numpy(image.copy())[None].to(self.device))
+        pixels = _pixels(image, self.device)
         total: torch.Tensor | None = None
         for inputs in pyramid(pixels, self.scales, self.flip):
             logits = nn.functional.interpolate(
@@ -106,3 +106,9 @@ class SegmentationPredictor:
             total = pair if total is None else total + pair
         assert total is not None
         return total.argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+
+def _pixels(image: np.ndarray, device: torch.device) -> torch.Tensor:
+    """(1, 3, H, W) normalised, channels last: as the networks compute, and as images lie."""
+    pixels = normalise(torch.from_numpy(image.copy())[None].to(device))
+    return pixels.contiguous(memory_format=torch.channels_last)

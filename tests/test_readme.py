@@ -23,7 +23,7 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_parses(command: str) -> None:
     arguments = shlex.split(command)
-    is_pipeline = "jobs.predict" not in arguments
+    is_pipeline = not any(a.startswith(("jobs.predict", "jobs.benchmark")) for a in arguments)
     shown = subprocess.run(
         [sys.executable, *arguments, "--dry-run" if is_pipeline else "--help"],
         cwd=ROOT,

@@ -46,7 +46,17 @@ def test_a_step_row(trainings: dict[str, Training]) -> None:
     assert row.goal == 0.95
 
 
+def test_the_bare_loop_tells_its_rate_in_every_window_but_the_warm(
+    trainings: dict[str, Training], tmp_path: Path
+) -> None:
+    windows = training.Windows(steps_each=1, number=2)
+    rates = training.bare_rates(trainings["classifier"], windows, str(tmp_path / "rates.json"), 1)
+    assert len(rates) == 2
+    assert min(rates) > 0
+
+
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_row_through_ray(
     ray_cluster: None, trainings: dict[str, Training], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Mapping shards through Ray Data: order, resume, errors, alignment."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from slams_ray.runtime.shards import (
     ShardMapper,
     read_summary,
     run_shards,
+    worked,
 )
 
 NAMES = [f"{i:06d}.parquet" for i in range(5)]
@@ -187,3 +189,10 @@ def test_images_that_crash_the_process_are_found_and_named_to_the_work(
 ) -> None:
     summaries = run_shards(job(images, tmp_path / "out", make_work=AbortOnImages))
     assert [s["left_out"] for s in summaries] == [[], [], [], ["3-1", "3-2"], []]
+
+
+def test_a_shard_tells_from_when_to_when_it_was_worked_on(images: Path, tmp_path: Path) -> None:
+    before = time.time()
+    ShardMapper(job(images, tmp_path / "out")).map_shard(NAMES[1], None)
+    began, ended = worked(str(tmp_path / "out" / NAMES[1]))
+    assert before <= began <= ended <= time.time()
