@@ -32,19 +32,19 @@ class CrfCommand(BenchmarkCommand):
 
 
 def _measure(command: CrfCommand) -> "list[Row]":
-    from slams_ray.benchmarks import crf, refine, shards, workers
+    from slams_ray.benchmarks import crf, pictures, refine, shards, workers
 
     if command.voc_dir is None:
-        pictures = crf.generated(command.num_images)
+        shown = pictures.generated(command.num_images)
     else:
-        pictures = crf.photographs(command.voc_dir, command.num_images)
+        shown = pictures.photographs(command.voc_dir, command.num_images)
+    timed = shown[: command.num_timed]
     rows = [
-        *crf.speed_rows(pictures[: command.num_timed], command.rounds),
-        *crf.sharing_rows(pictures[0], 8, 3),
-        *crf.agreement_rows(pictures),
+        *crf.speed_rows(timed, command.rounds),
+        *crf.sharing_rows(shown[0], 8, 3),
+        *crf.agreement_rows(shown),
     ]
     with shards.scratch(command.workspace) as directory:
-        timed = pictures[: command.num_timed]
         for number in command.num_workers:
             num_shards = number * command.shards_per_worker
             contest = refine.refine_contest(timed, num_shards, f"{directory}/{number}")

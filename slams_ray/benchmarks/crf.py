@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
 from PIL import Image
 
 from slams_ray.benchmarks.measure import Row, compare, row
-from slams_ray.benchmarks.threshold import HEIGHT, KERNELS, WIDTH
+from slams_ray.benchmarks.pictures import Picture, resized
+from slams_ray.benchmarks.threshold import KERNELS
 from slams_ray.core.crf import Backend, CrfKernels, label_unary, make_crf
 from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix, segmentation_scores
 
@@ -23,33 +23,6 @@ SOFTMAX_KERNELS = CrfKernels(
     bilateral_compat=10.0,
 )
 NUM_CATEGORIES = 21
-Picture = tuple[np.ndarray, np.ndarray]
-"""(H, W, 3) uint8 image and (H, W) uint8 class indices, 255 where unknown."""
-
-
-def generated(num_pictures: int, height: int = HEIGHT, width: int = WIDTH) -> list[Picture]:
-    """Blurred colour patches with the grain of a photograph, each patch of one of three classes."""
-    rng = np.random.default_rng(0)
-    pictures = []
-    for _ in range(num_pictures):
-        truth = rng.integers(0, 3, (5, 7)).astype(np.uint8)
-        colour = (rng.integers(0, 140, (5, 7, 3)) + 40 * truth[..., None]).astype(np.uint8)
-        image = resized(colour, height, width, Image.Resampling.BICUBIC)
-        grain = rng.normal(0, 4, image.shape)
-        image = (image + grain).clip(0, 255).astype(np.uint8)
-        pictures.append((image, resized(truth, height, width, Image.Resampling.NEAREST)))
-    return pictures
-
-
-def photographs(voc_dir: str, num_pictures: int) -> list[Picture]:
-    """Images and masks of a VOC tree, evenly from its training list."""
-    root = Path(voc_dir)
-    names = (root / "ImageSets/Segmentation/train.txt").read_text().split()
-    pictures = []
-    for name in names[:: max(1, len(names) // num_pictures)][:num_pictures]:
-        image = np.array(Image.open(root / f"JPEGImages/{name}.jpg").convert("RGB"))
-        pictures.append((image, np.array(Image.open(root / f"SegmentationClass/{name}.png"))))
-    return pictures
 
 
 def degraded(truth: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
@@ -169,7 +142,3 @@ def _stripes(image: np.ndarray, num_labels: int) -> np.ndarray:
     height, width = image.shape[:2]
     labels = np.arange(width) * min(num_labels, 3) // width + np.zeros((height, 1), int)
     return label_unary(labels, num_labels, GT_PROB)
-
-
-def resized(array: np.ndarray, height: int, width: int, resampling: Image.Resampling) -> np.ndarray:
-    return np.array(Image.fromarray(array).resize((width, height), resampling))

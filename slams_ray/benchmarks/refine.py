@@ -13,10 +13,9 @@ from slams_ray.benchmarks.crf import (
     GT_PROB,
     ITERATIONS,
     NUM_CATEGORIES,
-    Picture,
     degraded,
-    resized,
 )
+from slams_ray.benchmarks.pictures import Picture, resized
 from slams_ray.benchmarks.threshold import KERNELS
 from slams_ray.benchmarks.workers import Contest
 from slams_ray.core.activation import stored_size

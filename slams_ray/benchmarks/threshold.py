@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from slams_ray.benchmarks.measure import Row, compare
+from slams_ray.benchmarks.pictures import HEIGHT, WIDTH, generated
 from slams_ray.core.activation import seed_labels, stored_size, upsample_stored
 from slams_ray.core.crf import CrfKernels
 from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix
@@ -18,7 +19,6 @@ from slams_ray.core.threshold import (
     threshold_grid,
 )
 
-HEIGHT, WIDTH = 375, 500
 NUM_CATEGORIES, NUM_LEVELS = 21, 256
 KERNELS = CrfKernels(
     gaussian_sxy_px=3.0,
@@ -93,9 +93,8 @@ def curve_rows(num_images: int, rounds: int, num_singles: int = 100) -> list[Row
 
 def lattice_row(num_strengths: int, rounds: int) -> Row:
     """CRF over thresholds of one image with its lattice shared, against rebuilding it."""
-    rng = np.random.default_rng(0)
-    small = rng.integers(0, 256, (HEIGHT // 25, WIDTH // 25, 3)).astype(np.uint8)
-    image = small.repeat(25, axis=0).repeat(25, axis=1)
+    # With the grain of a photograph: on flat patches a lattice has few points and costs little.
+    image, _ = generated(1)[0]
     maps, classes, _ = images(2, 4)[1]
     activation = upsample_stored(maps, (HEIGHT, WIDTH))
     refinement = Refinement(form="label", gt_prob=0.7, iterations=10, kernels=KERNELS)

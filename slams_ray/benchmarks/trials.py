@@ -8,12 +8,12 @@ from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from slams_ray import storage
 from slams_ray.benchmarks.measure import Row, row
-from slams_ray.benchmarks.threshold import HEIGHT, NUM_CATEGORIES, WIDTH, images
+from slams_ray.benchmarks.pictures import HEIGHT, WIDTH, generated
+from slams_ray.benchmarks.threshold import NUM_CATEGORIES, images
 from slams_ray.benchmarks.workers import cores, ray_connection, warm_rate
 from slams_ray.config import CrfConfig, SearchConfig
 from slams_ray.data.image import encode_jpeg, encode_mask
@@ -47,14 +47,14 @@ def trial_row(num_trials: int, num_slices: int, rounds: int) -> Row:
 
 def write_slices(directory: str, num_slices: int, images_per_slice: int) -> list[str]:
     """Slices of generated images of the size of VOC's with maps, as a search keeps them; names."""
-    rng = np.random.default_rng(0)
     palette = voc_palette(NUM_CATEGORIES)
     names = []
     for number in range(num_slices):
         rows: list[dict[str, Any]] = []
-        for maps, classes, truth in images(images_per_slice, NUM_CATEGORIES):
-            pixels = rng.integers(0, 256, (HEIGHT // 25, WIDTH // 25, 3)).astype(np.uint8)
-            image = pixels.repeat(25, axis=0).repeat(25, axis=1)
+        labelled = images(images_per_slice, NUM_CATEGORIES)
+        for (maps, classes, truth), (image, _) in zip(
+            labelled, generated(images_per_slice), strict=True
+        ):
             rows.append(
                 {
                     "image_id": f"{number}-{len(rows)}",

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from slams_ray import storage
-from slams_ray.benchmarks import crf, refine, threshold
+from slams_ray.benchmarks import crf, pictures, refine, threshold
 from slams_ray.benchmarks.measure import compare
 from slams_ray.core.metrics import segmentation_scores
 
@@ -94,11 +94,11 @@ def test_the_job_explains_itself(job: str) -> None:
 
 
 def test_every_row_of_the_crf_is_complete_and_both_backends_agree() -> None:
-    pictures = crf.generated(2, height=40, width=56)
+    shown = pictures.generated(2, height=40, width=56)
     rows = [
-        *crf.speed_rows(pictures[:1], 1, field_labels=(5,)),
-        *crf.sharing_rows(pictures[0], 2, 1),
-        *crf.agreement_rows(pictures),
+        *crf.speed_rows(shown[:1], 1, field_labels=(5,)),
+        *crf.sharing_rows(shown[0], 2, 1),
+        *crf.agreement_rows(shown),
     ]
     assert len(rows) == 6 + 1 + 2 + 4
     for row in rows:
@@ -117,13 +117,13 @@ def test_photographs_come_evenly_from_a_voc_tree(tmp_path: Path) -> None:
         mask = np.full((8, 9), value, np.uint8)
         Image.fromarray(mask).save(tmp_path / f"SegmentationClass/{name}.png")
         Image.fromarray(mask).save(tmp_path / f"JPEGImages/{name}.jpg")
-    found = crf.photographs(str(tmp_path), 3)
+    found = pictures.photographs(str(tmp_path), 3)
     assert [truth[0, 0] for _, truth in found] == [0, 2, 4]
     assert all(image.shape == (8, 9, 3) for image, _ in found)
 
 
 def test_a_plain_process_refines_as_the_stage_does(tmp_path: Path) -> None:
-    contest = refine.refine_contest(crf.generated(1, height=40, width=56), 2, str(tmp_path))
+    contest = refine.refine_contest(pictures.generated(1, height=40, width=56), 2, str(tmp_path))
     contest.plain(contest.names[:1], str(tmp_path))
     work = contest.make_work()
     tables = {
