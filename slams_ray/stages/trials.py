@@ -17,7 +17,7 @@ from slams_ray.data.source import TRAIN
 from slams_ray.errors import ConfigError
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.trial import SLICE_SCHEMA, JudgeMapper, PairCounts, count_slice
-from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
+from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import make_refinement
@@ -83,11 +83,8 @@ def judge(
         fingerprint=attempt.fingerprint,
         make_work=partial(JudgeMapper, choices, num_categories),
     )
-    summaries = run_shards(job)
-    return {
-        name: miou_of_counts(np.sum([summary[name] for summary in summaries], axis=0))
-        for name in choices
-    }
+    totals = sum_shards(job, tuple(choices))
+    return {name: miou_of_counts(totals[name]) for name in choices}
 
 
 def slices_dir(attempt: Attempt) -> str:
