@@ -69,7 +69,7 @@ def ray_rate(contest: Contest, num_workers: int, label: str) -> float:
         pool=lambda: Pool(num_actors=num_workers, num_gpus=0),
     )
     finished: dict[int, list[float]] = {}
-    for name, summary in zip(contest.names, run_shards(job), strict=True):
+    for name, summary in run_shards(job):
         finished.setdefault(summary["pid"], []).append(_finished(output_dir, name))
     return warm_rate(list(finished.values()), num_workers)
 

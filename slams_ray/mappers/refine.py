@@ -74,7 +74,6 @@ class RefineMapper:
             "confusion": confusion.tolist(),
             "num_pixels": num_pixels,
             "num_ignored": num_ignored,
-            "image_ids": [row["image_id"] for row in rows],
         }
         return pa.Table.from_pylist(rows, schema=PSEUDO_LABEL_SCHEMA), summary
 

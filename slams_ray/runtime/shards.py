@@ -5,10 +5,12 @@ import logging
 import pickle
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 import ray
 
@@ -24,6 +26,8 @@ ShardWork = Callable[[dict[str, pa.Table], Any], tuple[pa.Table, Summary]]
 """(input tables by name, payload) -> output table and a JSON-able summary with integer counts."""
 
 _KEY = "slams_ray"
+FOOTER_READERS, FOOTERS_AHEAD = 16, 256
+"""Footers of an object store take tens of milliseconds each, nearly all of it waiting."""
 
 
 @runtime_checkable
@@ -167,27 +171,74 @@ def worked(path: str) -> tuple[float, float]:
     return began, ended
 
 
-def run_shards(job: ShardJob) -> list[Summary]:
-    """Maps every shard that is not finished yet; returns all summaries in the order of the names.
+def run_shards(job: ShardJob) -> Iterator[tuple[str, Summary]]:
+    """Maps every shard that is not finished yet.
+
+    The work is done as the result is iterated: who adds summaries up holds few at a time, and
+    those of many classes are large.
+
+    Yields:
+        name and summary of every shard, in the order of the names: sums of fractions come out the
+        same whatever finished first.
 
     Raises:
         SlamsError: what the work raised, once, for the first failing shard; finished shards stay.
     """
-    found = {n: read_summary(storage.join(job.output_dir, n), job.fingerprint) for n in job.names}
-    waiting = [name for name in job.names if found[name] is None]
-    if len(waiting) < len(job.names):
-        logger.info(
-            "%s: %d of %d shards are there",
-            job.label,
-            len(job.names) - len(waiting),
-            len(job.names),
-        )
-    if waiting:
-        found |= _map_with_ray(job, waiting)
-    return [summary for name in job.names if (summary := found[name]) is not None]
+    finished = {
+        name for name, summary in _read_summaries(job, _present(job)) if summary is not None
+    }
+    waiting = [name for name in job.names if name not in finished]
+    if finished:
+        logger.info("%s: %d of %d shards are there", job.label, len(finished), len(job.names))
+    earlier = _read_summaries(job, [name for name in job.names if name in finished])
+    now = _map_with_ray(job, waiting) if waiting else iter(())
+    early: dict[str, Summary] = {}
+    for name in job.names:
+        if name in finished:
+            _, summary = next(earlier)
+        else:
+            while name not in early:
+                early.update([next(now)])
+            summary = early.pop(name)
+        if summary is None:
+            raise errors.ArtifactError(
+                f"{job.label}: shard {name} in {job.output_dir} was removed while it was read: run "
+                "the same command again, and one run at a time"
+            )
+        yield name, summary
 
 
-def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> dict[str, Summary]:
+def sum_shards(job: ShardJob, keys: Sequence[str]) -> dict[str, Any]:
+    """Maps as `run_shards` and adds up what the summaries hold under the keys.
+
+    Returns:
+        key -> sum: an int, or an int64 array where the summaries hold nested lists of one shape.
+    """
+    totals: dict[str, Any] = dict.fromkeys(keys, 0)
+    for _, summary in run_shards(job):
+        for key in keys:
+            totals[key] = totals[key] + np.asarray(summary[key], np.int64)
+    return {key: int(v) if np.ndim(v) == 0 else v for key, v in totals.items()}
+
+
+def _present(job: ShardJob) -> list[str]:
+    """Names in the order of the job that the output directory holds, whole or not: one listing."""
+    found = set(storage.list_names(job.output_dir))
+    return [name for name in job.names if name in found]
+
+
+def _read_summaries(job: ShardJob, names: Sequence[str]) -> Iterator[tuple[str, Summary | None]]:
+    """The footers of output shards in order, a bounded number ahead of who iterates."""
+
+    def look(name: str) -> tuple[str, Summary | None]:
+        return name, read_summary(storage.join(job.output_dir, name), job.fingerprint)
+
+    with ThreadPoolExecutor(FOOTER_READERS) as readers:
+        for start in range(0, len(names), FOOTERS_AHEAD):
+            yield from readers.map(look, names[start : start + FOOTERS_AHEAD])
+
+
+def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, Summary]]:
     cluster.connect()
     cluster.data_context()
     items = [{"name": n, "payload": pickle.dumps(job.payloads.get(n))} for n in waiting]
@@ -208,10 +259,8 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> dict[str, Summary]:
             **options,
         )
     progress = Progress(job.label, len(items), "shards")
-    results: dict[str, Summary] = {}
-    for row in mapped.iter_rows():
+    for number, row in enumerate(mapped.iter_rows(), start=1):
         if row["error"]:
             raise getattr(errors, row["error"])(row["summary"])
-        results[row["name"]] = json.loads(row["summary"])
-        progress.advance(len(results))
-    return results
+        yield str(row["name"]), json.loads(row["summary"])
+        progress.advance(number)

@@ -19,7 +19,7 @@ from slams_ray.models.batch_norm import made_for_inference
 from slams_ray.models.checkpoint import load_network
 from slams_ray.predictors import SegmentationPredictor
 from slams_ray.runtime.cluster import assigned_device
-from slams_ray.runtime.shards import ShardInput, ShardJob, pool, run_shards
+from slams_ray.runtime.shards import ShardInput, ShardJob, pool, sum_shards
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 from slams_ray.stages.training import MODEL_NAME
@@ -82,16 +82,15 @@ def _work(
         make_work=partial(make_mapper, network.path(MODEL_NAME), config, data.description),
         pool=pool(place.compute.device, place.compute.gpu_actors),
     )
-    summaries = run_shards(job)
-    num_scored = sum(s["num_scored"] for s in summaries)
+    totals = sum_shards(job, ("num_rows", "num_scored", "confusion"))
+    num_scored, confusion = totals["num_scored"], totals["confusion"]
     metrics: dict[str, float] = {}
-    confusion = np.sum([s["confusion"] for s in summaries], axis=0)
     # Masks may be absent, or all 255.
     if confusion.sum():
         scores = segmentation_scores(confusion)
         metrics = _publish(attempt, scores, confusion, data.description, role, num_scored)
     return Outcome(
-        num_rows=sum(s["num_rows"] for s in summaries),
+        num_rows=totals["num_rows"],
         metrics=metrics,
         notes={"split": role, "num_scored_images": num_scored},
     )

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import numpy as np
 import torch
 
 from slams_ray import storage
@@ -15,7 +14,7 @@ from slams_ray.models.batch_norm import made_for_inference
 from slams_ray.models.checkpoint import load_network
 from slams_ray.predictors import ActivationPredictor
 from slams_ray.runtime.cluster import assigned_device
-from slams_ray.runtime.shards import ShardInput, ShardJob, pool, run_shards
+from slams_ray.runtime.shards import ShardInput, ShardJob, pool, sum_shards
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 from slams_ray.stages.train_activation import ActivationNetworks
@@ -43,15 +42,12 @@ def run(
             make_work=partial(make_mapper, paths, config, data.description.class_names),
             pool=pool(place.compute.device, place.compute.gpu_actors),
         )
-        summaries = run_shards(job)
-        num_rows = sum(s["num_rows"] for s in summaries)
-        num_bytes = sum(s["num_bytes"] for s in summaries)
-        num_maps, num_empty = np.sum(
-            [[s["num_maps"], s["num_empty"]] for s in summaries], axis=0
-        ).tolist()
+        totals = sum_shards(job, ("num_rows", "num_bytes", "num_maps", "num_empty"))
+        num_rows = totals["num_rows"]
+        num_maps, num_empty = totals["num_maps"].tolist(), totals["num_empty"].tolist()
         return Outcome(
             num_rows=num_rows,
-            metrics={"bytes_per_image": num_bytes / max(num_rows, 1)},
+            metrics={"bytes_per_image": totals["num_bytes"] / max(num_rows, 1)},
             notes={"num_maps": num_maps, "num_empty": num_empty},
             warnings=dead_class_warnings(num_maps, num_empty, data.description.class_names),
         )

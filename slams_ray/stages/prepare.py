@@ -181,7 +181,7 @@ def _write_shards(
         payloads=payloads,
         rows_per_group=ROWS_PER_GROUP,
     )
-    return run_shards(job)
+    return [summary for _, summary in run_shards(job)]
 
 
 def _describe(

@@ -2,8 +2,6 @@
 
 from functools import partial
 
-import numpy as np
-
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import CrfConfig
@@ -14,7 +12,7 @@ from slams_ray.core.sampling import ROWS_PER_GROUP
 from slams_ray.data.source import TRAIN
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.refine import RefineMapper
-from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
+from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.search_threshold import chosen_threshold, class_offsets
@@ -141,12 +139,11 @@ def _refine(
         ),
         rows_per_group=ROWS_PER_GROUP,
     )
-    summaries = run_shards(job)
+    totals = sum_shards(job, ("num_rows", "confusion", "num_pixels", "num_ignored"))
     if export_dir is not None:
-        _export_lists(export_dir, data, [i for s in summaries for i in s["image_ids"]])
-    confusion = np.sum([s["confusion"] for s in summaries], axis=0)
-    pixels = {k: sum(s[k] for s in summaries) for k in ("num_pixels", "num_ignored")}
-    metrics = {"ignored_fraction": pixels["num_ignored"] / pixels["num_pixels"]}
+        _export_lists(export_dir, data, job)
+    confusion = totals["confusion"]
+    metrics = {"ignored_fraction": totals["num_ignored"] / totals["num_pixels"]}
     if confusion.sum():
         scores = segmentation_scores(confusion)
         metrics |= {
@@ -154,13 +151,14 @@ def _refine(
             "refined_foreground_precision": scores.foreground_precision,
             "refined_foreground_recall": scores.foreground_recall,
         }
-    num_rows = sum(s["num_rows"] for s in summaries)
-    return Outcome(num_rows=num_rows, metrics=metrics, notes={"export": export_dir})
+    return Outcome(num_rows=totals["num_rows"], metrics=metrics, notes={"export": export_dir})
 
 
-def _export_lists(export_dir: str, data: PreparedData, image_ids: list[str]) -> None:
+def _export_lists(export_dir: str, data: PreparedData, job: ShardJob) -> None:
     """The list and the class names other segmentation code asks for."""
+    shards = (storage.join(job.output_dir, name) for name in job.names)
+    ids = (storage.read_table(shard, ["image_id"])["image_id"].to_pylist() for shard in shards)
     lists = storage.join(export_dir, "ImageSets/Segmentation", "train.txt")
-    storage.write_bytes(lists, "".join(f"{i}\n" for i in image_ids).encode())
+    storage.write_bytes(lists, "".join(f"{i}\n" for part in ids for i in part).encode())
     names = "".join(f"{name}\n" for name in data.description.class_names)
     storage.write_bytes(storage.join(export_dir, "class_names.txt"), names.encode())

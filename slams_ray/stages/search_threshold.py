@@ -105,25 +105,17 @@ def _work(
             config.num_thresholds,
         ),
     )
-    summaries = run_shards(job)
     num_categories = len(data.description.class_names)
-    halves = {
-        m: [
-            sum(
-                (unpack(ThresholdCounts, s[COUNTS][m][half]) for s in summaries),
-                ThresholdCounts.zeros(num_categories, config.num_thresholds),
-            )
-            for half in range(2)
-        ]
-        for m in METHODS
-    }
-    criteria = {
-        m: sum(
-            (unpack(CriterionSums, s[CRITERIA][m]) for s in summaries),
-            CriterionSums.zeros(config.num_thresholds),
-        )
-        for m in METHODS
-    }
+    no_counts = ThresholdCounts.zeros(num_categories, config.num_thresholds)
+    halves = {m: [no_counts, no_counts] for m in METHODS}
+    criteria = {m: CriterionSums.zeros(config.num_thresholds) for m in METHODS}
+    num_scored = 0
+    for _, summary in run_shards(job):
+        num_scored += summary["num_rows"]
+        for m in METHODS:
+            criteria[m] = criteria[m] + unpack(CriterionSums, summary[CRITERIA][m])
+            for half, packed in enumerate(summary[COUNTS][m]):
+                halves[m][half] = halves[m][half] + unpack(ThresholdCounts, packed)
     counts = {m: first + second for m, (first, second) in halves.items()}
     # A mask that is all 255 scores nothing.
     has_truth = counts[SLAMS].annotated.sum() > 0
@@ -134,7 +126,7 @@ def _work(
     }
     metrics = _track(attempt, curves, free) | _class_metrics(by_class)
     chosen, how = choose(config, curves, free)
-    num_scored = sum(s["num_rows"] for s in summaries) if has_truth else 0
+    num_scored = num_scored if has_truth else 0
     content = {
         "split": TRAIN,
         "num_scored_images": num_scored,

@@ -18,7 +18,7 @@ from slams_ray.data.source import TRAIN
 from slams_ray.errors import ConfigError
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.trial import MAPS_SCHEMA, SLICE_SCHEMA, with_maps
-from slams_ray.runtime.shards import ShardInput, ShardJob, pool, run_shards
+from slams_ray.runtime.shards import ShardInput, ShardJob, pool, sum_shards
 from slams_ray.stages.infer_activation import COLUMNS, activations_dir, make_mapper
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Result, Workplace
@@ -124,7 +124,7 @@ def infer_maps(
         ),
         pool=pool(place.compute.device, place.compute.gpu_actors),
     )
-    run_shards(job)
+    sum_shards(job, [])
 
 
 def count_images(names: Sequence[str], attempt: Attempt) -> int:

@@ -13,7 +13,7 @@ from slams_ray.core.metrics import miou_of_counts
 from slams_ray.core.pseudo_label import Refinement
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.trial import SLICE_SCHEMA, JudgeMapper, PairCounts, count_slice
-from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
+from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.refine import make_refinement
 from slams_ray.stages.slices import maps_dir, read_slice, slices_dir
 from slams_ray.stages.stage import Attempt
@@ -94,5 +94,4 @@ def judge(
         fingerprint=attempt.fingerprint,
         make_work=partial(JudgeMapper, refinement, strength, num_categories),
     )
-    counts = [summary["class_counts"] for summary in run_shards(job)]
-    return miou_of_counts(np.sum(counts, axis=0))
+    return miou_of_counts(sum_shards(job, ["class_counts"])["class_counts"])

@@ -19,6 +19,7 @@ from slams_ray.runtime.shards import (
     ShardMapper,
     read_summary,
     run_shards,
+    sum_shards,
     worked,
 )
 
@@ -71,9 +72,10 @@ def job(images: Path, output: Path, **changes: Any) -> ShardJob:
 def test_summaries_come_in_the_order_of_the_names(
     ray_cluster: None, images: Path, tmp_path: Path, pool: Callable[[], Pool] | None
 ) -> None:
-    summaries = run_shards(job(images, tmp_path / "out", pool=pool))
-    assert [s["num_rows"] for s in summaries] == [1, 2, 3, 4, 5]
-    assert [s["payload"] for s in summaries] == [n[:6] for n in NAMES]
+    summaries = list(run_shards(job(images, tmp_path / "out", pool=pool)))
+    assert [name for name, _ in summaries] == NAMES
+    assert [s["num_rows"] for _, s in summaries] == [1, 2, 3, 4, 5]
+    assert [s["payload"] for _, s in summaries] == [n[:6] for n in NAMES]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == NAMES
 
 
@@ -82,10 +84,10 @@ def test_an_error_names_its_cause_and_keeps_finished_shards(
     ray_cluster: None, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    run_shards(job(images, out, names=NAMES[:2]))
+    assert sum_shards(job(images, out, names=NAMES[:2]), ["num_rows"]) == {"num_rows": 3}
     before = {p: p.stat().st_mtime_ns for p in out.iterdir()}
     with pytest.raises(DataError, match="image 2-0 is bad: replace it"):
-        run_shards(job(images, out, make_work=make_refuse))
+        list(run_shards(job(images, out, make_work=make_refuse)))
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert not (out / NAMES[2]).exists()
 
@@ -97,7 +99,7 @@ def test_finished_shards_need_no_ray(
     for name in NAMES:
         ShardMapper(mapped).map_shard(name, None)
     monkeypatch.setattr("slams_ray.runtime.cluster.connect", lambda: pytest.fail("Ray started"))
-    assert [s["num_rows"] for s in run_shards(mapped)] == [1, 2, 3, 4, 5]
+    assert [s["num_rows"] for _, s in run_shards(mapped)] == [1, 2, 3, 4, 5]
 
 
 def test_shards_of_another_fingerprint_or_damaged_ones_do_not_count(
@@ -143,6 +145,33 @@ def test_only_the_named_columns_are_read(images: Path, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "out" / NAMES[0]).num_rows == 1
 
 
+@pytest.mark.ray
+def test_what_is_there_and_what_is_made_comes_in_one_order(
+    ray_cluster: None, images: Path, tmp_path: Path
+) -> None:
+    mapped = job(images, tmp_path / "out")
+    for name in (NAMES[3], NAMES[1]):
+        ShardMapper(mapped).map_shard(name, "earlier")
+    found = list(run_shards(mapped))
+    assert [name for name, _ in found] == NAMES
+    payloads = [summary["payload"] for _, summary in found]
+    assert payloads == ["000000", "earlier", "000002", "earlier", "000004"]
+
+
+def test_numbers_and_nested_lists_of_them_are_added_up(images: Path, tmp_path: Path) -> None:
+    mapped = job(images, tmp_path / "out", make_work=lambda: count_twice)
+    for name in NAMES:
+        ShardMapper(mapped).map_shard(name, None)
+    totals = sum_shards(mapped, ("num_rows", "table"))
+    assert totals["num_rows"] == 15
+    assert totals["table"].tolist() == [[15, 30], [5, 0]]
+
+
+def count_twice(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
+    num_rows = tables["images"].num_rows
+    return tables["images"], {"num_rows": num_rows, "table": [[num_rows, 2 * num_rows], [1, 0]]}
+
+
 def abort_on_third(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
     if tables["images"].column("image_id")[0].as_py().startswith("2-"):
         os.abort()
@@ -158,9 +187,8 @@ def test_a_shard_that_crashes_its_process_ends_after_a_few_attempts(
     ray_cluster: None, images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ArtifactError, match=rf"shard {NAMES[2]} ended its process 4 times"):
-        run_shards(job(images, tmp_path / "out", make_work=make_abort))
-    summaries = run_shards(job(images, tmp_path / "out"))
-    assert [s["num_rows"] for s in summaries] == [1, 2, 3, 4, 5]
+        list(run_shards(job(images, tmp_path / "out", make_work=make_abort)))
+    assert sum_shards(job(images, tmp_path / "out"), ["num_rows"]) == {"num_rows": 15}
 
 
 class AbortOnImages:
@@ -187,8 +215,8 @@ class AbortOnImages:
 def test_images_that_crash_the_process_are_found_and_named_to_the_work(
     ray_cluster: None, images: Path, tmp_path: Path
 ) -> None:
-    summaries = run_shards(job(images, tmp_path / "out", make_work=AbortOnImages))
-    assert [s["left_out"] for s in summaries] == [[], [], [], ["3-1", "3-2"], []]
+    summaries = dict(run_shards(job(images, tmp_path / "out", make_work=AbortOnImages)))
+    assert [summaries[name]["left_out"] for name in NAMES] == [[], [], [], ["3-1", "3-2"], []]
 
 
 def test_a_shard_tells_from_when_to_when_it_was_worked_on(images: Path, tmp_path: Path) -> None:

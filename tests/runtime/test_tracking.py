@@ -64,6 +64,20 @@ def test_a_workspace_on_object_storage_needs_a_server(monkeypatch: pytest.Monkey
         tracking_uri("s3://bucket/runs")
 
 
+def test_artifacts_of_a_database_of_ones_own_stand_in_the_workspace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    for workspace, location in (
+        ("s3://bucket/runs", "s3://bucket/runs/mlartifacts"),
+        (str(tmp_path), f"file://{tmp_path}/mlartifacts"),
+    ):
+        tracker = Tracker(workspace, workspace)
+        run = tracker.start("run", {})
+        experiment = run.client.get_experiment(tracker.experiment_id)
+        assert experiment.artifact_location == location
+
+
 def test_no_run_is_opened_before_there_is_work(tmp_path: Path) -> None:
     with new_session(tmp_path):
         pass

@@ -1,0 +1,169 @@
+"""The whole pipeline with its workspace in an object store: nothing is shared on disk."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+
+from slams_ray import storage
+from slams_ray.artifacts import RECORD_NAME
+from slams_ray.config import PipelineConfig
+from slams_ray.stages import pipeline
+from slams_ray.stages.pipeline import PipelineResult
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+BUCKET = "pipeline"
+WORKSPACE = f"s3://{BUCKET}/runs/tiny"
+
+
+def versions() -> dict[str, str]:
+    """Key -> version of every object: a write gives another, whatever it writes."""
+    pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    client = boto3.client("s3")
+    keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+    return {key: client.head_object(Bucket=BUCKET, Key=key)["VersionId"] for key in keys}
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(
+    object_store: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """Address of a server whose artifacts are in the store too, and its directory."""
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=BUCKET)
+    client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    directory = tmp_path_factory.mktemp("mlflow")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        str(Path(sys.executable).parent / "mlflow"),
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{directory}/mlflow.db",
+        "--artifacts-destination",
+        f"s3://{BUCKET}/mlflow",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    with (directory / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=directory, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            assert server.poll() is None, (directory / "server.log").read_text()
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}", directory
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(timeout=60)
+
+
+@dataclass(frozen=True)
+class OnS3:
+    """A pipeline that has run, what its bucket then held, and where the process stood."""
+
+    config: PipelineConfig
+    result: PipelineResult
+    versions: dict[str, str]
+    tracking_uri: str
+    local: Path
+
+
+@pytest.fixture(scope="module")
+def on_s3(
+    mlflow_server: tuple[str, Path],
+    ray_cluster: None,
+    tiny_config: PipelineConfig,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[OnS3]:
+    address, directory = mlflow_server
+    local = tmp_path_factory.mktemp("local")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        patch.chdir(local)
+        result = pipeline.run(tiny_config, WORKSPACE, "tiny")
+        yield OnS3(tiny_config, result, versions(), address, directory)
+        assert list(local.iterdir()) == [], "something was written beside the store"
+
+
+def test_every_output_stands_in_the_bucket(on_s3: OnS3) -> None:
+    for stage, result in on_s3.result.results.items():
+        assert not result.cached
+        assert result.output_dir.startswith(f"{WORKSPACE}/{stage}/")
+        assert storage.exists(result.path(RECORD_NAME))
+    summary = json.loads(storage.read_bytes(f"{WORKSPACE}/summary.json"))
+    assert 0 <= summary["segmentation_miou"] <= 1
+    lists = f"{on_s3.result.results['refine'].output_dir}/voc/ImageSets/Segmentation/train.txt"
+    assert len(storage.read_bytes(lists).split()) == 24
+    assert not [key for key in on_s3.versions if key.endswith(".tmp")]
+
+
+def test_mlflows_artifacts_stand_there_too(on_s3: OnS3) -> None:
+    names = {key.rsplit("/", 1)[1] for key in on_s3.versions if key.startswith("mlflow/")}
+    assert {"montage.png", "model.pt", RECORD_NAME, "threshold.json"} <= names
+
+
+def test_a_rerun_writes_nothing(on_s3: OnS3) -> None:
+    again = pipeline.run(on_s3.config, WORKSPACE, "tiny")
+    assert all(result.cached for result in again.results.values())
+    assert versions() == on_s3.versions
+
+
+def test_of_a_lost_shard_and_record_only_they_are_made_again(on_s3: OnS3) -> None:
+    refined = on_s3.result.results["refine"]
+    shard = refined.path("pseudo_labels", "000001.parquet")
+    ids = storage.read_table(shard, ["image_id"])["image_id"].to_pylist()
+    for path in (shard, refined.path(RECORD_NAME)):
+        storage.remove(path)
+    again = pipeline.run(on_s3.config, WORKSPACE, "tiny")
+    assert [name for name, result in again.results.items() if not result.cached] == ["refine"]
+    prefix = refined.output_dir.removeprefix(f"s3://{BUCKET}/")
+    now = versions()
+    # pyarrow marks a directory, by a key that ends with a slash, when it removes a file from it.
+    written = {
+        key.removeprefix(f"{prefix}/")
+        for key in now
+        if key.startswith(prefix) and now[key] != on_s3.versions.get(key) and key[-1] != "/"
+    }
+    exported = {f"voc/SegmentationClass/{i}.png" for i in ids}
+    exported |= {f"voc/JPEGImages/{i}.jpg" for i in ids}
+    lists = {"voc/ImageSets/Segmentation/train.txt", "voc/class_names.txt"}
+    assert written == {
+        "pseudo_labels/000001.parquet",
+        RECORD_NAME,
+        *exported,
+        *lists,
+    }
+    assert again.results["refine"].record.metrics == refined.record.metrics
+
+
+def test_the_stores_key_is_in_no_object_database_or_log_of_ray(on_s3: OnS3) -> None:
+    import ray
+
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+    client = boto3.client("s3")
+    objects = [client.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in versions()]
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    files = [p for d in (on_s3.local, session / "logs") for p in d.rglob("*") if p.is_file()]
+    assert len(files) > 10
+    assert [str(p) for p in files if secret in p.read_bytes()] == []
+    assert sum(secret in data for data in objects) == 0
