@@ -202,7 +202,9 @@ def _seed_miou(shards: Shards, ours_dir: str, field_dir: str) -> tuple[float, fl
             truth = decode_mask(image["mask"], image["image_id"])
             classes = np.asarray(found["image_labels"])
             maps = unpack_maps(found[CAM], classes, *truth.shape)
-            field = np.load(Path(field_dir) / f"{image['image_id']}.high_res.npy")
+            field = np.load(
+                Path(field_dir) / f"{image['image_id']}.high_res.npy", allow_pickle=False
+            )
             for number, activation in enumerate((upsample_stored(maps, truth.shape), field)):
                 counts[number] = counts[number] + count_thresholds(
                     activation, classes, truth, num_categories, NUM_LEVELS

@@ -13,7 +13,7 @@ from jobs.recipes import RECIPES
 JOBS = sorted(
     p.stem
     for p in Path(__file__).parents[2].glob("jobs/*.py")
-    if p.stem not in ("__init__", "command", "tables")
+    if p.stem not in ("__init__", "benchmark", "command", "tables")
 )
 
 
@@ -67,7 +67,7 @@ def test_overrides_reach_nested_settings() -> None:
     ("arguments", "message"),
     [
         (["demo", "--crf.gt-prob", "1.5"], "crf.gt_prob is 1.5, expected"),
-        (["demo", "--compute.train-workers", "3"], "a multiple of compute.train_workers (3)"),
+        (["demo", "--compute.train-workers", "99"], "for each of compute.train_workers (99)"),
         (["voc12", "--data.root", "/nowhere"], "/nowhere/ImageSets/Segmentation/train"),
         (["coco14", "--data.root", "/nowhere"], "/nowhere/annotations/instances_train2014.json"),
         (["folder", "--data.root", "/nowhere"], "/nowhere/labels.csv is missing"),

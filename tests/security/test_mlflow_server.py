@@ -28,7 +28,7 @@ def ui_command(workspace: Path, port: int) -> list[str]:
     ]
     printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (line,) = (line for line in printed.splitlines() if "mlflow server" in line)
-    return shlex.split(line)
+    return ["env", *shlex.split(line)]
 
 
 @pytest.fixture(scope="module")

@@ -153,6 +153,7 @@ def test_a_training_is_shown_without_its_credentials() -> None:
         log_every_steps=1,
         seed=0,
         num_workers=1,
+        min_workers=1,
         feed_tasks=1,
         device="cpu",
         max_failures=0,

@@ -80,7 +80,9 @@ class Quadratic(nn.Module):
         return (self.backbone.weight + self.head.weight).sum() * batch["scale"].mean(), {}
 
 
-SGD = TrainingConfig(optimizer="sgd", learning_rate=0.1, head_multiplier=2, weight_decay=0)
+SGD = TrainingConfig(
+    optimizer="sgd", learning_rate=0.1, head_multiplier=2, weight_decay=0, batch_size=1
+)
 
 
 def test_a_step_moves_each_group_by_its_rate_times_the_schedule() -> None:
