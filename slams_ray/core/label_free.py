@@ -1,8 +1,9 @@
 """Choosing a background threshold without masks.
 
-Three criteria judge every threshold by what the seed does to an image: none needs ground truth, all
-come from one pass of histograms over the stored maps. Where masks exist each is judged by its
-regret, the mIoU of the best threshold minus the mIoU at its choice.
+Three criteria judge every threshold by what the seed does to an image, a fourth takes the amount
+of foreground from other maps of the same images. None needs ground truth, all come from one pass
+of histograms over the stored maps. Where masks exist each is judged by its regret, the mIoU of the
+best threshold minus the mIoU at its choice.
 """
 
 from dataclasses import dataclass
@@ -103,7 +104,25 @@ def choose_threshold(sums: CriterionSums, criterion: str) -> float:
     allowed = (foreground >= MIN_FOREGROUND) & (foreground <= MAX_FOREGROUND)
     if not allowed.any():
         allowed[:] = True
-    values = np.where(allowed, getattr(sums, criterion), -np.inf)
+    return _middle_of_best(np.where(allowed, getattr(sums, criterion), -np.inf))
+
+
+def match_foreground(sums: CriterionSums, guide: CriterionSums) -> float:
+    """The threshold that leaves as much foreground as the guide's most bimodal one leaves there.
+
+    Scores of CAM have two modes, with the best threshold between them. Those of SLAMs need not:
+    what a class often occurs with may form a third. How much foreground there is CAM then tells
+    better, where it is, SLAMs.
+
+    Raises:
+        ValueError: no image had a map.
+    """
+    at = choose_threshold(guide, "bimodality")
+    wanted = guide.foreground[np.argmin(abs(threshold_grid(len(guide.foreground)) - at))]
+    return _middle_of_best(-abs(sums.foreground - wanted))
+
+
+def _middle_of_best(values: np.ndarray) -> float:
     best = np.flatnonzero(values >= values.max())
     return float(threshold_grid(len(values))[best[len(best) // 2]])
 

@@ -33,7 +33,7 @@ def threshold_figure(
         label = f"{name}: {100 * curve.best_miou:.1f} at {curve.best_threshold:.2f}"
         axes.plot(curve.thresholds, 100 * curve.miou, color=colour, label=label, linewidth=2)
         axes.plot(curve.best_threshold, 100 * curve.best_miou, "o", color=colour)
-    for marker, (criterion, choice) in zip("s^D", (label_free or {}).items(), strict=False):
+    for marker, (criterion, choice) in zip("vs^D", (label_free or {}).items(), strict=False):
         threshold, curve = choice["background_threshold"], curves["slams"]
         height = 100 * (curve.best_miou - choice["regret"])
         label = f"{criterion.replace('_', ' ')}, without masks"

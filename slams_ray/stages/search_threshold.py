@@ -120,7 +120,7 @@ def _work(
     # A mask that is all 255 scores nothing.
     has_truth = counts[SLAMS].annotated.sum() > 0
     curves = {m: threshold_curve(counts[m]) for m in METHODS} if has_truth else {}
-    free = {m: choose_without_masks(criteria[m], curves.get(m)) for m in METHODS}
+    free = {m: choose_without_masks(criteria[m], criteria[CAM], curves.get(m)) for m in METHODS}
     by_class = {
         m: learn_class_thresholds(halves[m]) for m in METHODS if has_truth and config.per_class
     }

@@ -8,7 +8,13 @@ import numpy as np
 
 from slams_ray.config import ThresholdConfig
 from slams_ray.core.class_thresholds import choose_class_thresholds, miou_at
-from slams_ray.core.label_free import CRITERIA, CriterionSums, choose_threshold, regret
+from slams_ray.core.label_free import (
+    CRITERIA,
+    CriterionSums,
+    choose_threshold,
+    match_foreground,
+    regret,
+)
 from slams_ray.core.threshold import ThresholdCounts, ThresholdCurve, threshold_curve
 
 LabelFree = Mapping[str, Mapping[str, float]]
@@ -30,14 +36,22 @@ class ClassThresholds:
     common_miou: float
 
 
-def choose_without_masks(sums: CriterionSums, curve: ThresholdCurve | None) -> LabelFree:
-    """Criterion -> its threshold, and its regret where there are masks to tell it."""
-    choices: dict[str, dict[str, float]] = {}
-    for criterion in CRITERIA if sums.num_images else ():
-        threshold = choose_threshold(sums, criterion)
-        choices[criterion] = {"background_threshold": threshold}
-        if curve is not None:
-            choices[criterion]["regret"] = regret(curve, threshold)
+def choose_without_masks(
+    sums: CriterionSums, cam: CriterionSums, curve: ThresholdCurve | None
+) -> LabelFree:
+    """Criterion -> its threshold, and its regret where there are masks to tell it.
+
+    Args:
+        cam: the same of CAM's maps of the same images.
+    """
+    if not sums.num_images:
+        return {}
+    thresholds = {"cam_foreground": match_foreground(sums, cam)}
+    thresholds |= {criterion: choose_threshold(sums, criterion) for criterion in CRITERIA}
+    choices = {name: {"background_threshold": value} for name, value in thresholds.items()}
+    if curve is not None:
+        for name, value in thresholds.items():
+            choices[name]["regret"] = regret(curve, value)
     return choices
 
 

@@ -7,6 +7,7 @@ from slams_ray.core.label_free import (
     CriterionSums,
     choose_threshold,
     criterion_sums,
+    match_foreground,
     regret,
 )
 from slams_ray.core.threshold import (
@@ -82,6 +83,19 @@ def test_maps_of_one_value_give_a_choice_and_no_nan(criterion: str) -> None:
     sums = criterion_sums(np.full(50, 0.4, np.float32), np.full((50, 3), 7.0), NUM_THRESHOLDS)
     assert all(np.isfinite(getattr(sums, name)).all() for name in CRITERIA)
     assert 0 <= choose_threshold(sums, criterion) <= 1
+
+
+def test_the_amount_of_foreground_is_taken_from_the_guide() -> None:
+    """The guide's object has a quarter of the pixels; these maps light up half of the image."""
+    guide = criterion_sums(*pixels(0), NUM_THRESHOLDS)
+    scores, colours = pixels(1)
+    scores[100:200] = np.linspace(0.2, 0.6, 100)
+    sums = criterion_sums(scores, colours, NUM_THRESHOLDS)
+    threshold = match_foreground(sums, guide)
+    assert (scores > threshold).mean() == pytest.approx(0.25, abs=0.02)
+    assert match_foreground(guide, guide) == pytest.approx(
+        choose_threshold(guide, "bimodality"), abs=0.1
+    )
 
 
 def test_without_maps_there_is_nothing_to_choose() -> None:

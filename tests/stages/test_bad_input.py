@@ -214,6 +214,6 @@ def test_photographs_without_masks_or_val_split_go_through_all_stages(
     assert result.summary["scored_split"] == "train"
     assert all(result.summary[name] is None for name in pipeline.HEADLINES)
     search = result.results["search_threshold"].record
-    assert "label-free criterion bimodality" in search.notes["how"]
+    assert "label-free criterion cam_foreground" in search.notes["how"]
     assert 0 < search.metrics["background_threshold"] < 1
     assert result.results["evaluate"].record.num_rows == 6
