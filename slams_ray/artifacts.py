@@ -29,6 +29,7 @@ class Record:
         metrics: scores as fractions.
         notes: anything else worth keeping: counts, skipped images, choices.
         warnings: what to look at before using the output, and what to change.
+        nodes: id of a node of the cluster -> shards, or training workers, that were on it.
     """
 
     stage: str
@@ -40,6 +41,7 @@ class Record:
     metrics: dict[str, float] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    nodes: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     mlflow_run_id: str | None = None

@@ -36,11 +36,13 @@ ALLOWED = {
     },
     "slams_ray.studies": {"slams_ray"},
     "slams_ray.benchmarks": {"slams_ray"},
+    "slams_ray.drills": {"slams_ray"},
     "jobs": BASE
     | {
         "slams_ray.stages",
         "slams_ray.studies",
         "slams_ray.benchmarks",
+        "slams_ray.drills",
         "slams_ray.core.comparison",
         "slams_ray.config",
         "slams_ray.artifacts",

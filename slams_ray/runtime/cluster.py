@@ -89,6 +89,11 @@ def describe() -> dict[str, str]:
     return {"slams.ray_nodes": str(nodes), "slams.ray_resources": json.dumps(resources)}
 
 
+def node_id() -> str:
+    """The node this process is on, empty outside Ray."""
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+
+
 def assigned_device() -> str:
     """torch's name of the device Ray gave this process, which may be the CPU of a GPU machine."""
     # Outside Ray the question would start a cluster.

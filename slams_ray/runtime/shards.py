@@ -5,6 +5,7 @@ import logging
 import pickle
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,9 @@ from slams_ray.runtime.progress import Progress
 logger = logging.getLogger(__name__)
 
 Summary = dict[str, Any]
+Seal = dict[str, Any]
+"""What the footer of an output shard says of it: fingerprint, summary, and where and from when to
+when it was made."""
 ShardWork = Callable[[dict[str, pa.Table], Any], tuple[pa.Table, Summary]]
 """(input tables by name, payload) -> output table and a JSON-able summary with integer counts."""
 
@@ -65,6 +69,7 @@ class ShardJob:
             runs stateless tasks.
         rows_per_group: row-group size of the outputs.
         run_token: tells the attempts of this run from those of earlier ones.
+        nodes: counts the shards that each node has made, as they come in.
     """
 
     label: str
@@ -77,14 +82,21 @@ class ShardJob:
     pool: "Callable[[], Pool] | None" = None
     rows_per_group: int | None = None
     run_token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    nodes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Actors of fixed size: Ray does not grow pools of GPU actors."""
+    """Actors that keep state.
+
+    Attributes:
+        num_actors: at the start.
+        grows: whether nodes that join later get some. Ray does not grow pools of GPU actors.
+    """
 
     num_actors: int
     num_gpus: float
+    grows: bool = False
 
 
 def pool(device: str, gpu_actors: int | None) -> Callable[[], Pool]:
@@ -93,7 +105,7 @@ def pool(device: str, gpu_actors: int | None) -> Callable[[], Pool]:
     def resolve() -> Pool:
         if cluster.use_gpu(device):
             return Pool(num_actors=gpu_actors or cluster.num_gpus(), num_gpus=1)
-        return Pool(num_actors=cluster.num_cpus(), num_gpus=0)
+        return Pool(num_actors=cluster.num_cpus(), num_gpus=0, grows=True)
 
     return resolve
 
@@ -108,13 +120,13 @@ class ShardMapper:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         name = str(batch["name"][0])
         try:
-            summary = self.map_shard(name, pickle.loads(batch["payload"][0]))
+            seal = self.map_shard(name, pickle.loads(batch["payload"][0]))
         except errors.SlamsError as error:
             # Returned, not raised, so that the driver sees our error and not a Ray traceback of it.
-            return {"name": [name], "error": [type(error).__name__], "summary": [str(error)]}
-        return {"name": [name], "error": [""], "summary": [json.dumps(summary)]}
+            return {"name": [name], "error": [type(error).__name__], "said": [str(error)]}
+        return {"name": [name], "error": [""], "said": [json.dumps(seal)]}
 
-    def map_shard(self, name: str, payload: Any) -> Summary:
+    def map_shard(self, name: str, payload: Any) -> Seal:
         """Reads the shard's inputs, does the work, and writes the output whole."""
         if self.work is None:
             self.work = self.job.make_work()
@@ -130,13 +142,14 @@ class ShardMapper:
             "fingerprint": self.job.fingerprint,
             "summary": summary,
             "worked": (began, time.time()),
+            "node": cluster.node_id(),
         }
         sealed = table.replace_schema_metadata({_KEY: json.dumps(seal)})
         storage.write_table(
             storage.join(self.job.output_dir, name), sealed, self.job.rows_per_group
         )
         attempts.end()
-        return summary
+        return seal
 
     def _begin(self, name: str) -> AttemptLog:
         path = storage.join(f"{self.job.output_dir}-attempts", f"{name}.json")
@@ -159,10 +172,10 @@ def check_aligned(name: str, tables: Mapping[str, pa.Table]) -> None:
         )
 
 
-def read_summary(path: str, fingerprint: str) -> Summary | None:
-    """The summary of a finished output shard; None when it is missing, damaged or foreign."""
+def read_seal(path: str, fingerprint: str) -> Seal | None:
+    """The seal of a finished output shard; None when it is missing, damaged or foreign."""
     seal = json.loads((storage.table_metadata(path) or {}).get(_KEY, "null"))
-    return seal["summary"] if seal and seal["fingerprint"] == fingerprint else None
+    return seal if seal and seal["fingerprint"] == fingerprint else None
 
 
 def worked(path: str) -> tuple[float, float]:
@@ -184,28 +197,27 @@ def run_shards(job: ShardJob) -> Iterator[tuple[str, Summary]]:
     Raises:
         SlamsError: what the work raised, once, for the first failing shard; finished shards stay.
     """
-    finished = {
-        name for name, summary in _read_summaries(job, _present(job)) if summary is not None
-    }
+    finished = {name for name, seal in _read_seals(job, _present(job)) if seal is not None}
     waiting = [name for name in job.names if name not in finished]
     if finished:
         logger.info("%s: %d of %d shards are there", job.label, len(finished), len(job.names))
-    earlier = _read_summaries(job, [name for name in job.names if name in finished])
+    earlier = _read_seals(job, [name for name in job.names if name in finished])
     now = _map_with_ray(job, waiting) if waiting else iter(())
-    early: dict[str, Summary] = {}
+    early: dict[str, Seal] = {}
     for name in job.names:
         if name in finished:
-            _, summary = next(earlier)
+            _, seal = next(earlier)
         else:
             while name not in early:
                 early.update([next(now)])
-            summary = early.pop(name)
-        if summary is None:
+            seal = early.pop(name)
+        if seal is None:
             raise errors.ArtifactError(
                 f"{job.label}: shard {name} in {job.output_dir} was removed while it was read: run "
                 "the same command again, and one run at a time"
             )
-        yield name, summary
+        job.nodes[seal["node"]] += 1
+        yield name, seal["summary"]
 
 
 def sum_shards(job: ShardJob, keys: Sequence[str]) -> dict[str, Any]:
@@ -227,18 +239,18 @@ def _present(job: ShardJob) -> list[str]:
     return [name for name in job.names if name in found]
 
 
-def _read_summaries(job: ShardJob, names: Sequence[str]) -> Iterator[tuple[str, Summary | None]]:
-    """The footers of output shards in order, a bounded number ahead of who iterates."""
+def _read_seals(job: ShardJob, names: Sequence[str]) -> Iterator[tuple[str, Seal | None]]:
+    """The seals of output shards in order, a bounded number ahead of who iterates."""
 
-    def look(name: str) -> tuple[str, Summary | None]:
-        return name, read_summary(storage.join(job.output_dir, name), job.fingerprint)
+    def look(name: str) -> tuple[str, Seal | None]:
+        return name, read_seal(storage.join(job.output_dir, name), job.fingerprint)
 
     with ThreadPoolExecutor(FOOTER_READERS) as readers:
         for start in range(0, len(names), FOOTERS_AHEAD):
             yield from readers.map(look, names[start : start + FOOTERS_AHEAD])
 
 
-def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, Summary]]:
+def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, Seal]]:
     cluster.connect()
     cluster.data_context()
     items = [{"name": n, "payload": pickle.dumps(job.payloads.get(n))} for n in waiting]
@@ -250,10 +262,13 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, 
         mapped = dataset.map_batches(ShardMapper(bare).__call__, **options)
     else:
         actors = job.pool()
+        smallest = min(actors.num_actors, len(items))
         mapped = dataset.map_batches(
             ShardMapper,
             fn_constructor_args=(bare,),
-            compute=ray.data.ActorPoolStrategy(size=min(actors.num_actors, len(items))),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=smallest, max_size=len(items) if actors.grows else smallest
+            ),
             num_cpus=1,
             num_gpus=actors.num_gpus or None,
             **options,
@@ -261,6 +276,6 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, 
     progress = Progress(job.label, len(items), "shards")
     for number, row in enumerate(mapped.iter_rows(), start=1):
         if row["error"]:
-            raise getattr(errors, row["error"])(row["summary"])
-        yield str(row["name"]), json.loads(row["summary"])
+            raise getattr(errors, row["error"])(row["said"])
+        yield str(row["name"]), json.loads(row["said"])
         progress.advance(number)

@@ -8,6 +8,7 @@ import pickle
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,19 @@ from slams_ray import storage
 from slams_ray.errors import TrainingError
 from slams_ray.runtime import cluster
 from slams_ray.runtime.progress import followed
+from slams_ray.runtime.rendezvous import NodeAddressConfig
 from slams_ray.runtime.training_job import TrainingJob, progress_path
 from slams_ray.runtime.training_log import TrainingLog
 
 logger = logging.getLogger(__name__)
 
 TRAINING_NAME = "training.json"
-"""Metrics and metric history of a finished training, and from when to when its last attempt took
-steps and judged them; beside its model.pt."""
-WORKER_CPUS, FEED_CPUS = 0.5, 0.25
-"""Logical CPUs of a training worker and of a task that feeds it: a worker with two feeders takes
-one CPU, so N workers start on N cores. With whole ones, N workers would wait for their feeders."""
+"""Metrics and metric history of a finished training, from when to when its last attempt took steps
+and judged them, and its workers on each node; beside its model.pt."""
+WORKER_CPUS, FEED_CPUS = 0.97, 0.01
+"""Logical CPUs of a training worker and of a task that feeds it: a worker and up to three feeders
+take one CPU, so N workers fit on N cores, and more do not: they would leave none to their feeders
+and wait for them for ever."""
 _STATE = "state.pt"
 _BLOCK_BYTES = 16 * 2**20
 
@@ -64,9 +67,12 @@ def fit(job: TrainingJob) -> dict[str, Any]:
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"job": job},
+        torch_config=NodeAddressConfig(),
         scaling_config=ScalingConfig(
             num_workers=_worker_range(job),
             use_gpu=gpu,
+            # GPUs of one node share its links; on CPUs a worker can use all cores of its node.
+            placement_strategy="PACK" if gpu else "SPREAD",
             resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if gpu else {}),
         ),
         run_config=RunConfig(
@@ -148,6 +154,7 @@ def _train_worker(config: dict[str, Any]) -> None:
             _report(module, optimizer, step + 1, log.history, rank)
     wrapped.eval()
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
+    nodes = Counter(_gather(cluster.node_id(), num_workers))
     metrics = job.task.summarise(results) if rank == 0 else {}
     log.close()
     if rank == 0:
@@ -157,6 +164,7 @@ def _train_worker(config: dict[str, Any]) -> None:
             "history": log.history,
             "tracked": log.tracked,
             "worked": (began or time.time(), time.time()),
+            "nodes": nodes,
         }
         text = json.dumps(content).encode()
         storage.write_bytes(storage.join(job.output_dir, TRAINING_NAME), text)

@@ -79,6 +79,7 @@ def _work(
         },
         output_dir=predictions_dir(attempt.output_dir),
         fingerprint=attempt.fingerprint,
+        nodes=attempt.nodes,
         make_work=partial(make_mapper, network.path(MODEL_NAME), config, data.description),
         pool=pool(place.compute.device, place.compute.gpu_actors),
     )

@@ -39,6 +39,7 @@ def run(
             inputs={"images": ShardInput(directory=data.images(TRAIN), columns=COLUMNS)},
             output_dir=activations_dir(attempt.output_dir),
             fingerprint=attempt.fingerprint,
+            nodes=attempt.nodes,
             make_work=partial(make_mapper, paths, config, data.description.class_names),
             pool=pool(place.compute.device, place.compute.gpu_actors),
         )

@@ -170,6 +170,7 @@ def _write_shards(
         inputs={},
         output_dir=storage.join(attempt.output_dir, "images", role),
         fingerprint=attempt.fingerprint,
+        nodes=attempt.nodes,
         make_work=partial(
             PrepareMapper,
             split.description,

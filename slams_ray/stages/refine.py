@@ -128,6 +128,7 @@ def _refine(
         },
         output_dir=pseudo_labels_dir(attempt.output_dir),
         fingerprint=attempt.fingerprint,
+        nodes=attempt.nodes,
         make_work=partial(
             RefineMapper,
             data.description,

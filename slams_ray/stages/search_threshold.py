@@ -99,6 +99,7 @@ def _work(
         },
         output_dir=storage.join(attempt.output_dir, "counts"),
         fingerprint=attempt.fingerprint,
+        nodes=attempt.nodes,
         make_work=partial(
             CountMapper,
             len(data.description.class_names),

@@ -116,6 +116,7 @@ def infer_maps(
         inputs={"images": ShardInput(directory=slices_dir(attempt.output_dir), columns=COLUMNS)},
         output_dir=maps_dir(attempt.output_dir, scales),
         fingerprint=attempt.fingerprint,
+        nodes=attempt.nodes,
         make_work=partial(
             make_mapper,
             {SLAMS: networks.slams.path(MODEL_NAME)},

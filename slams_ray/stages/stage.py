@@ -4,6 +4,7 @@ import importlib.metadata
 import logging
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -52,11 +53,16 @@ class Workplace:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What the work of a stage is given."""
+    """What the work of a stage is given.
+
+    Attributes:
+        nodes: to be filled with the shards, or workers, that were on each node.
+    """
 
     output_dir: str
     fingerprint: str
     run: Run
+    nodes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +112,8 @@ def run_stage(
     with place.session.stage_run(stage) as run:
         run.log_params(flatten(config))
         run.set_tags({"slams.fingerprint": mark, "slams.output": output_dir})
-        outcome = work(Attempt(output_dir=output_dir, fingerprint=mark, run=run))
+        attempt = Attempt(output_dir=output_dir, fingerprint=mark, run=run)
+        outcome = work(attempt)
         record = Record(
             stage=stage,
             fingerprint=mark,
@@ -117,6 +124,7 @@ def run_stage(
             metrics={k: v for k, v in outcome.metrics.items() if isfinite(v)},
             notes=outcome.notes,
             warnings=list(outcome.warnings),
+            nodes=dict(attempt.nodes),
             versions=_versions(),
             commit=_commit(),
             mlflow_run_id=run.run_id,

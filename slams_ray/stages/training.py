@@ -73,6 +73,7 @@ def train(
             credentials=credentials(),
         )
     )
+    attempt.nodes.update(result["nodes"])
     attempt.run.log_file(storage.join(attempt.output_dir, MODEL_NAME), "checkpoint")
     last = result["history"][-1] if result["history"] else {}
     metrics = dict(result["metrics"]) | {"loss": last.get("loss", float("nan"))}

@@ -92,6 +92,7 @@ def judge(
         },
         output_dir=storage.join(attempt.output_dir, "judged", label),
         fingerprint=attempt.fingerprint,
+        nodes=attempt.nodes,
         make_work=partial(JudgeMapper, refinement, strength, num_categories),
     )
     return miou_of_counts(sum_shards(job, ["class_counts"])["class_counts"])

@@ -17,7 +17,7 @@ from slams_ray.runtime.shards import (
     ShardInput,
     ShardJob,
     ShardMapper,
-    read_summary,
+    read_seal,
     run_shards,
     sum_shards,
     worked,
@@ -107,12 +107,14 @@ def test_shards_of_another_fingerprint_or_damaged_ones_do_not_count(
 ) -> None:
     ShardMapper(job(images, tmp_path / "out")).map_shard(NAMES[3], None)
     path = tmp_path / "out" / NAMES[3]
-    assert read_summary(str(path), "abc") == {"num_rows": 4, "payload": None}
-    assert read_summary(str(path), "other") is None
+    seal = read_seal(str(path), "abc")
+    assert seal is not None
+    assert seal["summary"] == {"num_rows": 4, "payload": None}
+    assert read_seal(str(path), "other") is None
     whole = path.read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        assert read_summary(str(path), "abc") is None
+        assert read_seal(str(path), "abc") is None
 
 
 def test_a_truncated_input_shard_is_named(images: Path, tmp_path: Path) -> None:

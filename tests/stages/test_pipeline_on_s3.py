@@ -2,10 +2,6 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +12,7 @@ import pytest
 from slams_ray import storage
 from slams_ray.artifacts import RECORD_NAME
 from slams_ray.config import PipelineConfig
+from slams_ray.drills.tracking_server import TrackingServer
 from slams_ray.stages import pipeline
 from slams_ray.stages.pipeline import PipelineResult
 
@@ -42,39 +39,12 @@ def mlflow_server(
     client.create_bucket(Bucket=BUCKET)
     client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
     directory = tmp_path_factory.mktemp("mlflow")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [
-        str(Path(sys.executable).parent / "mlflow"),
-        "server",
-        "--backend-store-uri",
-        f"sqlite:///{directory}/mlflow.db",
-        "--artifacts-destination",
-        f"s3://{BUCKET}/mlflow",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    with (directory / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            command, cwd=directory, stdout=log, stderr=log, start_new_session=True
-        )
+    server = TrackingServer(directory, f"s3://{BUCKET}/mlflow")
+    server.start()
     try:
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            assert server.poll() is None, (directory / "server.log").read_text()
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}", directory
+        yield server.uri, directory
     finally:
-        os.killpg(server.pid, 15)
-        server.wait(timeout=60)
+        server.kill()
 
 
 @dataclass(frozen=True)

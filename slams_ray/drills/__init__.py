@@ -1,0 +1,1 @@
+"""Faults put into a working pipeline, and what becomes of it."""

@@ -1,0 +1,62 @@
+"""Nodes that join and nodes that go while work is under way."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slams_ray.artifacts import read_record
+from slams_ray.drills.driver import Driver
+from slams_ray.drills.nodes import Nodes, Place
+from slams_ray.drills.outputs import look
+from slams_ray.runtime.trainer import TRAINING_NAME
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+NUM_SHARDS = 60
+
+
+@pytest.mark.parametrize("kind", ["tasks", "actors"])
+def test_a_node_that_joins_takes_shards(kind: str, tmp_path: Path) -> None:
+    output_dir = tmp_path / "output"
+    nodes = Nodes(cpus_per_node=1, places=(Place(),))
+    try:
+        nodes.start()
+        arguments = ["-m", "tests.cluster.slow_shards", str(output_dir), str(NUM_SHARDS), kind]
+        driver = Driver(arguments, nodes.environment, tmp_path / "driver.log")
+        assert driver.wait_until(lambda: len(look(output_dir).finished) > 2, 120)
+        nodes.add()
+        assert driver.end(300) == 0, driver.log.read_text()
+    finally:
+        nodes.stop()
+    by_node = json.loads(driver.log.read_text().splitlines()[-1])
+    assert sum(by_node.values()) == NUM_SHARDS
+    assert len(by_node) == 2
+    assert min(by_node.values()) > 2
+
+
+def test_a_training_goes_on_with_the_worker_that_is_left(tmp_path: Path) -> None:
+    nodes = Nodes(cpus_per_node=1, places=(Place(), Place()))
+    workers = ["--compute.train-workers", "2", "--compute.min-train-workers", "1"]
+    length = ["--encoder.training.epochs", "6", "--encoder.training.checkpoint-every-steps", "5"]
+    try:
+        nodes.start()
+        arguments = ["-m", "jobs.train_encoder", "smoke", *workers, *length]
+        arguments += ["--workspace", str(tmp_path)]
+        # As long as a lost worker is waited for; minutes by default.
+        patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60"}
+        driver = Driver(arguments, nodes.environment | patience, tmp_path / "driver.log")
+        stage_dir = tmp_path / "train_encoder"
+        assert driver.wait_until(lambda: look(stage_dir).checkpoint > 0, 300)
+        nodes.kill_last()
+        assert driver.end(600) == 0, driver.log.read_text()
+    finally:
+        nodes.stop()
+    (output_dir,) = stage_dir.iterdir()
+    record = read_record(str(output_dir))
+    assert record is not None
+    assert list(record.nodes.values()) == [1]
+    history = json.loads((output_dir / TRAINING_NAME).read_text())["history"]
+    steps = [point["step"] for point in history]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == record.notes["num_steps"]
