@@ -18,6 +18,8 @@ _ENVIRONMENT = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # Tune would write every trial as CSV and TensorBoard too; it is given the JSON it needs itself.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # The newer output prints a box and a path even where it is told to print nothing.
+    "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Two cold workers import torch for 40 s on a busy 2-core machine; the default limit is 60 s.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",

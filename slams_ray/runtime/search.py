@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import optuna
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
@@ -126,6 +127,7 @@ def _tune_config(plan: SearchPlan) -> tune.TuneConfig:
     )
     limit = plan.max_concurrent or _as_many_as_fit(plan.cpus_per_trial)
     if plan.algorithm == "optuna":
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         algorithm: dict[str, Any] = {
             "search_alg": OptunaSearch(seed=plan.seed),
             "max_concurrent_trials": limit,
