@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from slams_ray.benchmarks.measure import Row
     from slams_ray.core.comparison import Score
+    from slams_ray.drills.drill import DrillRow
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -94,3 +95,23 @@ def print_benchmark(rows: "list[Row]") -> None:
         table.add_row(row.what, row.against, *cells)
     Console(width=max(Console().width, 130)).print(table)
     print(f"ratio: time of the alternative over ours; {rows[0].machine}")
+
+
+def print_drill(rows: "list[DrillRow]") -> None:
+    """A line per fault."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("stage", "fault", "survived", "seconds lost", "redone", "identical"):
+        table.add_column(heading)
+    for row in rows:
+        answers = [
+            "[green]yes[/]" if answer else "[bold red]no[/]"
+            for answer in (row.survived, row.identical)
+        ]
+        table.add_row(
+            row.stage, row.fault, answers[0], f"{row.seconds_lost:.0f}", str(row.redone), answers[1]
+        )
+    Console(width=max(Console().width, 100)).print(table)

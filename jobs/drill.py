@@ -1,0 +1,52 @@
+"""Kills, cuts off and corrupts a small pipeline on two local nodes, and says what it survives.
+
+python -m jobs.drill --stages infer_activation refine --faults worker_killed node_killed
+"""
+
+import sys
+from dataclasses import dataclass
+
+import tyro
+
+from jobs.command import guarded
+from jobs.tables import print_drill
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrillCommand:
+    """Without arguments every fault is done to every stage, which takes hours."""
+
+    workspace: str = "runs/drill"
+    """Local directory for the undisturbed pipeline, a copy per case, and drill.json."""
+    stages: tuple[str, ...] = ()
+    """Stages to disturb; none given: all."""
+    faults: tuple[str, ...] = ()
+    """What to do to them; none given: everything."""
+
+
+def _drill(command: DrillCommand) -> None:
+    import signal
+    from pathlib import Path
+
+    from slams_ray.drills.drill import STAGES, Drill
+    from slams_ray.drills.faults import FAULTS
+    from slams_ray.errors import ConfigError
+
+    for given, known, name in (
+        (command.stages, STAGES, "--stages"),
+        (command.faults, tuple(FAULTS), "--faults"),
+    ):
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise ConfigError(f"{name} has {unknown[0]}, expected some of {', '.join(known)}")
+    # Its nodes stand in process groups of their own and would outlive it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    workspace = Path(command.workspace).resolve()
+    rows = Drill(workspace).run(command.stages or STAGES, command.faults or tuple(FAULTS))
+    print_drill(rows)
+    print(f"rows in {workspace}/drill.json")
+
+
+if __name__ == "__main__":
+    command = tyro.cli(DrillCommand, description=__doc__, prog="python -m jobs.drill")
+    guarded(lambda: _drill(command))
