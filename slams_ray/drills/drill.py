@@ -43,8 +43,8 @@ class DrillRow:
     """What became of one fault.
 
     Attributes:
-        survived: the job came to its end, with the same command given again where the fault ends
-            the run; and a bad image was named.
+        survived: the job came to its end by itself, or with the same command given again where the
+            fault has to end the run; and a bad image was named.
         seconds_lost: beyond what the same job takes undisturbed.
         redone: shards or optimisation steps whose work was done twice.
         identical: shards, networks and metrics of the stage are those of the undisturbed pipeline,
@@ -129,7 +129,7 @@ class Drill:
         return DrillRow(
             stage=stage,
             fault=name,
-            survived=status == 0 and named,
+            survived=status == 0 and named and (fault.ends_run or num_commands == 1),
             seconds_lost=round(seconds - usual, 1),
             redone=before.redone(look(scene.stage_dir)),
             identical=content(scene.stage_dir) == content(self.reference / stage),

@@ -39,7 +39,7 @@ class Fault:
         strike: done while the stage works.
         lay: done before the driver starts; returns what its environment needs.
         clear: done before the same command is given again.
-        ends_run: the driver is expected to end by it, and the same command to continue.
+        ends_run: the driver has to end by it, and the same command to continue.
         tracked: needs an MLflow server.
         message: what the run must say when it ends by the fault.
         only: the one stage it can be done to.
