@@ -1,4 +1,6 @@
-"""A driver whose shards take a second each, so that nodes can come while it works.
+"""A driver whose shards take a second each until a file HURRY stands beside them.
+
+Nodes can so come while it works, however long they take.
 
 python -m tests.cluster.slow_shards OUTPUT_DIR NUM_SHARDS tasks|actors
 
@@ -8,20 +10,24 @@ prints the shards that each node made, as a JSON object.
 import json
 import sys
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from slams_ray.runtime.shards import ShardJob, ShardWork, pool, sum_shards
 
+FINGERPRINT = "slow"
 
-def work(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
-    time.sleep(1)
+
+def work(hurry: Path, tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
+    time.sleep(0 if hurry.exists() else 1)
     return pa.table({"image_id": ["a"]}), {}
 
 
-def make_work() -> ShardWork:
-    return work
+def make_work(hurry: Path) -> ShardWork:
+    return partial(work, hurry)
 
 
 if __name__ == "__main__":
@@ -31,8 +37,8 @@ if __name__ == "__main__":
         names=[f"{number:06d}.parquet" for number in range(int(num_shards))],
         inputs={},
         output_dir=output_dir,
-        fingerprint="slow",
-        make_work=make_work,
+        fingerprint=FINGERPRINT,
+        make_work=partial(make_work, Path(output_dir).with_name("HURRY")),
         pool=pool("cpu", None) if kind == "actors" else None,
     )
     sum_shards(job, [])

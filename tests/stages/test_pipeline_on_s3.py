@@ -117,11 +117,13 @@ def test_of_a_lost_shard_and_record_only_they_are_made_again(on_s3: OnS3) -> Non
     exported = {f"voc/SegmentationClass/{i}.png" for i in ids}
     exported |= {f"voc/JPEGImages/{i}.jpg" for i in ids}
     lists = {"voc/ImageSets/Segmentation/train.txt", "voc/class_names.txt"}
+    figures = {"settings.png", "threshold_curve.png"}
     assert written == {
         "pseudo_labels/000001.parquet",
         RECORD_NAME,
         *exported,
         *lists,
+        *figures,
     }
     assert again.results["refine"].record.metrics == refined.record.metrics
 
