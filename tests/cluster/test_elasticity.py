@@ -52,9 +52,7 @@ def test_a_training_goes_on_with_the_worker_that_is_left(tmp_path: Path) -> None
         nodes.start()
         arguments = ["-m", "jobs.train_encoder", "smoke", *workers, *length]
         arguments += ["--workspace", str(tmp_path)]
-        # As long as a lost worker is waited for.
-        patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "90"}
-        driver = Driver(arguments, nodes.environment | patience, tmp_path / "driver.log")
+        driver = Driver(arguments, nodes.environment, tmp_path / "driver.log")
         stage_dir = tmp_path / "train_encoder"
         assert driver.wait_until(lambda: look(stage_dir).checkpoint > 0, 300)
         nodes.kill_last()
