@@ -26,7 +26,7 @@ def test_a_node_that_joins_takes_shards(kind: str, tmp_path: Path) -> None:
         nodes.start()
         arguments = ["-m", "tests.cluster.slow_shards", str(output_dir), str(NUM_SHARDS), kind]
         driver = Driver(arguments, nodes.environment, tmp_path / "driver.log")
-        assert driver.wait_until(lambda: len(look(output_dir).finished) > 2, 120)
+        assert driver.wait_until(lambda: len(look(output_dir).finished) > 2, 300)
         nodes.add()
         assert driver.wait_until(lambda: len(makers(output_dir)) == 2, NUM_SHARDS)
         (tmp_path / "HURRY").touch()
@@ -54,7 +54,7 @@ def test_a_training_goes_on_with_the_worker_that_is_left(tmp_path: Path) -> None
         arguments += ["--workspace", str(tmp_path)]
         driver = Driver(arguments, nodes.environment, tmp_path / "driver.log")
         stage_dir = tmp_path / "train_encoder"
-        assert driver.wait_until(lambda: look(stage_dir).checkpoint > 0, 300)
+        assert driver.wait_until(lambda: look(stage_dir).checkpoint > 0, 900)
         nodes.kill_last()
         assert driver.end(900) == 0, driver.log.read_text()
     finally:
