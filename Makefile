@@ -6,13 +6,16 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-fast lint ui install clean
+.PHONY: demo test test-long test-fast lint ui install clean
 
 demo: $(STAMP)
 	$(RUN) -m jobs.pipeline demo --workspace $(WORKSPACE)
 
 test: $(STAMP)
 	$(RUN) -m pytest
+
+test-long: $(STAMP)
+	SLAMS_LONG_TESTS=1 $(RUN) -m pytest -m long
 
 test-fast: $(STAMP)
 	$(RUN) -m pytest -m "not ray and not slow"

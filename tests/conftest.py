@@ -37,6 +37,15 @@ os.environ["AWS_SECRET_ACCESS_KEY"] = STORE_SECRET
 os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts of several nodes and of trainings on them take minutes on two cores."""
+    if os.environ.get("SLAMS_LONG_TESTS"):
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="takes many minutes: make test-long"))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A local cluster with more logical CPUs than the machine may have."""

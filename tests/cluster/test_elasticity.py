@@ -44,6 +44,7 @@ def makers(output_dir: Path) -> set[str]:
     return {seal["node"] for seal in seals if seal is not None}
 
 
+@pytest.mark.long
 def test_a_training_goes_on_with_the_worker_that_is_left(tmp_path: Path) -> None:
     nodes = Nodes(cpus_per_node=1, places=(Place(), Place()))
     workers = ["--compute.train-workers", "2", "--compute.min-train-workers", "1"]

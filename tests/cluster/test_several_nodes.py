@@ -10,7 +10,7 @@ import pytest
 from slams_ray.drills.driver import Driver
 from slams_ray.drills.nodes import Nodes, Place
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 SCRIPT = str(Path(__file__).with_name("namespaces.sh"))
 NAMES = ("slams-a", "slams-b", "slams-c")
