@@ -100,11 +100,7 @@ def choose_threshold(sums: CriterionSums, criterion: str) -> float:
     """
     if not sums.num_images:
         raise ValueError("no image has a class label, so there is no map to choose a threshold on")
-    foreground = sums.foreground / sums.num_images
-    allowed = (foreground >= MIN_FOREGROUND) & (foreground <= MAX_FOREGROUND)
-    if not allowed.any():
-        allowed[:] = True
-    return _middle_of_best(np.where(allowed, getattr(sums, criterion), -np.inf))
+    return _best_allowed(sums, getattr(sums, criterion))
 
 
 def match_foreground(sums: CriterionSums, guide: CriterionSums) -> float:
@@ -119,10 +115,15 @@ def match_foreground(sums: CriterionSums, guide: CriterionSums) -> float:
     """
     at = choose_threshold(guide, "bimodality")
     wanted = guide.foreground[np.argmin(abs(threshold_grid(len(guide.foreground)) - at))]
-    return _middle_of_best(-abs(sums.foreground - wanted))
+    return _best_allowed(sums, -abs(sums.foreground - wanted))
 
 
-def _middle_of_best(values: np.ndarray) -> float:
+def _best_allowed(sums: CriterionSums, values: np.ndarray) -> float:
+    """The middle of the thresholds with the highest value, among those that leave objects."""
+    foreground = sums.foreground / sums.num_images
+    allowed = (foreground >= MIN_FOREGROUND) & (foreground <= MAX_FOREGROUND)
+    if allowed.any():
+        values = np.where(allowed, values, -np.inf)
     best = np.flatnonzero(values >= values.max())
     return float(threshold_grid(len(values))[best[len(best) // 2]])
 
