@@ -98,6 +98,17 @@ def test_the_amount_of_foreground_is_taken_from_the_guide() -> None:
     )
 
 
+def test_the_amount_taken_leaves_background_too() -> None:
+    """Four fifths are wanted; .95 would be nearest, but then hardly anything is background."""
+    colours = np.zeros((100, 3))
+    guide = np.where(np.arange(100) < 80, 0.8, 0.1).astype(np.float32)
+    scores = np.where(np.arange(100) < 95, 0.5, 0.0).astype(np.float32)
+    scores[:10] = 0.9
+    sums = criterion_sums(scores, colours, NUM_THRESHOLDS)
+    threshold = match_foreground(sums, criterion_sums(guide, colours, NUM_THRESHOLDS))
+    assert 0.5 <= threshold < 0.9
+
+
 def test_without_maps_there_is_nothing_to_choose() -> None:
     with pytest.raises(ValueError, match="no image has a class label"):
         choose_threshold(CriterionSums.zeros(4), "stability")
