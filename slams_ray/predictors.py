@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from slams_ray.core.activation import fuse_pair, max_normalise, quantise, stored_size
+from slams_ray.core.activation import fuse_pair, max_normalise, quantise
+from slams_ray.core.seed import stored_size
 from slams_ray.data.image import decode_image
 from slams_ray.data.transforms import normalise, pyramid
 

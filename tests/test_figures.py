@@ -3,6 +3,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from slams_ray.core.threshold import ThresholdCurve
@@ -80,6 +81,7 @@ def test_the_threshold_figure_marks_the_confident_pair_and_choices_without_masks
     free = {"bimodality": {"background_threshold": 0.4, "regret": 0.1}}
     (axes,) = threshold_figure({"slams": curve(0.5)}, free, confident_pair=(0.3, 0.7)).axes
     (band,) = axes.patches
+    assert isinstance(band, Rectangle)
     assert band.get_x() == pytest.approx(0.3)
     assert band.get_width() == pytest.approx(0.4)
     mark = axes.lines[-1]
@@ -106,7 +108,7 @@ def test_the_class_figure_has_a_bar_per_defined_class_best_first() -> None:
     figure = class_iou_figure(DESCRIPTION, np.array([0.9, 0.25, np.nan, 0.5]))
     assert draw(figure).std() > 0
     (axes,) = figure.axes
-    assert [bar.get_width() for bar in axes.patches] == [90, 50, 25]
+    assert [bar.get_width() for bar in axes.containers[0]] == [90, 50, 25]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["background", "cow", "cat"]
     assert axes.get_title() == "mIoU 55.0"

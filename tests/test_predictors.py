@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from slams_ray.core.activation import stored_size
+from slams_ray.core.seed import stored_size
 from slams_ray.models.activation_network import ActivationNetwork
 from slams_ray.models.segmentation_network import SegmentationNetwork
 from slams_ray.predictors import ActivationPredictor, SegmentationPredictor

@@ -41,7 +41,7 @@ def refined(
 ) -> list[np.ndarray]:
     """(H, W) label positions for each (L, H, W) unary, from one lattice."""
     crf = make_crf(backend, image, len(unaries[0]), kernels)
-    return [crf.infer(unary, ITERATIONS).argmax(axis=0) for unary in unaries]
+    return [posterior.argmax(axis=0) for posterior in crf.infer_all(unaries, ITERATIONS)]
 
 
 def speed_rows(

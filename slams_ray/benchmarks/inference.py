@@ -16,7 +16,7 @@ from slams_ray.benchmarks.measure import Row, compare, row
 from slams_ray.benchmarks.shards import Shards
 from slams_ray.benchmarks.workers import Contest
 from slams_ray.config import ActivationInferenceConfig
-from slams_ray.core.activation import upsample_stored
+from slams_ray.core.seed import upsample_stored
 from slams_ray.core.threshold import ThresholdCounts, count_thresholds, threshold_curve
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.data.transforms import normalise

@@ -18,9 +18,9 @@ from slams_ray.benchmarks.crf import (
 from slams_ray.benchmarks.pictures import Picture, resized
 from slams_ray.benchmarks.threshold import KERNELS
 from slams_ray.benchmarks.workers import Contest
-from slams_ray.core.activation import stored_size
 from slams_ray.core.metrics import IGNORE_INDEX
 from slams_ray.core.pseudo_label import Confidence, Refinement
+from slams_ray.core.seed import stored_size
 from slams_ray.data.image import encode_jpeg
 from slams_ray.data.schema import DatasetDescription, voc_palette
 from slams_ray.mappers.infer import CAM

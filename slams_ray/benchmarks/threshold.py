@@ -8,10 +8,10 @@ import torch
 
 from slams_ray.benchmarks.measure import Row, compare
 from slams_ray.benchmarks.pictures import HEIGHT, WIDTH, generated
-from slams_ray.core.activation import seed_labels, stored_size, upsample_stored
 from slams_ray.core.crf import CrfKernels
 from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix
 from slams_ray.core.pseudo_label import Refinement, refined_positions
+from slams_ray.core.seed import seed_labels, stored_size, upsample_stored
 from slams_ray.core.threshold import (
     ThresholdCounts,
     count_thresholds,

@@ -1,18 +1,13 @@
-"""From logits to stored activations to label maps (CAM inference of IRN, CLIMS, SemFormer)."""
+"""From logits to stored activations (CAM inference of IRN, CLIMS, SemFormer)."""
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-STORED_STRIDE = 4
-STORED_LEVELS = 255
+from slams_ray.core.seed import STORED_LEVELS
+
 NORMALISATION_EPSILON = 1e-5
 SMALLEST_PEAK = 1e-3
-
-
-def stored_size(height: int, width: int) -> tuple[int, int]:
-    """Grid on which activations are fused and stored: the image at stride 4, rounded up."""
-    return -(-height // STORED_STRIDE), -(-width // STORED_STRIDE)
 
 
 def fuse_pair(
@@ -77,35 +72,3 @@ def soft_masks(logits: torch.Tensor, valid: torch.Tensor, form: str) -> torch.Te
     positive = F.softplus(logits)
     peak = (positive * valid).amax(dim=(2, 3), keepdim=True).detach()
     return (positive / peak.clamp(min=SMALLEST_PEAK)).clamp(max=1)
-
-
-def upsample_stored(stored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(P, h, w) uint8 stored maps to (P, H, W) float32 in [0, 1] at image size."""
-    maps = torch.from_numpy(np.array(stored)).float().div_(STORED_LEVELS)
-    return resize_maps(maps, size).numpy()
-
-
-def seed_labels(
-    activation: np.ndarray, class_indices: np.ndarray, background_threshold: float | np.ndarray
-) -> np.ndarray:
-    """Seed: argmax over [background_threshold, A_1..A_P]; background wins ties.
-
-    Args:
-        activation: (P, H, W) float32 in [0, 1].
-        class_indices: (P,) class index of each map.
-        background_threshold: one for all, or (P,): a pixel is held against that of its winner.
-
-    Returns:
-        (H, W) uint8 class indices.
-    """
-    if not len(class_indices):
-        return np.zeros(activation.shape[1:], np.uint8)
-    winner = activation.argmax(axis=0)
-    is_object = activation.max(axis=0) > threshold_of(winner, background_threshold)
-    return np.where(is_object, np.asarray(class_indices)[winner], 0).astype(np.uint8)
-
-
-def threshold_of(winner: np.ndarray, background_threshold: float | np.ndarray) -> np.ndarray:
-    """float32 threshold of each pixel: the one there is, or that of its winning map."""
-    thresholds = np.asarray(background_threshold, np.float32)
-    return thresholds[winner] if thresholds.ndim else thresholds

@@ -4,6 +4,7 @@ Building the bilateral lattice depends on image and kernel but not on the unary,
 any number of unaries (thresholds, alphas) of the same image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -34,6 +35,10 @@ class Crf(Protocol):
 
     def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
         """(L, H, W) posterior, float32, of an (L, H, W) energy (negative log probability)."""
+        ...
+
+    def infer_all(self, unaries: Sequence[np.ndarray], iterations: int) -> list[np.ndarray]:
+        """The posterior of each of several energies."""
         ...
 
 
@@ -77,6 +82,10 @@ class DenseCrf:
         flat = np.ascontiguousarray(unary.reshape(self._shape[0], -1), dtype=np.float32)
         self._crf.setUnaryEnergy(flat)
         return np.array(self._crf.inference(iterations), dtype=np.float32).reshape(self._shape)
+
+    def infer_all(self, unaries: Sequence[np.ndarray], iterations: int) -> list[np.ndarray]:
+        """The posterior of each of several energies."""
+        return [self.infer(unary, iterations) for unary in unaries]
 
 
 def check_image(image: np.ndarray) -> None:

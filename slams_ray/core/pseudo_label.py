@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slams_ray.core.activation import seed_labels, threshold_of
 from slams_ray.core.crf import (
     Backend,
     CrfKernels,
@@ -14,6 +13,7 @@ from slams_ray.core.crf import (
     softmax_unary,
 )
 from slams_ray.core.metrics import IGNORE_INDEX
+from slams_ray.core.seed import seed_labels, threshold_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def refined_positions(
 ) -> list[np.ndarray]:
     """(H, W) label positions (0 background, p for the p-th present class) for each strength.
 
-    Equal strengths share one inference, and all share one lattice.
+    Equal strengths share one inference, and all share one lattice and passes over it.
     """
     num_labels = len(activation) + 1
 
@@ -115,10 +115,12 @@ def refined_positions(
     if refinement.iterations == 0:
         return [energy(value).argmin(axis=0) for value in strengths]
     crf = make_crf(refinement.backend, image, num_labels, refinement.kernels)
-    results: dict[float, np.ndarray] = {}
-    for value in strengths:
-        if value not in results:
-            results[value] = crf.infer(energy(value), refinement.iterations).argmax(axis=0)
+    distinct = list(dict.fromkeys(strengths))
+    posteriors = crf.infer_all([energy(value) for value in distinct], refinement.iterations)
+    results = {
+        value: posterior.argmax(axis=0)
+        for value, posterior in zip(distinct, posteriors, strict=True)
+    }
     return [results[value] for value in strengths]
 
 

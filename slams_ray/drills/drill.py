@@ -66,7 +66,7 @@ class Drill:
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
-        self.nodes = Nodes(cpus_per_node=2)
+        self.nodes = Nodes(cpus_per_node=1)
         self.server = TrackingServer(workspace / "tracking")
         self.reference = workspace / "reference"
         self._undisturbed: dict[str, float] = {}

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from slams_ray.core.activation import STORED_LEVELS, upsample_stored
 from slams_ray.core.label_free import CriterionSums, criterion_sums
+from slams_ray.core.seed import STORED_LEVELS, upsample_stored
 from slams_ray.core.threshold import ThresholdCounts, count_thresholds
 from slams_ray.data.image import decode_image, decode_mask, resize
 from slams_ray.mappers.infer import METHODS, unpack_maps

@@ -1,13 +1,15 @@
 """Image shard to activation shard: CAM and SLAMs maps, uint8 at stride 4, present classes only."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from slams_ray.core.activation import stored_size
-from slams_ray.predictors import ActivationPredictor
+from slams_ray.core.seed import stored_size
+
+if TYPE_CHECKING:
+    from slams_ray.predictors import ActivationPredictor
 
 CAM, SLAMS = "cam", "slams"
 METHODS = (CAM, SLAMS)
@@ -19,10 +21,15 @@ IMAGE_COLUMNS = {
 }
 
 
+def activation_schema(methods: Iterable[str] = METHODS) -> pa.Schema:
+    """Columns of an activation shard: of the image, and the bytes of the maps of every method."""
+    return pa.schema(IMAGE_COLUMNS | dict.fromkeys(methods, pa.binary()))
+
+
 class InferMapper:
     """Runs the networks of a predictor over the images of a shard; SLAMs is one of them."""
 
-    def __init__(self, predictor: ActivationPredictor, num_categories: int) -> None:
+    def __init__(self, predictor: "ActivationPredictor", num_categories: int) -> None:
         self.predictor = predictor
         self.num_categories = num_categories
 
@@ -33,8 +40,7 @@ class InferMapper:
         methods = list(self.predictor.networks)
         columns = {name: batch[name] for name in IMAGE_COLUMNS}
         columns |= {m: [maps.tobytes() for maps in batch[m]] for m in methods}
-        schema = pa.schema(IMAGE_COLUMNS | dict.fromkeys(methods, pa.binary()))
-        table = pa.Table.from_pydict(columns, schema=schema)
+        table = pa.Table.from_pydict(columns, schema=activation_schema(methods))
         num_bytes = sum(len(maps) for maps in columns[SLAMS])
         num_maps, num_empty = self._count_empty(batch["image_labels"], batch[SLAMS])
         return table, {

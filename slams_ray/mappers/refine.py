@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from slams_ray import storage
-from slams_ray.core.activation import upsample_stored
 from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix
 from slams_ray.core.pseudo_label import Confidence, Refinement, refine
+from slams_ray.core.seed import upsample_stored
 from slams_ray.data.image import decode_image, decode_mask, encode_mask, image_suffix
 from slams_ray.data.names import check_file_name
 from slams_ray.data.schema import DatasetDescription

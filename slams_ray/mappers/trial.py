@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from slams_ray.core.activation import upsample_stored
 from slams_ray.core.metrics import (
     IGNORE_INDEX,
     class_counts,
@@ -22,6 +21,7 @@ from slams_ray.core.pseudo_label import (
     labels_of_present,
     refined_positions,
 )
+from slams_ray.core.seed import upsample_stored
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.errors import ArtifactError
 from slams_ray.mappers.infer import SLAMS, unpack_maps

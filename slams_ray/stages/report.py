@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from slams_ray import storage
 from slams_ray.config import PipelineConfig
-from slams_ray.core.activation import upsample_stored
+from slams_ray.core.seed import upsample_stored
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.data.source import TRAIN
 from slams_ray.figures.canvas import to_png

@@ -3,13 +3,13 @@
 import numpy as np
 
 from slams_ray import storage
-from slams_ray.core.activation import upsample_stored
 from slams_ray.core.pseudo_label import (
     Confidence,
     Refinement,
     labels_of_present,
     refined_positions,
 )
+from slams_ray.core.seed import upsample_stored
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.data.source import TRAIN
 from slams_ray.figures.canvas import to_png

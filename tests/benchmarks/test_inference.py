@@ -8,6 +8,7 @@ import pytest
 from slams_ray import storage
 from slams_ray.benchmarks import inference, loops, shards, workers
 from slams_ray.benchmarks.inference import Inference
+from slams_ray.errors import ConfigError
 from slams_ray.mappers.infer import METHODS, unpack_maps
 
 
@@ -71,7 +72,7 @@ def test_the_warm_rate_starts_when_the_last_worker_has_finished_its_first() -> N
 
 
 def test_too_few_shards_are_refused() -> None:
-    with pytest.raises(workers.ConfigError, match="too few to measure 2 workers"):
+    with pytest.raises(ConfigError, match="too few to measure 2 workers"):
         workers.warm_rate([[1.0, 2.0], [3.0]], 2)
 
 

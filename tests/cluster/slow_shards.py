@@ -1,4 +1,4 @@
-"""A driver whose shards take a second each until a file HURRY stands beside them.
+"""A driver whose shards take three seconds each until a file HURRY stands beside them.
 
 Nodes can so come while it works, however long they take.
 
@@ -19,10 +19,12 @@ import pyarrow as pa
 from slams_ray.runtime.shards import ShardJob, ShardWork, pool, sum_shards
 
 FINGERPRINT = "slow"
+SECONDS = 3
+"""Of a shard, until there is a file HURRY: the node that joins has NUM_SHARDS times that long."""
 
 
 def work(hurry: Path, tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
-    time.sleep(0 if hurry.exists() else 1)
+    time.sleep(0 if hurry.exists() else SECONDS)
     return pa.table({"image_id": ["a"]}), {}
 
 

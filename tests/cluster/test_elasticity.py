@@ -11,7 +11,7 @@ from slams_ray.drills.nodes import Nodes, Place
 from slams_ray.drills.outputs import look
 from slams_ray.runtime.shards import read_seal
 from slams_ray.runtime.trainer import TRAINING_NAME
-from tests.cluster.slow_shards import FINGERPRINT
+from tests.cluster.slow_shards import FINGERPRINT, SECONDS
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -28,7 +28,7 @@ def test_a_node_that_joins_takes_shards(kind: str, tmp_path: Path) -> None:
         driver = Driver(arguments, nodes.environment, tmp_path / "driver.log")
         assert driver.wait_until(lambda: len(look(output_dir).finished) > 2, 300)
         nodes.add()
-        assert driver.wait_until(lambda: len(makers(output_dir)) == 2, NUM_SHARDS)
+        assert driver.wait_until(lambda: len(makers(output_dir)) == 2, NUM_SHARDS * SECONDS)
         (tmp_path / "HURRY").touch()
         assert driver.end(300) == 0, driver.log.read_text()
     finally:

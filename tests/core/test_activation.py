@@ -3,16 +3,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from slams_ray.core.activation import (
-    fuse_pair,
-    max_normalise,
-    quantise,
-    resize_maps,
-    seed_labels,
-    soft_masks,
-    stored_size,
-    upsample_stored,
-)
+from slams_ray.core.activation import fuse_pair, max_normalise, quantise, resize_maps, soft_masks
+from slams_ray.core.seed import seed_labels, stored_size, upsample_stored
 
 
 def random_maps(seed: int, *shape: int) -> torch.Tensor:
@@ -98,7 +90,14 @@ def test_upsampling_stays_within_0_and_1_and_keeps_a_constant_map() -> None:
     assert maps.min() >= 0
     assert maps.max() <= 1
     constant = upsample_stored(np.full((1, 4, 5), 51, np.uint8), (15, 19))
-    np.testing.assert_allclose(constant, 0.2, rtol=1e-6)
+    assert (constant == np.float32(51) / 255).all()
+
+
+@pytest.mark.parametrize("size", [(15, 19), (4, 5), (16, 18), (3, 2), (1, 1)])
+def test_upsampling_is_torchs_bilinear_without_aligned_corners(size: tuple[int, int]) -> None:
+    stored = np.random.default_rng(7).integers(0, 256, (3, 4, 5)).astype(np.uint8)
+    expected = resize_maps(torch.from_numpy(stored).float() / 255, size).numpy()
+    np.testing.assert_allclose(upsample_stored(stored, size), expected, atol=2e-6)
 
 
 def test_upsampling_does_not_change_the_stored_maps() -> None:

@@ -3,9 +3,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from slams_ray.core.activation import seed_labels
 from slams_ray.core.class_thresholds import choose_class_thresholds, miou_at
 from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix, segmentation_scores
+from slams_ray.core.seed import seed_labels
 from slams_ray.core.threshold import (
     ThresholdCounts,
     count_thresholds,

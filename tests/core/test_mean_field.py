@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from slams_ray.core.crf import CrfKernels, DenseCrf, label_unary, make_crf
-from slams_ray.core.mean_field import LatticeCrf
+from slams_ray.core.mean_field import LatticeCrf, num_together
 
 LABEL_FORM = CrfKernels(
     gaussian_sxy_px=3,
@@ -65,7 +65,7 @@ def test_posteriors_and_labels_are_those_of_pydensecrf(
     ids=["one pixel", "one wide", "one high", "grey", "constant", "noise"],
 )
 def test_images_of_odd_size_and_content(image: np.ndarray) -> None:
-    unary = noisy_unary(*image.shape[:2], 3)
+    unary = noisy_unary(image.shape[0], image.shape[1], 3)
     expected = DenseCrf(image, 3, LABEL_FORM).infer(unary, 5)
     found = LatticeCrf(image, 3, LABEL_FORM).infer(unary, 5)
     np.testing.assert_allclose(found, expected, atol=1e-3)
@@ -93,6 +93,31 @@ def test_one_lattice_serves_many_unaries_and_gives_the_same_again() -> None:
     for unary in [*unaries, unaries[0]]:
         expected = LatticeCrf(image, 3, LABEL_FORM).infer(unary, 4)
         np.testing.assert_array_equal(shared.infer(unary, 4), expected)
+
+
+@pytest.mark.parametrize("num_labels", [2, 3, 4, 5, 7])
+@pytest.mark.parametrize("num_unaries", [1, 2, 3, 5, 9])
+def test_unaries_inferred_together_come_out_as_alone(num_labels: int, num_unaries: int) -> None:
+    crf = LatticeCrf(smooth_image(17, 21), num_labels, LABEL_FORM)
+    unaries = [
+        np.roll(noisy_unary(17, 21, num_labels), 3 * number, axis=2) * (1 + number / 4)
+        for number in range(num_unaries)
+    ]
+    together = crf.infer_all(unaries, 4)
+    assert len(together) == num_unaries
+    for posterior, unary in zip(together, unaries, strict=True):
+        np.testing.assert_allclose(posterior, crf.infer(unary, 4), atol=1e-5)
+        np.testing.assert_allclose(posterior.sum(axis=0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("num_unaries", "num_channels", "together"),
+    [(1, 1, 1), (3, 1, 3), (5, 1, 4), (9, 1, 8), (3, 2, 2), (3, 3, 1), (2, 4, 2), (7, 5, 1)],
+)
+def test_a_pass_takes_what_code_is_compiled_for(
+    num_unaries: int, num_channels: int, together: int
+) -> None:
+    assert num_together(num_unaries, num_channels) == together
 
 
 def test_neither_layout_nor_precision_of_the_input_matters() -> None:

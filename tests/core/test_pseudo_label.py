@@ -3,10 +3,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from slams_ray.core.activation import seed_labels
 from slams_ray.core.crf import CrfKernels
 from slams_ray.core.metrics import IGNORE_INDEX
 from slams_ray.core.pseudo_label import Confidence, Refinement, refine
+from slams_ray.core.seed import seed_labels
 
 FORMS = ("label", "constant", "power")
 CLASSES = np.array([3, 7])

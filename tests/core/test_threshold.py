@@ -3,8 +3,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from slams_ray.core.activation import seed_labels
 from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix, segmentation_scores
+from slams_ray.core.seed import seed_labels
 from slams_ray.core.threshold import (
     ThresholdCounts,
     ThresholdCurve,

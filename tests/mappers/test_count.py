@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slams_ray.core.activation import seed_labels, upsample_stored
 from slams_ray.core.label_free import CriterionSums, criterion_sums
 from slams_ray.core.metrics import confusion_matrix, segmentation_scores
+from slams_ray.core.seed import seed_labels, upsample_stored
 from slams_ray.core.threshold import ThresholdCounts, count_thresholds, threshold_curve
 from slams_ray.data.image import decode_mask
 from slams_ray.mappers.count import COUNTS, CRITERIA, CountMapper, pack, unpack

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from slams_ray.core.activation import stored_size
+from slams_ray.core.seed import stored_size
 from slams_ray.data.image import decode_image
 from slams_ray.mappers.infer import CAM, METHODS, SLAMS, InferMapper, unpack_maps
 from slams_ray.predictors import ActivationPredictor

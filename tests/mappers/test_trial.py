@@ -5,10 +5,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from slams_ray.core.activation import upsample_stored
 from slams_ray.core.crf import CrfKernels
 from slams_ray.core.metrics import class_counts, confusion_matrix
 from slams_ray.core.pseudo_label import Confidence, Refinement, refine
+from slams_ray.core.seed import upsample_stored
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.errors import ArtifactError
 from slams_ray.mappers.infer import SLAMS, unpack_maps

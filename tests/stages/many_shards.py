@@ -20,8 +20,8 @@ from PIL import Image
 from slams_ray import storage
 from slams_ray.artifacts import RECORD_NAME, Record
 from slams_ray.config import CrfConfig, DataConfig, PipelineConfig, ThresholdConfig
-from slams_ray.core.activation import stored_size
-from slams_ray.mappers.infer import ACTIVATION_SCHEMA
+from slams_ray.core.seed import stored_size
+from slams_ray.mappers.infer import activation_schema
 from slams_ray.stages import pipeline, prepare, refine, search_threshold
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
@@ -59,7 +59,7 @@ def write_activations(data: PreparedData, output_dir: str) -> Result:
             row | {"height": SIDE, "width": SIDE, "cam": maps, "slams": maps}
             for row in images.to_pylist()
         ]
-        table = pa.Table.from_pylist(rows, schema=ACTIVATION_SCHEMA)
+        table = pa.Table.from_pylist(rows, schema=activation_schema())
         storage.write_table(f"{activations_dir(output_dir)}/{name}", table)
     record = Record(
         stage="infer_activation",

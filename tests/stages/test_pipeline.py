@@ -19,11 +19,11 @@ from slams_ray.stages import pipeline
 pytestmark = pytest.mark.ray
 
 
-def mlflow_runs(workspace: Path) -> dict[str, list[object]]:
+def mlflow_runs(workspace: Path) -> dict[str, list[Any]]:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlflow.db")
-    runs: dict[str, list[object]] = {}
+    runs: dict[str, list[Any]] = {}
     for run in client.search_runs(["1"]):
         runs.setdefault(run.data.tags["mlflow.runName"], []).append(run)
     return runs
