@@ -30,7 +30,7 @@ def _measure(command: ThresholdCommand) -> "list[Row]":
 
     return [
         *curve_rows(command.num_images, command.rounds),
-        lattice_row(8, 3),
+        lattice_row(8, command.rounds),
         trial_row(command.num_trials, num_slices=8, rounds=3),
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
@@ -26,6 +27,12 @@ TrialWork = Callable[[Mapping[str, Any]], Iterator[Report]]
 """A point of the space -> one report per slice."""
 
 _HISTORY = "history"
+_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +100,9 @@ def search(
 def _run(
     trial: Callable[..., None], space: Space, plan: SearchPlan, storage_dir: str, name: str
 ) -> list[SearchTrial]:
+    # Tune would hand them to trials by a runtime environment, and Ray writes those into its logs.
+    # Trials have what their nodes have, as all other workers.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_CREDENTIALS)
     directory = storage.join(storage_dir, name)
     trainable = tune.with_resources(trial, {"cpu": plan.cpus_per_trial})
     if tune.Tuner.can_restore(directory):

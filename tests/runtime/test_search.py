@@ -1,6 +1,7 @@
 """Search with Ray Tune over a function whose best point is known."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -82,3 +83,16 @@ def test_a_rerun_repeats_failed_trials_only(ray_cluster: None, tmp_path: Path) -
     assert second[1].error is None
     assert {x: t.history for x, t in second.items()} == {x: [{"miou": float(x)}] for x in range(3)}
     assert {p.name: p.read_text() for p in calls.iterdir()} == {"0": "x", "1": "xx", "2": "x"}
+
+
+def test_the_key_of_an_object_store_is_not_written_into_rays_logs(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    import ray
+
+    search(score, SPACE, plan(num_samples=1), str(tmp_path), "trials", str)
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+    logs = Path(ray._private.worker._global_node.get_session_dir_path()) / "logs"
+    files = [path for path in logs.rglob("*") if path.is_file()]
+    assert "runtime_env_agent.log" in {path.name for path in files}
+    assert [path.name for path in files if secret in path.read_bytes()] == []

@@ -12,12 +12,17 @@ import pytest
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-FEW, MANY = 150, 600
 
 
-@pytest.fixture(scope="module")
-def cost(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
-    """Number of shards -> what `many_shards` reports of a driver of its own."""
+@pytest.fixture(
+    scope="module",
+    params=[(150, 600), pytest.param((500, 2000), marks=pytest.mark.long)],
+    ids=["600 shards", "2000 shards"],
+)
+def costs(
+    request: pytest.FixtureRequest, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    """What `many_shards` reports of a driver of its own, for few shards and for many."""
     import ray
 
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
@@ -33,30 +38,28 @@ def cost(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> dict[in
         print(report)
         return report
 
-    return {num_shards: drive(num_shards) for num_shards in (FEW, MANY)}
+    return [drive(num_shards) for num_shards in request.param]
 
 
-def test_every_shard_goes_through_every_stage(cost: dict[int, dict[str, Any]]) -> None:
-    for num_shards, report in cost.items():
-        assert report["rows"] == [num_shards] * 3
+def test_every_shard_goes_through_every_stage(costs: list[dict[str, Any]]) -> None:
+    for report in costs:
+        assert report["rows"] == [report["shards"]] * 3
         assert report["same_again"] == [True] * 3
 
 
-def test_the_driver_needs_little_more_memory_for_more_shards(
-    cost: dict[int, dict[str, Any]],
-) -> None:
+def test_the_driver_needs_little_more_memory_for_more_shards(costs: list[dict[str, Any]]) -> None:
     """It grew by 30 kB a shard; `runtime/test_many_shards` measures the summaries alone."""
-    growth_kb = 1024 * (cost[MANY]["peak_mb"] - cost[FEW]["peak_mb"]) / (MANY - FEW)
+    few, many = costs
+    growth_kb = 1024 * (many["peak_mb"] - few["peak_mb"]) / (many["shards"] - few["shards"])
     assert growth_kb < 60
-    assert cost[MANY]["peak_mb"] < 1.1 * cost[FEW]["peak_mb"]
+    assert many["peak_mb"] < 1.1 * few["peak_mb"]
 
 
-def test_the_driver_asks_the_store_the_same_of_every_shard(
-    cost: dict[int, dict[str, Any]],
-) -> None:
+def test_the_driver_asks_the_store_the_same_of_every_shard(costs: list[dict[str, Any]]) -> None:
     """Nothing of a shard that is not there; two looks at the footer of one that is."""
-    for num_shards, report in cost.items():
+    few, many = costs
+    for report in costs:
         assert report["calls"].get("table_metadata", 0) == 0
-        assert report["calls_again"]["table_metadata"] == 2 * 3 * num_shards
-    assert cost[FEW]["calls"] == cost[MANY]["calls"]
-    assert cost[FEW]["calls_again"]["list_names"] == cost[MANY]["calls_again"]["list_names"]
+        assert report["calls_again"]["table_metadata"] == 2 * 3 * report["shards"]
+    assert few["calls"] == many["calls"]
+    assert few["calls_again"]["list_names"] == many["calls_again"]["list_names"]
