@@ -48,13 +48,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A local cluster with more logical CPUs than the machine may have."""
+    """A local cluster of two CPUs, as many as two training workers with their feeders need.
+
+    Every CPU is a process that imports torch: the start of workers is most of what tests wait for.
+    """
     import slams_ray.runtime  # noqa: F401  (sets the environment before ray is imported)
 
     import ray  # isort: skip
 
     ray.init(
-        num_cpus=4,
+        num_cpus=2,
         include_dashboard=False,
         object_store_memory=300 * 2**20,
         logging_level="WARNING",
