@@ -76,9 +76,15 @@ def followed(path: str, label: str, total: int, unit: str) -> Iterator[None]:
         last = None
         while not stopped.wait(2.0):
             posted = storage.read_bytes(path) if storage.exists(path) else None
-            if posted not in (None, last):
-                last = posted
-                progress.advance(**json.loads(posted))
+            if posted in (None, last):
+                continue
+            last = posted
+            try:
+                state = json.loads(posted)
+            except ValueError:
+                # Read from an object store while it was replaced, it is half of each; more follow.
+                continue
+            progress.advance(**state)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
