@@ -4,7 +4,7 @@ Building the bilateral lattice depends on image and kernel but not on the unary,
 any number of unaries (thresholds, alphas) of the same image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -37,7 +37,7 @@ class Crf(Protocol):
         """(L, H, W) posterior, float32, of an (L, H, W) energy (negative log probability)."""
         ...
 
-    def infer_all(self, unaries: Sequence[np.ndarray], iterations: int) -> list[np.ndarray]:
+    def infer_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
         """The posterior of each of several energies."""
         ...
 
@@ -83,9 +83,9 @@ class DenseCrf:
         self._crf.setUnaryEnergy(flat)
         return np.array(self._crf.inference(iterations), dtype=np.float32).reshape(self._shape)
 
-    def infer_all(self, unaries: Sequence[np.ndarray], iterations: int) -> list[np.ndarray]:
+    def infer_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
         """The posterior of each of several energies."""
-        return [self.infer(unary, iterations) for unary in unaries]
+        return (self.infer(unary, iterations) for unary in unaries)
 
 
 def check_image(image: np.ndarray) -> None:

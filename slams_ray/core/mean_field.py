@@ -7,7 +7,8 @@ Slice, softmax and the next splat are one pass over the pixels. Several unaries 
 it, and with it the look-ups of vertices: those of two labels take 1.3 times as long one by one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -58,20 +59,22 @@ class LatticeCrf:
 
     def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
         """(L, H, W) posterior, float32, of an (L, H, W) energy (negative log probability)."""
-        return self.infer_all([unary], iterations)[0]
+        return next(self.infer_all([unary], iterations))
 
-    def infer_all(self, unaries: Sequence[np.ndarray], iterations: int) -> list[np.ndarray]:
-        """The posterior of each of several energies, as many at a time as share a pass well."""
+    def infer_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
+        """The posterior of each of several energies; holds as many as share a pass."""
+        num_channels = self._shape[0] - 1
+        waiting = iter(unaries)
+        while group := list(islice(waiting, num_together(UNROLLED[0], num_channels))):
+            while group:
+                fitting = num_together(len(group), num_channels)
+                yield from self._infer_together(group[:fitting], iterations)
+                group = group[fitting:]
+
+    def _infer_together(self, unaries: Sequence[np.ndarray], iterations: int) -> np.ndarray:
+        """(G, L, H, W) posteriors of G energies in one pass."""
         for unary in unaries:
             check_unary(unary, self._shape)
-        posteriors: list[np.ndarray] = []
-        while len(posteriors) < len(unaries):
-            rest = unaries[len(posteriors) :]
-            fitting = num_together(len(rest), self._shape[0] - 1)
-            posteriors += self._infer_together(rest[:fitting], iterations)
-        return posteriors
-
-    def _infer_together(self, unaries: Sequence[np.ndarray], iterations: int) -> list[np.ndarray]:
         energy = np.concatenate([_relative(unary) for unary in unaries])
         num_channels = len(energy)
         lanes = (0,) * num_channels if num_channels in UNROLLED else ()
@@ -86,7 +89,7 @@ class LatticeCrf:
                     other[:] = 0
             _update(energy, posterior, kernels, values, spare, lanes, iteration == iterations)
             values, spare = spare, values
-        return list(posterior.reshape(-1, *self._shape))
+        return posterior.reshape(-1, *self._shape)
 
     def _zeros(self, num_channels: int) -> Pair:
         sizes = [(k[2].shape[1] + 1) * num_channels for k in (self._first, self._second)]

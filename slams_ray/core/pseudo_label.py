@@ -116,7 +116,7 @@ def refined_positions(
         return [energy(value).argmin(axis=0) for value in strengths]
     crf = make_crf(refinement.backend, image, num_labels, refinement.kernels)
     distinct = list(dict.fromkeys(strengths))
-    posteriors = crf.infer_all([energy(value) for value in distinct], refinement.iterations)
+    posteriors = crf.infer_all((energy(value) for value in distinct), refinement.iterations)
     results = {
         value: posterior.argmax(axis=0)
         for value, posterior in zip(distinct, posteriors, strict=True)

@@ -103,7 +103,7 @@ def test_unaries_inferred_together_come_out_as_alone(num_labels: int, num_unarie
         np.roll(noisy_unary(17, 21, num_labels), 3 * number, axis=2) * (1 + number / 4)
         for number in range(num_unaries)
     ]
-    together = crf.infer_all(unaries, 4)
+    together = list(crf.infer_all(unaries, 4))
     assert len(together) == num_unaries
     for posterior, unary in zip(together, unaries, strict=True):
         np.testing.assert_allclose(posterior, crf.infer(unary, 4), atol=1e-5)
