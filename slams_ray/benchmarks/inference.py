@@ -22,8 +22,8 @@ from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.data.transforms import normalise
 from slams_ray.mappers.infer import CAM, METHODS, unpack_maps
 from slams_ray.models.activation_network import ActivationNetwork
-from slams_ray.models.batch_norm import made_for_inference
 from slams_ray.models.checkpoint import dump_network, load_network, network_class_names
+from slams_ray.models.inference import inference_dtype, made_for_inference
 from slams_ray.runtime.shards import ShardInput
 from slams_ray.stages.infer_activation import COLUMNS, make_mapper
 
@@ -50,12 +50,16 @@ class Inference:
             name: load_network(storage.read_bytes(path), path, "activation_network")
             for name, path in self.models.items()
         }
-        return {n: made_for_inference(net) if made else net for n, net in found.items()}
+        dtype = inference_dtype(self.config.precision, torch.device("cpu"))
+        return {n: made_for_inference(net, dtype) if made else net for n, net in found.items()}
+
+    @property
+    def config(self) -> ActivationInferenceConfig:
+        return ActivationInferenceConfig(scales=self.scales)
 
     @property
     def make_work(self) -> partial:  # type: ignore[type-arg]
-        config = ActivationInferenceConfig(scales=self.scales)
-        return partial(make_mapper, self.models, config, self.shards.description.class_names)
+        return partial(make_mapper, self.models, self.config, self.shards.description.class_names)
 
 
 def open_models(given: Sequence[str] | None, shards: Shards, directory: str) -> dict[str, str]:

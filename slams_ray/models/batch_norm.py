@@ -75,15 +75,6 @@ def fold_batch_norm(module: Network) -> Network:
     return module
 
 
-def made_for_inference(network: Network) -> Network:
-    """A network in eval mode, in place: BatchNorm folded, channels last.
-
-    MobileNetV2 on a CPU takes 0.6 (500 px) to 0.7 (256 px) of the time for it; maps differ by
-    rounding (one of 255 levels in 0.2 % of the stored pixels).
-    """
-    return fold_batch_norm(network.eval()).to(memory_format=torch.channels_last)
-
-
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
     """Turns every BatchNorm2d into a synchronised one, in place; parameters and names stay."""
     for child in module.modules():

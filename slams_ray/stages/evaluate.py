@@ -15,8 +15,8 @@ from slams_ray.data.schema import DatasetDescription
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.scores import class_iou_figure
 from slams_ray.mappers.evaluate import EvaluateMapper
-from slams_ray.models.batch_norm import made_for_inference
 from slams_ray.models.checkpoint import load_network
+from slams_ray.models.inference import inference_dtype, made_for_inference
 from slams_ray.predictors import SegmentationPredictor
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import ShardInput, ShardJob, pool, sum_shards
@@ -47,11 +47,12 @@ def make_predictor(
 ) -> SegmentationPredictor:
     """Loads a segmentation network onto a torch device; class_names of None accepts any classes."""
     network = load_network(storage.read_bytes(path), path, "segmentation_network", class_names)
+    target = torch.device(device)
     return SegmentationPredictor(
-        made_for_inference(network),
+        made_for_inference(network, inference_dtype(config.precision, target)),
         scales=config.scales,
         flip=config.flip,
-        device=torch.device(device),
+        device=target,
     )
 
 

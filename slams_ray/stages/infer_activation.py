@@ -10,8 +10,8 @@ from slams_ray.config import ActivationInferenceConfig
 from slams_ray.core.collapse import dead_class_warnings
 from slams_ray.data.source import TRAIN
 from slams_ray.mappers.infer import CAM, SLAMS, InferMapper
-from slams_ray.models.batch_norm import made_for_inference
 from slams_ray.models.checkpoint import load_network
+from slams_ray.models.inference import inference_dtype, made_for_inference
 from slams_ray.predictors import ActivationPredictor
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import ShardInput, ShardJob, pool, sum_shards
@@ -65,13 +65,14 @@ def make_mapper(
     paths: dict[str, str], config: ActivationInferenceConfig, class_names: tuple[str, ...]
 ) -> InferMapper:
     """Loads both networks; runs once in every inference actor."""
+    device = torch.device(assigned_device())
+    dtype = inference_dtype(config.precision, device)
     networks = {
         column: made_for_inference(
-            load_network(storage.read_bytes(path), path, "activation_network", class_names)
+            load_network(storage.read_bytes(path), path, "activation_network", class_names), dtype
         )
         for column, path in paths.items()
     }
-    device = torch.device(assigned_device())
     predictor = ActivationPredictor(
         networks,
         scales=config.scales,
