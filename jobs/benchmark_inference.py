@@ -4,7 +4,7 @@ python -m jobs.benchmark_inference --voc-dir VOC2012
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jobs.benchmark import BenchmarkCommand, run_benchmark
 
@@ -23,6 +23,8 @@ class InferenceCommand(BenchmarkCommand):
     them; none: MobileNetV2 with random weights."""
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
     """Image scales, each with its mirror image."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What our networks compute in; those they are compared with as trained compute in float32."""
     max_side_px: int = 256
     """Photographs are stored with at most this many pixels on their longer side."""
     num_workers: tuple[int, ...] = (1, 2)
@@ -37,6 +39,7 @@ class InferenceCommand(BenchmarkCommand):
 
 def _measure(command: InferenceCommand) -> "list[Row]":
     from slams_ray.benchmarks import inference, shards, workers
+    from slams_ray.config import ActivationInferenceConfig
 
     with shards.scratch(command.workspace) as directory:
         num_shards = command.shards_per_worker * max(command.num_workers, default=1)
@@ -53,9 +56,8 @@ def _measure(command: InferenceCommand) -> "list[Row]":
             command.images_per_shard,
         )
         models = inference.open_models(command.models, data, directory)
-        work = inference.Inference(
-            shards=data, models=models, scales=command.scales, directory=directory
-        )
+        config = ActivationInferenceConfig(scales=command.scales, precision=command.precision)
+        work = inference.Inference(shards=data, models=models, config=config, directory=directory)
         contest = inference.inference_contest(work)
         return [
             *inference.loop_rows(work, command.rounds),

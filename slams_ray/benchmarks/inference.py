@@ -33,7 +33,7 @@ NUM_LEVELS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
-    """The stage's work: shards, a checkpoint for each method, scales.
+    """The stage's work: shards, a checkpoint for each method, its settings.
 
     Attributes:
         directory: where everything that is timed writes.
@@ -41,8 +41,12 @@ class Inference:
 
     shards: Shards
     models: dict[str, str]
-    scales: tuple[float, ...]
+    config: ActivationInferenceConfig
     directory: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return inference_dtype(self.config.precision, torch.device("cpu"))
 
     def networks(self, made: bool) -> dict[str, torch.nn.Module]:
         """The networks as trained, or as our stage makes them for inference."""
@@ -50,12 +54,9 @@ class Inference:
             name: load_network(storage.read_bytes(path), path, "activation_network")
             for name, path in self.models.items()
         }
-        dtype = inference_dtype(self.config.precision, torch.device("cpu"))
-        return {n: made_for_inference(net, dtype) if made else net for n, net in found.items()}
-
-    @property
-    def config(self) -> ActivationInferenceConfig:
-        return ActivationInferenceConfig(scales=self.scales)
+        if not made:
+            return dict(found)
+        return {name: made_for_inference(net, self.dtype) for name, net in found.items()}
 
     @property
     def make_work(self) -> partial:  # type: ignore[type-arg]
@@ -110,7 +111,7 @@ def bare_loop(inference: Inference, made: bool, names: Sequence[str], output_dir
     networks = inference.networks(made)
     for name in names:
         path = storage.join(inference.shards.directory, name)
-        bare_shard(path, output_dir, networks, inference.scales)
+        bare_shard(path, output_dir, networks, inference.config.scales)
 
 
 def loop_rows(inference: Inference, rounds: int) -> list[Row]:
@@ -131,13 +132,13 @@ def loop_rows(inference: Inference, rounds: int) -> list[Row]:
 
     def field() -> None:
         for method, network in as_trained.items():
-            write_field(path, storage.join(field_dir, method), network, inference.scales)
+            write_field(path, storage.join(field_dir, method), network, inference.config.scales)
 
     as_trained, made = inference.networks(False), inference.networks(True)
     rows = []
+    what = f"activation inference in {str(inference.dtype).removeprefix('torch.')}, one thread"
     for against, networks in (("a bare loop, same networks", made), ("a bare loop", as_trained)):
-        theirs = partial(bare_shard, path, bare_dir, networks, inference.scales)
-        what = "activation inference, one thread"
+        theirs = partial(bare_shard, path, bare_dir, networks, inference.config.scales)
         rows.append(compare(what, ours, against, theirs, goal=0.95, rounds=rounds))
     against = "image by image, float32 maps through np.save"
     rows.append(compare(what, ours, against, field, goal=2.0, rounds=rounds))
@@ -164,7 +165,7 @@ def storage_rows(inference: Inference) -> list[Row]:
         table, _ = work({"images": storage.read_table(path, list(COLUMNS))}, None)
         storage.write_table(storage.join(ours_dir, name), table)
         own_bytes += _stored_bytes(storage.join(ours_dir, name), CAM)
-        write_field(path, field_dir, network, inference.scales)
+        write_field(path, field_dir, network, inference.config.scales)
     field_bytes = sum(file.stat().st_size for file in Path(field_dir).iterdir())
     own_miou, field_miou = _seed_miou(inference.shards, ours_dir, field_dir)
     num_images = len(inference.shards.names) * inference.shards.images_per_shard
