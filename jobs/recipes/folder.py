@@ -49,12 +49,13 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             # With sigmoids, grey and the weights of the literature the maps stay behind CAM's.
             mask="normalised",
             fill="companion",
+            cut_width=0.1,
             losses=LossConfig(
                 foreground=2.0, background=2.0, regularization=0.02, equivariance=0.1
             ),
             encoder_input_px=128,
         ),
-        inference=ActivationInferenceConfig(scales=(0.35, 0.5, 0.75)),
+        inference=ActivationInferenceConfig(scales=(0.35, 0.5, 0.75, 1.0, 1.5)),
         crf=CrfConfig(iterations=5),
         segmentation=SegmentationConfig(
             backbone=backbone,

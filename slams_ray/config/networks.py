@@ -94,12 +94,18 @@ class ActivationConfig:
     show the class, so that fading the whole image is no way out. Companions gave 54.5 seed mIoU
     where grey gave 53.5 on the built-in set (one seed), and with normalised masks 40.7 where grey
     gave 40.0 on photographs."""
+    cut_width: float = 0.0
+    """Cuts every mask softly at a threshold drawn anew for each crop, sigmoid((A - u) / cut_width)
+    with u in [0.25, 0.75], so that the losses judge the regions that thresholds will make of a map
+    and not its shades; 0 leaves masks as they are. On photographs 0.1 gave 44.9 seed mIoU with a
+    foreground precision of 58.4, where 0 gave 44.2 and 56.0, and CAM 41.7 and 55.0 (one seed)."""
     encoder_input_px: int = 224
     """Masked crops are resized to this side before they enter the encoder."""
 
     def __post_init__(self) -> None:
         size = self.encoder_input_px
         check(size >= 16, "activation.encoder_input_px", size, ">= 16")
+        check(self.cut_width >= 0, "activation.cut_width", self.cut_width, ">= 0")
 
 
 @dataclass(frozen=True, kw_only=True)

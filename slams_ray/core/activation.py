@@ -72,3 +72,13 @@ def soft_masks(logits: torch.Tensor, valid: torch.Tensor, form: str) -> torch.Te
     positive = F.softplus(logits)
     peak = (positive * valid).amax(dim=(2, 3), keepdim=True).detach()
     return (positive / peak.clamp(min=SMALLEST_PEAK)).clamp(max=1)
+
+
+def cut_masks(masks: torch.Tensor, thresholds: torch.Tensor, width: float) -> torch.Tensor:
+    """(N, 1, H, W) masks as regions: sigmoid((mask - threshold) / width).
+
+    Args:
+        masks: (N, 1, H, W) in [0, 1].
+        thresholds: (N,) one for each mask.
+    """
+    return ((masks - thresholds[:, None, None, None]) / width).sigmoid()

@@ -46,6 +46,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "activation.mask": "normalised",
         "activation.fill": "companion",
     },
+    "masks cut": {"activation.cut_width": 0.1},
+    "masks not cut": {"activation.cut_width": 0.0},
     "encoder without masked images": {"encoder.masked_fraction": 0.0},
     "encoder without dimmed images": {"encoder.dimmed_fraction": 0.0},
     "not initialised from CAM": {"activation.initialise_from_cam": False},

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from slams_ray.config import ActivationConfig, BackboneConfig
 from slams_ray.core import losses
-from slams_ray.core.activation import soft_masks
+from slams_ray.core.activation import cut_masks, soft_masks
 from slams_ray.data.transforms import normalise, valid_mask
 from slams_ray.models.activation_network import ActivationNetwork, classification_scores
 from slams_ray.models.backbone import load_backbone_weights
@@ -20,6 +20,7 @@ from slams_ray.tasks.classification import ImageLabelTask
 from slams_ray.tasks.training_module import Batch, Row, TrainingModule
 
 EQUIVARIANCE_SCALES = (0.5, 0.75)
+CUT_THRESHOLDS = (0.25, 0.75)
 
 
 class ActivationTraining(TrainingModule):
@@ -79,6 +80,9 @@ class ActivationTraining(TrainingModule):
         """Category-foreground and category-background loss per image, through the encoder."""
         image_of, class_of = labels.nonzero(as_tuple=True)
         maps = self._encoder_sized(activation[image_of, class_of][:, None])
+        if self.config.cut_width:
+            # After resizing, so that the regions have the encoder's resolution.
+            maps = cut_masks(maps, batch["cut"][image_of, class_of], self.config.cut_width)
         inputs = self._encoder_sized(images)[image_of]
         fill = self._fill(batch, image_of, class_of)
         foreground = inputs * maps + fill * (1 - maps)
@@ -200,19 +204,22 @@ class ActivationTask(ImageLabelTask):
     def sample(
         self, row: Row, rng: np.random.Generator, companion: Row | None = None
     ) -> dict[str, np.ndarray]:
-        """A labelled crop, and where masks are filled with it another one under companion*."""
-        sample = super().sample(row, rng, companion)
-        if self.config.fill == "grey":
-            return sample
-        if companion is None:
-            other = {name: np.zeros_like(value) for name, value in sample.items()}
-        else:
-            other = super().sample(companion, rng)
-        return sample | {
-            "companion": other["image"],
-            "companion_box": other["box"],
-            "companion_labels": other["labels"],
-        }
+        """A labelled crop, and where the settings ask for them another one under companion* and
+        cut: (C,) float32 thresholds.
+        """
+        crop = super().sample(row, rng, companion)
+        sample = dict(crop)
+        if self.config.fill == "companion":
+            if companion is None:
+                other = {name: np.zeros_like(value) for name, value in crop.items()}
+            else:
+                other = super().sample(companion, rng)
+            sample["companion"] = other["image"]
+            sample["companion_box"] = other["box"]
+            sample["companion_labels"] = other["labels"]
+        if self.config.cut_width:
+            sample["cut"] = rng.uniform(*CUT_THRESHOLDS, self.num_classes).astype(np.float32)
+        return sample
 
     def build(self) -> TrainingModule:
         encoder = load_network(self.encoder, "encoder", "semantic_encoder", self.class_names)

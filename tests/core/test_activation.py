@@ -3,7 +3,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from slams_ray.core.activation import fuse_pair, max_normalise, quantise, resize_maps, soft_masks
+from slams_ray.core.activation import (
+    cut_masks,
+    fuse_pair,
+    max_normalise,
+    quantise,
+    resize_maps,
+    soft_masks,
+)
 from slams_ray.core.seed import seed_labels, stored_size, upsample_stored
 
 
@@ -161,3 +168,19 @@ def test_masks_of_the_literature_are_sigmoids() -> None:
     logits = torch.tensor([[[[-1.0, 0.0, 2.0]]]])
     masks = soft_masks(logits, torch.ones(1, 1, 1, 3), "sigmoid")
     torch.testing.assert_close(masks, 1 / (1 + torch.exp(-logits)))
+
+
+def test_a_cut_mask_is_its_thresholded_region_with_a_soft_edge() -> None:
+    masks = torch.rand(3, 1, 6, 7, generator=torch.Generator().manual_seed(0))
+    thresholds = torch.tensor([0.25, 0.5, 0.75])
+    cut = cut_masks(masks, thresholds, 0.1)
+    for mask, threshold, found in zip(masks, thresholds.tolist(), cut, strict=True):
+        assert torch.equal(found > 0.5, mask > threshold)
+        sharp = cut_masks(mask[None], torch.tensor([threshold]), 1e-6)
+        torch.testing.assert_close(sharp[0].round(), (mask > threshold).float())
+    at_threshold = torch.full((1, 1, 1, 1), 0.5)
+    assert cut_masks(at_threshold, torch.tensor([0.5]), 0.1).item() == 0.5
+    torch.testing.assert_close(
+        cut_masks(at_threshold + 0.1, torch.tensor([0.5]), 0.1),
+        torch.tensor(1.0).sigmoid().view(1, 1, 1, 1),
+    )

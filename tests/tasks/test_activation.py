@@ -122,6 +122,30 @@ def test_a_companion_stands_where_the_mask_takes_the_image_away_unless_it_shows_
     assert other.abs().max() > 1
 
 
+def test_masks_are_cut_at_the_thresholds_of_the_crop_after_resizing(
+    make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task("activation", encoder_input_px=24, cut_width=0.05)
+    module = task.build().eval()
+    batch = {name: value[3:] for name, value in make_batch(task, rows).items()}
+    thresholds = batch["cut"][0]
+    assert thresholds.dtype == torch.float32
+    assert thresholds.shape == (3,)
+    assert ((thresholds >= 0.25) & (thresholds <= 0.75)).all()
+    assert len(set(thresholds.tolist())) == 3
+    seen: list[torch.Tensor] = []
+    module.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module(batch, 0)
+    image = normalise(batch["image"], batch["box"])
+    size = {"size": (24, 24), "mode": "bilinear", "align_corners": False}
+    pixels = F.interpolate(image, **size)
+    maps = F.interpolate(module.network(image).sigmoid(), **size)[0]
+    foreground, _ = seen[0].chunk(2)
+    for k, found in enumerate(foreground):
+        mask = 1 / (1 + torch.exp(-(maps[k] - thresholds[k]) / 0.05))
+        torch.testing.assert_close(found, pixels[0] * mask, atol=1e-5, rtol=1e-4)
+
+
 def test_regularization_shrinks_present_maps_or_all(
     make_task: Make, make_batch: Make, rows: Rows
 ) -> None:

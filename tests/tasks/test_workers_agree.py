@@ -35,12 +35,12 @@ def make_trainings(
         for task in (encoder, classifier)
     ]
     activation = ActivationTask(config.activation, config.classifier.backbone, names, *frozen)
-    filled = replace(config.activation, mask="normalised", fill="companion")
+    filled = replace(config.activation, mask="normalised", fill="companion", cut_width=0.1)
     tasks: dict[str, tuple[Any, TrainingConfig]] = {
         "encoder": (encoder, config.encoder.training),
         "classifier": (classifier, config.classifier.training),
         "activation": (activation, config.activation.training),
-        "activation filled by companions": (
+        "activation filled by companions and cut": (
             ActivationTask(filled, config.classifier.backbone, names, *frozen),
             filled.training,
         ),
