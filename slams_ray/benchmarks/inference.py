@@ -50,12 +50,12 @@ class Inference:
 
     def networks(self, made: bool) -> dict[str, torch.nn.Module]:
         """The networks as trained, or as our stage makes them for inference."""
-        found = {
+        found: dict[str, torch.nn.Module] = {
             name: load_network(storage.read_bytes(path), path, "activation_network")
             for name, path in self.models.items()
         }
         if not made:
-            return dict(found)
+            return found
         return {name: made_for_inference(net, self.dtype) for name, net in found.items()}
 
     @property
