@@ -30,4 +30,4 @@ def test_every_variant_of_the_ablation_changes_the_default(tiny_config: Pipeline
     assert varied.pop(RECIPE) == tiny_config
     # Of every either-or one is the default.
     same = {name for name, config in varied.items() if config == tiny_config}
-    assert same == {"equivariance", "sigmoid masks", "filled with grey"}
+    assert same == {"equivariance", "sigmoid masks", "masks not cut", "filled with grey"}
