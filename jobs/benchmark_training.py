@@ -42,7 +42,6 @@ def _measure(command: TrainingCommand) -> "list[Row]":
 
     config = RECIPES[command.recipe]()
     windows = training.Windows(steps_each=command.steps, number=command.windows)
-    num_steps = max(windows.num_steps, command.steps * (command.rounds + 1))
     rows = []
     with shards.scratch(command.workspace) as directory:
         data = shards.write_shards(
@@ -51,7 +50,7 @@ def _measure(command: TrainingCommand) -> "list[Row]":
             command.num_images // command.images_per_shard,
             command.images_per_shard,
         )
-        trainings = training.make_trainings(config, data, num_steps)
+        trainings = training.make_trainings(config, data)
         for name, one in trainings.items():
             rows.append(training.step_row(name, one, command.steps, command.rounds))
         for name, one in trainings.items():

@@ -49,8 +49,8 @@ class Windows:
         return self.steps_each * (self.num_warm + self.number)
 
 
-def make_trainings(config: PipelineConfig, shards: Shards, num_steps: int) -> dict[str, Training]:
-    """The trainings of a recipe with random weights, each at least num_steps long."""
+def make_trainings(config: PipelineConfig, shards: Shards) -> dict[str, Training]:
+    """The trainings of a recipe with random weights."""
     names = shards.description.class_names
     torch.manual_seed(SEED)
     encoder = EncoderTask(config.encoder, names)
@@ -69,17 +69,23 @@ def make_trainings(config: PipelineConfig, shards: Shards, num_steps: int) -> di
             config.segmentation.training,
         ),
     }
-    num_images = shards.images_per_shard * len(shards.names)
     return {
         name: Training(
             task=task,
-            config=replace(training, epochs=num_steps * training.batch_size / num_images),
+            config=training,
             shard_rows=[(shard, shards.images_per_shard) for shard in shards.names],
             sources=[ShardColumns(directory=shards.directory, columns=SOURCE_COLUMNS)],
             seed=SEED,
         )
         for name, (task, training) in tasks.items()
     }
+
+
+def lasting(training: Training, num_steps: int) -> Training:
+    """The same training with as many steps."""
+    num_images = sum(rows for _, rows in training.shard_rows)
+    epochs = num_steps * training.config.batch_size / num_images
+    return replace(training, config=replace(training.config, epochs=epochs))
 
 
 class _Images(Dataset[dict[str, np.ndarray]]):
@@ -163,7 +169,9 @@ class OurLoop:
 def step_row(name: str, training: Training, steps_each: int, rounds: int) -> Row:
     """CPU time of our step and feed in one process, against the bare loop in one process."""
     torch.set_num_threads(1)
-    ours, theirs = OurLoop(training), BareLoop(training, 0)
+    # One round more warms up.
+    ours = OurLoop(lasting(training, steps_each * (rounds + 1)))
+    theirs = BareLoop(training, 0)
     return compare(
         f"training step of {name}, one process",
         lambda: ours.run(steps_each),
@@ -206,7 +214,7 @@ def ray_rates(
     result = fit(
         TrainingJob(
             label="benchmark",
-            task=training,
+            task=lasting(training, windows.num_steps),
             output_dir=output_dir,
             num_steps=windows.num_steps,
             batch_size=training.config.batch_size,

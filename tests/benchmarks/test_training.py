@@ -15,17 +15,19 @@ NUM_STEPS = 3
 @pytest.fixture
 def trainings(tiny_config: PipelineConfig, tmp_path: Path) -> dict[str, Training]:
     data = shards.write_shards(shards.data_config(None, 8, None), str(tmp_path), 2, 4)
-    return training.make_trainings(tiny_config, data, NUM_STEPS)
+    return training.make_trainings(tiny_config, data)
 
 
 def test_there_are_all_four_trainings_as_long_as_asked(trainings: dict[str, Training]) -> None:
     assert list(trainings) == ["encoder", "classifier", "activation", "segmentation"]
-    assert {one.num_steps for one in trainings.values()} == {NUM_STEPS}
+    for one in trainings.values():
+        for num_steps in (NUM_STEPS, 50):
+            assert training.lasting(one, num_steps).num_steps == num_steps
 
 
 @pytest.mark.parametrize("name", ["encoder", "classifier", "activation", "segmentation"])
 def test_both_loops_train_the_same_network(trainings: dict[str, Training], name: str) -> None:
-    ours = training.OurLoop(trainings[name])
+    ours = training.OurLoop(training.lasting(trainings[name], NUM_STEPS))
     theirs = training.BareLoop(trainings[name], 0)
     before = theirs.module.state_dict()
     assert all(torch.equal(v, before[k]) for k, v in ours.module.state_dict().items())
@@ -41,7 +43,7 @@ def test_both_loops_train_the_same_network(trainings: dict[str, Training], name:
 
 
 def test_a_step_row(trainings: dict[str, Training]) -> None:
-    row = training.step_row("classifier", trainings["classifier"], 1, 2)
+    row = training.step_row("classifier", trainings["classifier"], 1, 7)
     assert row.ratio > 0
     assert row.goal == 0.95
 
