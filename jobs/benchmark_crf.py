@@ -25,7 +25,7 @@ class CrfCommand(BenchmarkCommand):
     num_workers: tuple[int, ...] = (2,)
     """Workers, one core each, that refine through Ray against as many plain processes;
     none leaves Ray out."""
-    shards_per_worker: int = 6
+    shards_per_worker: int = 16
     """Shards for each worker in each round, of the timed images each."""
     rounds: int = 5
     """Times each pair is measured."""
