@@ -41,7 +41,7 @@ def _measure(command: CrfCommand) -> "list[Row]":
     timed = shown[: command.num_timed]
     rows = [
         *crf.speed_rows(timed, command.rounds),
-        *crf.sharing_rows(shown[0], 8, 3),
+        *crf.sharing_rows(timed, 8, command.rounds),
         *crf.agreement_rows(shown),
     ]
     with shards.scratch(command.workspace) as directory:

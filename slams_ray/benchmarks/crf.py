@@ -79,19 +79,26 @@ def speed_rows(
     return rows
 
 
-def sharing_rows(picture: Picture, num_unaries: int, rounds: int) -> list[Row]:
-    """Several unaries of one image on one lattice, against a lattice for each."""
-    image = picture[0]
-    unaries = [np.roll(_stripes(image, 3), 9 * i, axis=2) for i in range(num_unaries)]
+def sharing_rows(pictures: Sequence[Picture], num_unaries: int, rounds: int) -> list[Row]:
+    """Several unaries of an image on one lattice, against a lattice for each."""
+    work = [
+        (image, [np.roll(_stripes(image, 3), 9 * i, axis=2) for i in range(num_unaries)])
+        for image, _ in pictures
+    ]
+
+    def shared(backend: Backend) -> None:
+        for image, unaries in work:
+            refined(backend, image, unaries, KERNELS)
 
     def rebuilt(backend: Backend) -> None:
-        for unary in unaries:
-            refined(backend, image, [unary], KERNELS)
+        for image, unaries in work:
+            for unary in unaries:
+                refined(backend, image, [unary], KERNELS)
 
     return [
         compare(
             f"{backend} CRF of {num_unaries} unaries, one lattice",
-            partial(refined, backend, image, unaries, KERNELS),
+            partial(shared, backend),
             "a lattice for each",
             partial(rebuilt, backend),
             goal=1.4,

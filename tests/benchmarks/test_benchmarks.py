@@ -97,7 +97,7 @@ def test_every_row_of_the_crf_is_complete_and_both_backends_agree() -> None:
     shown = pictures.generated(2, height=40, width=56)
     rows = [
         *crf.speed_rows(shown[:1], 1, field_labels=(5,)),
-        *crf.sharing_rows(shown[0], 2, 1),
+        *crf.sharing_rows(shown[:1], 2, 1),
         *crf.agreement_rows(shown),
     ]
     assert len(rows) == 6 + 1 + 2 + 4
