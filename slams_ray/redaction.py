@@ -2,8 +2,9 @@
 
 import re
 
-# Only user:password@. A part before @ alone is a container of Azure, a user of HDFS.
-_PASSWORD = re.compile(r"(://[^/\s:@]*):[^/\s]*@")
+# Only user:password@. A part before @ alone is a container of Azure, a user of HDFS. Keys of AWS
+# may hold slashes; digits and a slash after the colon are a port and a path.
+_PASSWORD = re.compile(r"(://[^/\s:@]*):(?:[^/\s]*|(?!\d{1,5}/)[^\s@]*)@")
 
 
 def holds_password(address: str) -> bool:

@@ -55,8 +55,9 @@ def demo() -> PipelineConfig:
             losses=LossConfig(regularization=0.15),
             encoder_input_px=72,
         ),
-        # One process is enough for images of 80 px, and a second would only import torch again.
-        compute=ComputeConfig(feed_tasks=1),
+        # One feeder is enough for images of 80 px, and a second would only import torch again. One
+        # thread, so that any machine shows the figures of the README.
+        compute=ComputeConfig(train_threads=1, feed_tasks=1),
         inference=ActivationInferenceConfig(scales=scales, max_logit=6.0),
         crf=CrfConfig(iterations=4, export="voc"),
         segmentation=SegmentationConfig(

@@ -122,17 +122,19 @@ class BareLoop:
             persistent_workers=num_feeders > 0,
         )
         self.batches = self._batches()
+        self.step = 0
 
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
         while True:
             yield from self.loader
 
     def run(self, num_steps: int) -> None:
-        for step in range(num_steps):
-            loss, _ = self.module(next(self.batches), step)
+        for _ in range(num_steps):
+            loss, _ = self.module(next(self.batches), self.step)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
+            self.step += 1
 
 
 class OurLoop:
@@ -223,6 +225,7 @@ def ray_rates(
             seed=SEED,
             num_workers=1,
             min_workers=None,
+            num_threads=None,
             feed_tasks=num_feeders,
             device="cpu",
             max_failures=0,

@@ -1,4 +1,4 @@
-"""Where and how a pipeline runs; none of it changes a result."""
+"""Where and how a pipeline runs; none of it is part of what a result is."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,13 +8,17 @@ from slams_ray.config.checks import check
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How many processes and devices; changes time, never results, and so no fingerprint."""
+    """How many processes and devices; changes time, results by rounding, no fingerprint."""
 
     train_workers: int = 1
     """Ray Train workers, one GPU each where GPUs are used. Any number takes the same steps."""
     min_train_workers: int | None = None
     """Go on from the last checkpoint with this many workers or more where nodes are lost, and with
     more again when they are back; None waits for all."""
+    train_threads: int | None = None
+    """Threads of a training worker without a GPU; None shares the cores of a node among its
+    workers. Threads divide sums of floats, and training amplifies how they were rounded: the
+    same figures on machines with more or fewer cores need the same number. The demo takes 1."""
     feed_tasks: int = 2
     """Processes that decode and augment for each training worker; 8 and more for a fast GPU."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -25,7 +29,8 @@ class ComputeConfig:
     """Times a training restarts from its last checkpoint after a lost worker."""
 
     def __post_init__(self) -> None:
-        for name in ("train_workers", "min_train_workers", "feed_tasks", "gpu_actors"):
+        counts = ("train_workers", "min_train_workers", "train_threads", "feed_tasks", "gpu_actors")
+        for name in counts:
             value = getattr(self, name)
             check(value is None or value >= 1, f"compute.{name}", value, ">= 1")
         check(

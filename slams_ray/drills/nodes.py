@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,8 +49,9 @@ class Nodes:
         self._places = list(places)
         # Ray's sockets stand in it, and their paths must stay under 107 bytes.
         self._directory = Path(tempfile.mkdtemp(prefix="drill", dir="/tmp"))
-        self._directory.chmod(0o700)
-        token = self._directory / "token"
+        # Ray opens its own directory to everybody, so the token stands in another.
+        self._secret = Path(tempfile.mkdtemp(prefix="drill-token"))
+        token = self._secret / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         self._port = free_port()
@@ -101,6 +103,7 @@ class Nodes:
             for process in alive:
                 kill(process)
         self._nodes.clear()
+        shutil.rmtree(self._secret)
 
     def _launch(self, place: Place, *arguments: str) -> None:
         log = self._directory / f"node-{len(list(self._directory.glob('node-*')))}.log"

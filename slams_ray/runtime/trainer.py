@@ -35,7 +35,7 @@ from slams_ray.errors import TrainingError
 from slams_ray.runtime import cluster
 from slams_ray.runtime.progress import followed
 from slams_ray.runtime.rendezvous import NodeAddressConfig
-from slams_ray.runtime.training_job import TrainingJob, progress_path
+from slams_ray.runtime.training_job import SealedJob, TrainingJob, progress_path
 from slams_ray.runtime.training_log import TrainingLog
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def fit(job: TrainingJob) -> dict[str, Any]:
     gpu = cluster.use_gpu(job.device)
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"job": job},
+        train_loop_config={"job": SealedJob(ray.cloudpickle.dumps(job))},
         torch_config=NodeAddressConfig(),
         scaling_config=ScalingConfig(
             num_workers=_worker_range(job),
@@ -124,10 +124,10 @@ def _reason(error: Exception) -> str:
 
 
 def _train_worker(config: dict[str, Any]) -> None:
-    job: TrainingJob = config["job"]
+    job: TrainingJob = pickle.loads(config["job"].pickled)
     context = train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
-    _use_all_cores(context)
+    _set_threads(job, context)
     torch.manual_seed(job.seed)
     device = get_device()
     channels_last = {"memory_format": torch.channels_last} if device.type == "cuda" else {}
@@ -170,10 +170,11 @@ def _train_worker(config: dict[str, Any]) -> None:
         storage.write_bytes(storage.join(job.output_dir, TRAINING_NAME), text)
 
 
-def _use_all_cores(context: Any) -> None:
+def _set_threads(job: TrainingJob, context: Any) -> None:
     """Without GPUs the workers of a node share its cores; Ray would leave torch one each."""
     if get_device().type == "cpu":
-        torch.set_num_threads(max(1, _num_usable_cores() // context.get_local_world_size()))
+        share = max(1, _num_usable_cores() // context.get_local_world_size())
+        torch.set_num_threads(job.num_threads or share)
 
 
 def _num_usable_cores() -> int:

@@ -42,6 +42,7 @@ class TrainingJob:
         output_dir: gets model.pt; Ray Train's checkpoints stand in its subdirectory `training`.
         tracking_uri, run_id: MLflow run the metrics go to.
         min_workers: how few may go on where nodes are lost; None ends with a node.
+        num_threads: of a worker without a GPU; None shares the cores of a node.
         credentials: environment variables for MLflow, set in rank 0 only.
     """
 
@@ -55,12 +56,22 @@ class TrainingJob:
     seed: int
     num_workers: int
     min_workers: int | None
+    num_threads: int | None
     feed_tasks: int
     device: str
     max_failures: int
     tracking_uri: str
     run_id: str | None
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class SealedJob:
+    """A pickled job: Ray Train's controller, which only passes it on, need not import the task, and
+    has nothing to show of it.
+    """
+
+    pickled: bytes = field(repr=False)
 
 
 def progress_path(output_dir: str) -> str:

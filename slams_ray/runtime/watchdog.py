@@ -1,6 +1,7 @@
 """Ends MLflow runs of a process that died: both sides of a pipe, the parent's and the child's."""
 
 import logging
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -55,6 +56,8 @@ class Watchdog:
 
 def main() -> None:
     """The child: outlives its parent and closes what it left open."""
+    # `ray job stop` signals all descendants of a driver; this one ends after its parent.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     guarded: set[str] = set()
     for line in sys.stdin:
         verb, _, run_id = line.strip().partition(" ")

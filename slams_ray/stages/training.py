@@ -65,6 +65,7 @@ def train(
             seed=seed,
             num_workers=place.compute.train_workers,
             min_workers=place.compute.min_train_workers,
+            num_threads=place.compute.train_threads,
             feed_tasks=place.compute.feed_tasks,
             device=place.compute.device,
             max_failures=place.compute.max_failures,

@@ -1,6 +1,7 @@
 """Training through Ray Train: resume after a crash, two workers, errors."""
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,6 +92,7 @@ def training_job(output: Path, task: Line, **changes: Any) -> TrainingJob:
         "seed": 3,
         "num_workers": task.num_workers,
         "min_workers": None,
+        "num_threads": None,
         "feed_tasks": 1,
         "device": "cpu",
         "max_failures": 0,
@@ -150,6 +152,22 @@ def test_two_workers_take_the_step_of_one(undisturbed: Path, tmp_path: Path) -> 
     assert result["metrics"] == {"num_results": 2}
     for name, value in weights(tmp_path / "out").items():
         torch.testing.assert_close(value, weights(undisturbed)[name])
+
+
+class ThreadCount(Line):
+    """Tells how many threads its worker has."""
+
+    def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> int:
+        return torch.get_num_threads()
+
+    def summarise(self, results: Any) -> dict[str, float]:
+        return {"num_threads": results[0]}
+
+
+def test_a_worker_has_as_many_threads_as_asked_for(ray_cluster: None, tmp_path: Path) -> None:
+    asked = len(os.sched_getaffinity(0)) + 1
+    result = fit(training_job(tmp_path / "out", ThreadCount(), num_threads=asked))
+    assert result["metrics"] == {"num_threads": asked}
 
 
 def test_a_loss_that_is_not_finite_ends_with_its_remedy(ray_cluster: None, tmp_path: Path) -> None:

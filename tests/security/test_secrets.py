@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import time
 import traceback
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from slams_ray.redaction import redacted
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run, Tracker
 from slams_ray.runtime.tracking_address import credentials, tracking_uri
-from slams_ray.runtime.training_job import TrainingJob
+from slams_ray.runtime.training_job import SealedJob, TrainingJob
 from slams_ray.runtime.watchdog import Watchdog
 from slams_ray.stages.stage import Outcome, Workplace, run_stage
 
@@ -51,6 +52,7 @@ def everything_said(error: BaseException) -> str:
         ("http://:a@h", "http://:***@h"),
         ("abfs://container@account/x", "abfs://container@account/x"),
         ("http://h:5000/a@b", "http://h:5000/a@b"),
+        ("s3://AKIA:ab/cd+e/f@bucket/x", "s3://AKIA:***@bucket/x"),
     ],
 )
 def test_passwords_of_addresses_are_struck_out(text: str, expected: str) -> None:
@@ -154,6 +156,7 @@ def test_a_training_is_shown_without_its_credentials() -> None:
         seed=0,
         num_workers=1,
         min_workers=1,
+        num_threads=None,
         feed_tasks=1,
         device="cpu",
         max_failures=0,
@@ -162,7 +165,7 @@ def test_a_training_is_shown_without_its_credentials() -> None:
         credentials=credentials(),
     )
     assert PLANTED not in repr(job)
-    assert PLANTED not in str({"job": job})
+    assert PLANTED not in str({"job": SealedJob(pickle.dumps(job))})
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads Linux's /proc")

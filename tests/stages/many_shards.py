@@ -19,13 +19,23 @@ from PIL import Image
 
 from slams_ray import storage
 from slams_ray.artifacts import RECORD_NAME, Record
-from slams_ray.config import CrfConfig, DataConfig, PipelineConfig, ThresholdConfig
+from slams_ray.config import (
+    CrfConfig,
+    DataConfig,
+    InferenceConfig,
+    PipelineConfig,
+    SegmentationConfig,
+    ThresholdConfig,
+)
 from slams_ray.core.seed import stored_size
 from slams_ray.mappers.infer import activation_schema
-from slams_ray.stages import pipeline, prepare, refine, search_threshold
+from slams_ray.models.checkpoint import dump_network
+from slams_ray.models.segmentation_network import SegmentationNetwork
+from slams_ray.stages import evaluate, pipeline, prepare, refine, search_threshold
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Result, Workplace
+from slams_ray.stages.training import MODEL_NAME
 
 NUM_CLASSES, SIDE = 80, 8
 
@@ -61,14 +71,25 @@ def write_activations(data: PreparedData, output_dir: str) -> Result:
         ]
         table = pa.Table.from_pylist(rows, schema=activation_schema())
         storage.write_table(f"{activations_dir(output_dir)}/{name}", table)
-    record = Record(
-        stage="infer_activation",
-        fingerprint="made up",
-        config={},
-        inputs={},
-        seconds=0,
-        num_rows=data.num_images("train"),
-    )
+    return made_up("infer_activation", output_dir)
+
+
+def write_network(data: PreparedData, output_dir: str) -> Result:
+    """A segmentation network that was never trained."""
+    architecture = {
+        "backbone_name": "tiny_resnet",
+        "output_stride": 8,
+        "num_classes": NUM_CLASSES,
+        "head": "deeplabv2",
+    }
+    network = SegmentationNetwork(**architecture)
+    model = dump_network(network, architecture, data.description.class_names)
+    storage.write_bytes(f"{output_dir}/{MODEL_NAME}", model)
+    return made_up("train_segmentation", output_dir)
+
+
+def made_up(stage: str, output_dir: str) -> Result:
+    record = Record(stage=stage, fingerprint="made up", config={}, inputs={}, seconds=0, num_rows=0)
     return Result(output_dir=output_dir, record=record, cached=True)
 
 
@@ -78,7 +99,9 @@ def run_stages(place: Workplace, config: PipelineConfig) -> list[Result]:
     activations = write_activations(data, f"{place.workspace}/infer_activation/made-up")
     threshold = search_threshold.run(place, config.threshold, data, activations)
     refined = refine.run(place, config.crf, data, activations, threshold)
-    return [prepared, threshold, refined]
+    network = write_network(data, f"{place.workspace}/train_segmentation/made-up")
+    evaluated = evaluate.run(place, config.segmentation, data, network)
+    return [prepared, threshold, refined, evaluated]
 
 
 def count_calls() -> Counter[str]:
@@ -106,6 +129,7 @@ def main(workspace: str, num_shards: int) -> dict[str, Any]:
         data=DataConfig(format="folder", root=str(root), val_split=None, images_per_shard=1),
         threshold=ThresholdConfig(num_thresholds=64),
         crf=CrfConfig(iterations=0, export="none"),
+        segmentation=SegmentationConfig(inference=InferenceConfig(scales=(1.0,), flip=False)),
     )
     with pipeline.open_session(config, workspace, "scale") as session:
         place = pipeline.workplace(config, session)

@@ -43,8 +43,8 @@ def costs(
 
 def test_every_shard_goes_through_every_stage(costs: list[dict[str, Any]]) -> None:
     for report in costs:
-        assert report["rows"] == [report["shards"]] * 3
-        assert report["same_again"] == [True] * 3
+        assert report["rows"] == [report["shards"]] * 4
+        assert report["same_again"] == [True] * 4
 
 
 def test_the_driver_needs_little_more_memory_for_more_shards(costs: list[dict[str, Any]]) -> None:
@@ -55,11 +55,17 @@ def test_the_driver_needs_little_more_memory_for_more_shards(costs: list[dict[st
     assert many["peak_mb"] < 1.1 * few["peak_mb"]
 
 
+def test_the_time_of_the_driver_is_linear(costs: list[dict[str, Any]]) -> None:
+    """Of its processor alone; were each shard compared with all others, it would be four times."""
+    few, many = (report["driver_cpu_seconds"] / report["shards"] for report in costs)
+    assert many < 1.3 * few
+
+
 def test_the_driver_asks_the_store_the_same_of_every_shard(costs: list[dict[str, Any]]) -> None:
     """Nothing of a shard that is not there; two looks at the footer of one that is."""
     few, many = costs
     for report in costs:
         assert report["calls"].get("table_metadata", 0) == 0
-        assert report["calls_again"]["table_metadata"] == 2 * 3 * report["shards"]
+        assert report["calls_again"]["table_metadata"] == 2 * 4 * report["shards"]
     assert few["calls"] == many["calls"]
     assert few["calls_again"]["list_names"] == many["calls_again"]["list_names"]
