@@ -25,6 +25,7 @@ def _compare(recipe: str, command: CompareCommand) -> None:
     workspace = workspace_of(recipe, command)
     scores = compare.run(command.config, workspace, recipe, command.seeds, command.max_concurrent)
     print_scores(scores, "cam")
+    print(f"epochs: {compare.budget(command.config)}")
     print(f"rows in {workspace}/compare.json, figure beside it")
 
 

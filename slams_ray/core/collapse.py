@@ -15,7 +15,8 @@ ADVICE = {
     ),
     "all-one": (
         "the maps of present classes cover the whole image: raise activation.losses.regularization "
-        "or activation.losses.background"
+        "or activation.losses.foreground. With normalised masks, whose maximum is 1, they "
+        "may be uniform: raise encoder.dimmed_fraction, or lower activation.losses.equivariance"
     ),
     "uniform": (
         "the maps of present classes are the same everywhere: raise encoder.dimmed_fraction, or "

@@ -36,6 +36,7 @@ def run(
         # Once, before the seeds ask for it side by side.
         prepare.run(pipeline.workplace(config, session), config.data)
         parent = session.open()
+        parent.set_tags({"slams.budget": budget(config)})
         works = {
             f"seed {seed}": partial(
                 run_seed, replace(config, seed=seed), workspace, recipe, parent.run_id
@@ -49,6 +50,18 @@ def run(
         scores = [score for label in works for score in found[label]]
         publish(scores, workspace, NAME, parent, METHODS)
         return scores
+
+
+def budget(config: PipelineConfig) -> str:
+    """For how many epochs each method is trained: SLAMs starts from the CAM it is compared with."""
+    encoder, classifier, activation, segmentation = (
+        f"{part.training.epochs:g}"
+        for part in (config.encoder, config.classifier, config.activation, config.segmentation)
+    )
+    return (
+        f"cam {classifier} (classifier); slams {classifier} + {encoder} (encoder) + {activation} "
+        f"(activation network); after either {segmentation} (segmentation network)"
+    )
 
 
 def run_seed(
