@@ -1,7 +1,7 @@
 """Ends MLflow runs of a process that died: both sides of a pipe, the parent's and the child's."""
 
 import logging
-import signal
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 class Watchdog:
     """A small process that ends runs as KILLED when this one dies without saying so.
 
-    A handler cannot see SIGKILL or the kernel's out-of-memory killer; the end of a pipe can.
+    A handler cannot see SIGKILL or the kernel's out-of-memory killer; the end of a pipe can. `ray
+    job stop` kills a driver and all its descendants, so it is none of them.
     """
 
     def __init__(self, uri: str) -> None:
@@ -27,6 +28,8 @@ class Watchdog:
             text=True,
             start_new_session=True,
         )
+        # Of the process that has left a child behind.
+        self._process.wait()
 
     def guard(self, run: "Run") -> None:
         """Watches a run from now on."""
@@ -41,7 +44,6 @@ class Watchdog:
         self._tell("release")
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._process.wait()
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -56,8 +58,8 @@ class Watchdog:
 
 def main() -> None:
     """The child: outlives its parent and closes what it left open."""
-    # `ray job stop` signals all descendants of a driver; this one ends after its parent.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork():
+        os._exit(0)
     guarded: set[str] = set()
     for line in sys.stdin:
         verb, _, run_id = line.strip().partition(" ")

@@ -1,5 +1,7 @@
 """cluster/local.sh: starts, takes jobs with the token only, listens on loopback, goes whole."""
 
+import glob
+import json
 import os
 import re
 import shutil
@@ -7,9 +9,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,7 @@ BIN = Path(sys.executable).parent
 
 def run(*command: str | Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=500
+        command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=1500
     )
 
 
@@ -73,10 +76,14 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.environment['SLAMS_DASHBOARD_PORT']}"
 
-    def submit(self, *entrypoint: str) -> subprocess.CompletedProcess[str]:
+    def submit(
+        self, *entrypoint: str, options: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        return self.job("submit", "--working-dir", ".", *options, "--", *entrypoint)
+
+    def job(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         client = {"RAY_AUTH_MODE": "token", "RAY_API_SERVER_ADDRESS": self.url}
-        command = [BIN / "ray", "job", "submit", "--working-dir", ".", "--", *entrypoint]
-        return run(*command, env=self.environment | client)
+        return run(BIN / "ray", "job", *arguments, env=self.environment | client)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +160,60 @@ def test_a_job_succeeds_or_fails_with_its_message(running: Running) -> None:
     bad = running.submit("python", "-m", "jobs.prepare", "demo", "--crf.gt-prob", "1.5")
     assert bad.returncode == 1
     assert "crf.gt_prob is 1.5" in bad.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_a_stopped_job_is_marked_and_the_same_command_continues(
+    running: Running, tmp_path: Path
+) -> None:
+    """With variables of its own, which the worker that logs the steps has too, and a CPU."""
+    store = f"sqlite:///{tmp_path}/elsewhere.db"
+    variables = json.dumps({"env_vars": {"MLFLOW_TRACKING_URI": store}})
+    options = ["--runtime-env-json", variables, "--entrypoint-num-cpus", "1"]
+    command = ["python", "-m", "jobs.pipeline", "smoke", "--workspace", f"{tmp_path}/smoke"]
+    begun = running.submit(*command, options=[*options, "--no-wait", "--submission-id", "first"])
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    prepared = f"{tmp_path}/smoke/prepare/*/record.json"
+    wait_until(lambda: bool(glob.glob(prepared)), "prepare ends")
+    assert running.job("stop", "first").returncode == 0
+    wait_until(lambda: "RUNNING" not in run_statuses(store).values(), "MLflow has no run open")
+    assert run_statuses(store)["smoke"] == "KILLED"
+    again = running.submit(*command, options=options)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert re.search(r"prepare +kept", again.stdout)
+    assert "segmentation_miou" in again.stdout
+    assert set(run_statuses(store).values()) <= {"FINISHED", "KILLED"}
+    assert run_statuses(store)["smoke"] == "FINISHED"
+    assert num_steps(store, "train_encoder") > 1
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 600) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(1)
+
+
+def run_statuses(store: str) -> dict[str, str]:
+    """Name -> status of every MLflow run; of one name the newest."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=store)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(ids, order_by=["attributes.start_time"])
+    return {run.data.tags["mlflow.runName"]: run.info.status for run in runs}
+
+
+def num_steps(store: str, stage: str) -> int:
+    """Steps at which the newest run of a stage has logged a loss."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=store)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    newest = client.search_runs(ids, f"tags.`slams.stage` = '{stage}'")[0]
+    names = [name for name in newest.data.metrics if name.endswith("loss")]
+    return max(len(client.get_metric_history(newest.info.run_id, name)) for name in names)
 
 
 @pytest.mark.ray
