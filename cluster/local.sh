@@ -93,7 +93,8 @@ start() {
   done
   ensure_token
   # Every node would count all cores and GPUs of the machine as its own.
-  cpus=$(($(nproc) / (nodes + 1)))
+  # nproc would answer OMP_NUM_THREADS where that is set.
+  cpus=$(($(env -u OMP_NUM_THREADS nproc) / (nodes + 1)))
   cpus=$((cpus > 0 ? cpus : 1))
   ((nodes > 0)) || stay_on_loopback
   start_node head --head --port="$port" --ray-client-server-port=$((port + 1)) \
