@@ -46,6 +46,7 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             training=replace(
                 training, epochs=10, learning_rate=1e-3, head_multiplier=1, weight_decay=1e-4
             ),
+            initialise_from_cam=True,
             # With sigmoids, grey and the weights of the literature the maps stay behind CAM's.
             mask="normalised",
             fill="companion",

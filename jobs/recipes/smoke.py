@@ -42,7 +42,9 @@ def smoke() -> PipelineConfig:
         ),
         encoder=EncoderConfig(backbone=backbone, training=training, embedding_dim=8),
         classifier=ClassifierConfig(backbone=backbone, training=training),
-        activation=ActivationConfig(training=training, encoder_input_px=48),
+        activation=ActivationConfig(
+            training=training, initialise_from_cam=True, encoder_input_px=48
+        ),
         inference=ActivationInferenceConfig(scales=(1.0,)),
         crf=CrfConfig(iterations=1, export="voc"),
         segmentation=SegmentationConfig(

@@ -55,7 +55,9 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
         ),
         classifier=ClassifierConfig(backbone=RESNET50, training=weak),
         # The family's 5e-3 was run at an effective momentum of 0; here momentum is .9: a tenth.
-        activation=ActivationConfig(training=replace(weak, epochs=15, learning_rate=5e-4)),
+        activation=ActivationConfig(
+            training=replace(weak, epochs=15, learning_rate=5e-4), initialise_from_cam=True
+        ),
         inference=ActivationInferenceConfig(),
         segmentation=SegmentationConfig(
             backbone=replace(RESNET101, output_stride=8),

@@ -42,6 +42,9 @@ def run(
 ) -> ActivationNetworks:
     classifier = replace(classifier, backbone=resolve_weights(classifier.backbone))
     cam = train_classifier(place, classifier, seed, data)
+    upstream = {"prepare": data.fingerprint, "train_encoder": encoder.record.fingerprint}
+    if config.initialise_from_cam:
+        upstream["train_classifier"] = cam.record.fingerprint
 
     def work(attempt: Attempt) -> Outcome:
         task = ActivationTask(
@@ -49,7 +52,7 @@ def run(
             classifier.backbone,
             data.description.class_names,
             read_model(encoder),
-            read_model(cam),
+            read_model(cam) if config.initialise_from_cam else None,
         )
         outcome = train(place, "activation", task, config.training, data, seed, attempt)
         return replace(outcome, warnings=map_warnings(outcome.notes[LAST]))
@@ -59,11 +62,7 @@ def run(
         STAGE,
         training_settings(config)
         | {"seed": seed, "backbone": training_settings(classifier)["backbone"]},
-        {
-            "prepare": data.fingerprint,
-            "train_encoder": encoder.record.fingerprint,
-            "train_classifier": cam.record.fingerprint,
-        },
+        upstream,
         work,
     )
     return ActivationNetworks(cam=cam, slams=slams)

@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "masks not cut": {"activation.cut_width": 0.0},
     "encoder without masked images": {"encoder.masked_fraction": 0.0},
     "encoder without dimmed images": {"encoder.dimmed_fraction": 0.0},
+    "initialised from CAM": {"activation.initialise_from_cam": True},
     "not initialised from CAM": {"activation.initialise_from_cam": False},
 }
 """Name -> settings that differ from the recipe."""

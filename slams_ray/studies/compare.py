@@ -53,13 +53,14 @@ def run(
 
 
 def budget(config: PipelineConfig) -> str:
-    """For how many epochs each method is trained: SLAMs starts from the CAM it is compared with."""
+    """For how many epochs each method is trained, with what it starts from."""
     encoder, classifier, activation, segmentation = (
         f"{part.training.epochs:g}"
         for part in (config.encoder, config.classifier, config.activation, config.segmentation)
     )
+    start = f"{classifier} (classifier) + " if config.activation.initialise_from_cam else ""
     return (
-        f"cam {classifier} (classifier); slams {classifier} + {encoder} (encoder) + {activation} "
+        f"cam {classifier} (classifier); slams {start}{encoder} (encoder) + {activation} "
         f"(activation network); after either {segmentation} (segmentation network)"
     )
 

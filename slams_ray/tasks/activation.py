@@ -179,7 +179,8 @@ class ActivationTask(ImageLabelTask):
     Args:
         backbone: the CAM classifier's, which the network shares.
         encoder: bytes of the semantic encoder's checkpoint.
-        classifier: bytes of the CAM classifier's checkpoint.
+        classifier: bytes of the CAM classifier's checkpoint to start from, or None to start from
+            the weights of the backbone.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ class ActivationTask(ImageLabelTask):
         backbone: BackboneConfig,
         class_names: Sequence[str],
         encoder: bytes,
-        classifier: bytes,
+        classifier: bytes | None,
     ) -> None:
         super().__init__(config.training, class_names)
         self.config = config
@@ -224,7 +225,7 @@ class ActivationTask(ImageLabelTask):
     def build(self) -> TrainingModule:
         encoder = load_network(self.encoder, "encoder", "semantic_encoder", self.class_names)
         assert isinstance(encoder, SemanticEncoder)
-        if self.config.initialise_from_cam:
+        if self.classifier is not None:
             network = load_network(
                 self.classifier, "classifier", "activation_network", self.class_names
             )
