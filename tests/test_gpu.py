@@ -1,4 +1,4 @@
-"""What only a GPU can show: every training takes a mixed-precision step."""
+"""What only a GPU can show: mixed-precision steps, and the CRF there as on a CPU."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from slams_ray.config import PipelineConfig
+from slams_ray.core.crf import CrfKernels
+from slams_ray.core.mean_field_torch import TorchCrf
 from slams_ray.models.checkpoint import dump_network
 from slams_ray.tasks.activation import ActivationTask
 from slams_ray.tasks.classifier import ClassifierTask
@@ -67,3 +69,26 @@ def test_a_mixed_precision_step_is_finite(name: str, tiny_config: PipelineConfig
     batch = {k: torch.from_numpy(np.stack([s[k] for s in samples])).cuda() for k in samples[0]}
     metrics = train_step(module, optimizer, batch, 0, 10, config)
     assert all(torch.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_labels", [2, 5])
+def test_the_crf_gives_what_it_gives_on_a_cpu(num_labels: int) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU on this machine")
+    rng = np.random.default_rng(num_labels)
+    image = rng.integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    unary = rng.uniform(0, 4, (num_labels, 60, 80)).astype(np.float32)
+    kernels = CrfKernels(
+        gaussian_sxy_px=3.0,
+        gaussian_compat=3.0,
+        bilateral_sxy_px=50.0,
+        bilateral_srgb=20.0,
+        bilateral_compat=10.0,
+    )
+    posteriors = [
+        TorchCrf(image, num_labels, kernels, torch.device(name)).infer(unary, 10)
+        for name in ("cpu", "cuda", "cuda")
+    ]
+    np.testing.assert_allclose(posteriors[1], posteriors[0], atol=1e-3)
+    np.testing.assert_array_equal(posteriors[2], posteriors[1])

@@ -1,11 +1,13 @@
-"""The compiled dense CRF against pydensecrf: time, shared lattices, and whether they agree."""
+"""Our dense CRFs against pydensecrf: time, shared lattices, and whether they agree."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import get_args
 
 import numpy as np
+import torch
 from PIL import Image
 
 from slams_ray.benchmarks.measure import Row, compare, row
@@ -23,6 +25,8 @@ SOFTMAX_KERNELS = CrfKernels(
     bilateral_compat=10.0,
 )
 NUM_CATEGORIES = 21
+_OURS: tuple[Backend, ...] = ("numba", "torch")
+_ON_CPUS: tuple[Backend, ...] = ("pydensecrf", "numba")
 
 
 def degraded(truth: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
@@ -76,7 +80,23 @@ def speed_rows(
         )
         for num_labels in field_labels
     ]
-    return rows
+    return [*rows, _torch_row(pictures, work, rounds)]
+
+
+def _torch_row(
+    pictures: Sequence[Picture], work: Callable[[Backend, int, CrfKernels], None], rounds: int
+) -> Row:
+    """On a GPU where this process has one; on a CPU torch is there for comparison alone."""
+    on_gpu = torch.cuda.is_available()
+    return compare(
+        f"torch CRF on a {'GPU' if on_gpu else 'CPU'}, 3 labels, label form",
+        partial(work, "torch", 3, KERNELS),
+        "pydensecrf, 3 labels",
+        partial(work, "pydensecrf", 3, KERNELS),
+        goal=20.0 if on_gpu else 0.0,
+        rounds=rounds,
+        clock=time.perf_counter if on_gpu else time.process_time,
+    )
 
 
 def sharing_rows(pictures: Sequence[Picture], num_unaries: int, rounds: int) -> list[Row]:
@@ -104,15 +124,15 @@ def sharing_rows(pictures: Sequence[Picture], num_unaries: int, rounds: int) -> 
             goal=1.4,
             rounds=rounds,
         )
-        for backend in get_args(Backend)
+        for backend in _ON_CPUS
     ]
 
 
 def agreement_rows(pictures: Sequence[Picture]) -> list[Row]:
-    """Fraction of pixels both backends label alike, and the ratio of their mIoU."""
+    """Fraction of pixels that are labelled as by pydensecrf, and the ratio of mIoU to its."""
     rows = []
     for form, kernels in (("label", KERNELS), ("softmax", SOFTMAX_KERNELS)):
-        alike = []
+        alike: dict[str, list[float]] = {backend: [] for backend in _OURS}
         counts = dict.fromkeys(get_args(Backend), np.zeros((NUM_CATEGORIES, NUM_CATEGORIES + 1)))
         for seed, (image, truth) in enumerate(pictures):
             classes = np.setdiff1d(truth, [0, IGNORE_INDEX])
@@ -121,7 +141,8 @@ def agreement_rows(pictures: Sequence[Picture]) -> list[Row]:
             labels = degraded(truth, classes, seed)
             unary = label_unary(labels, len(classes) + 1, GT_PROB)
             found = {b: refined(b, image, [unary], kernels)[0] for b in counts}
-            alike.append((found["numba"] == found["pydensecrf"]).mean())
+            for backend in _OURS:
+                alike[backend].append(float((found[backend] == found["pydensecrf"]).mean()))
             names = np.append(0, classes).astype(np.uint8)
             for backend, positions in found.items():
                 counts[backend] = counts[backend] + confusion_matrix(
@@ -130,12 +151,15 @@ def agreement_rows(pictures: Sequence[Picture]) -> list[Row]:
         miou = {b: segmentation_scores(c.astype(np.int64)).miou for b, c in counts.items()}
         # 0.1 point of mIoU.
         least = 1 - 0.001 / miou["pydensecrf"]
-        ratio = miou["numba"] / miou["pydensecrf"]
-        name = f"{form} kernels, {len(alike)} images:"
-        rows += [
-            _quality_row(f"{name} pixels labelled alike", float(np.mean(alike)), 0.999, alike),
-            _quality_row(f"{name} mIoU of numba", ratio, least, [ratio]),
-        ]
+        for backend in _OURS:
+            ratio, shares = miou[backend] / miou["pydensecrf"], alike[backend]
+            name = f"{backend}, {form} kernels, {len(shares)} images:"
+            rows += [
+                _quality_row(
+                    f"{name} pixels labelled alike", float(np.mean(shares)), 0.999, shares
+                ),
+                _quality_row(f"{name} mIoU", ratio, least, [ratio]),
+            ]
     return rows
 
 

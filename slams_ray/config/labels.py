@@ -87,10 +87,12 @@ class CrfConfig:
     """Unary from hard seeds (IRN), from scores beside a constant background, or beside (1 - max
     A)^alpha.
     """
-    backend: Literal["pydensecrf", "numba"] = "numba"
+    backend: Literal["pydensecrf", "numba", "torch"] = "numba"
     """numba: compiled by the machine, half a minute on its first run, then 2.4 to 3.6 times as fast
     as pydensecrf, the reference (2 to 4 labels; `python -m jobs.benchmark_crf`). On 40 VOC
-    photographs 99.9999 % of the pixels get the same label, and mIoU differs by 0.0001 point."""
+    photographs 99.9999 % of the pixels get the same label, and mIoU differs by 0.0001 point.
+    torch: the same on GPUs where the cluster has them, four refiners on each; on a CPU slower than
+    pydensecrf. It has been run on CPUs only."""
     iterations: int = 10
     """Mean-field iterations; 0 leaves seeds unrefined."""
     gt_prob: float = 0.7

@@ -6,13 +6,13 @@ any number of unaries (thresholds, alphas) of the same image.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import pydensecrf.densecrf as densecrf
 from pydensecrf.utils import unary_from_labels, unary_from_softmax
 
-Backend = Literal["pydensecrf", "numba"]
+Backend = Literal["pydensecrf", "numba", "torch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +46,16 @@ def make_crf(backend: Backend, image: np.ndarray, num_labels: int, kernels: CrfK
     """The CRF of an (H, W, 3) uint8 image, its lattices built."""
     if backend == "pydensecrf":
         return DenseCrf(image, num_labels, kernels)
-    if backend != "numba":
-        raise ValueError(f"CRF backend is {backend!r}, expected 'pydensecrf' or 'numba'")
-    # numba takes half a second to import.
-    from slams_ray.core.mean_field import LatticeCrf
+    # numba takes half a second to import, torch three.
+    if backend == "numba":
+        from slams_ray.core.mean_field import LatticeCrf
 
-    return LatticeCrf(image, num_labels, kernels)
+        return LatticeCrf(image, num_labels, kernels)
+    if backend == "torch":
+        from slams_ray.core.mean_field_torch import TorchCrf
+
+        return TorchCrf(image, num_labels, kernels)
+    raise ValueError(f"CRF backend is {backend!r}, expected one of {', '.join(get_args(Backend))}")
 
 
 class DenseCrf:

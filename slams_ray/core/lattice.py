@@ -1,4 +1,4 @@
-"""Permutohedral lattice: Gaussian filtering of values at scattered points in linear time.
+"""Permutohedral lattice, compiled: Gaussian filtering of scattered points in linear time.
 
 Source: Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice"
 (Eurographics 2010). A point in d dimensions lies in a simplex of d + 1 lattice vertices. Filtering
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from slams_ray.core.compilation import compiled
+from slams_ray.core.lattice_points import axis_scale, key_steps, key_strides
 
-MAX_KEY = 2**62
 BLOCK = 256
 """Points placed at a time: every loop over them vectorises, and their state stays in L1."""
 ROOM = 4
@@ -43,34 +43,15 @@ class Lattice:
 def build_lattice(features: np.ndarray) -> Lattice:
     """Lattice of the points with (d, N) float32 features, in standard deviations of the kernel."""
     num_dims, num_points = features.shape
-    index = np.arange(1, num_dims + 1)
-    # Brings the blur's standard deviation to 1 (Adams et al., section 3).
-    scale = (num_dims + 1) * np.sqrt(2 / 3) / np.sqrt(index * (index + 1))
-    scaled = features * scale.astype(np.float32)[:, None]
-    strides = _key_strides(scaled)
+    scaled = features * axis_scale(num_dims)[:, None]
+    strides = key_strides(np.ptp(scaled, axis=1))
     vertices = np.empty((num_points, num_dims + 1), np.uint32)
     weights = np.empty((num_points, num_dims + 1), np.float32)
-    # From the key of a vertex to its neighbour's in each direction.
-    steps = strides.sum() - (num_dims + 1) * np.append(strides, 0)
+    steps = key_steps(strides)
     keys, table = _register(scaled, strides, steps, vertices, weights)
     neighbours = _link(keys, table, steps)
     _normalise(weights, vertices, neighbours)
     return Lattice(vertices=vertices, weights=weights, neighbours=neighbours)
-
-
-def _key_strides(scaled: np.ndarray) -> np.ndarray:
-    """(d,) int64 that turn the coordinates of a vertex into one integer of its own."""
-    num_dims = len(scaled)
-    extent = np.ptp(scaled, axis=1).astype(float)
-    strides = [1]
-    for j in range(num_dims):
-        # How far coordinate j reaches over the points; rounding to a vertex and stepping to its
-        # neighbour add less than 2 (d + 1) at either end.
-        reach = extent[j:].sum() + (j * extent[j - 1] if j else 0)
-        strides.append(strides[-1] * (int(reach) + 4 * (num_dims + 1)))
-    if strides[-1] > MAX_KEY:
-        raise ValueError("a standard deviation of the kernel is too small for the image")
-    return np.array(strides[:-1], np.int64)
 
 
 @compiled

@@ -15,6 +15,7 @@ import numpy as np
 from slams_ray.core.compilation import compiled
 from slams_ray.core.crf import CrfKernels, check_image, check_unary
 from slams_ray.core.lattice import Lattice, blur, build_lattice
+from slams_ray.core.lattice_points import kernel_points, relative_energy
 
 BLOCK = 256
 """Pixels updated at a time: the softmax vectorises over them."""
@@ -45,16 +46,9 @@ class LatticeCrf:
         if num_labels < 2:
             raise ValueError(f"num_labels is {num_labels}, expected >= 2")
         self._shape = (num_labels, *image.shape[:2])
-        position = np.indices(image.shape[:2], np.float32)[::-1]
-        colour = image.transpose(2, 0, 1) / np.float32(kernels.bilateral_srgb)
-        bilateral = np.concatenate([position / np.float32(kernels.bilateral_sxy_px), colour])
-        gaussian = position / np.float32(kernels.gaussian_sxy_px)
         self._first, self._second = (
-            _arrays(build_lattice(f.reshape(len(f), -1)), compat)
-            for f, compat in (
-                (gaussian, kernels.gaussian_compat),
-                (bilateral, kernels.bilateral_compat),
-            )
+            _arrays(build_lattice(features), compat)
+            for features, compat in kernel_points(image, kernels)
         )
 
     def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
@@ -75,7 +69,7 @@ class LatticeCrf:
         """(G, L, H, W) posteriors of G energies in one pass."""
         for unary in unaries:
             check_unary(unary, self._shape)
-        energy = np.concatenate([_relative(unary) for unary in unaries])
+        energy = np.concatenate([relative_energy(unary) for unary in unaries])
         num_channels = len(energy)
         lanes = (0,) * num_channels if num_channels in UNROLLED else ()
         posterior = np.empty((len(unaries), self._shape[0], energy.shape[1]), np.float32)
@@ -100,12 +94,6 @@ def num_together(num_unaries: int, num_channels: int) -> int:
     """How many unaries of so many channels each the next pass takes: at least 1."""
     fitting = (width // num_channels for width in UNROLLED if width % num_channels == 0)
     return next((number for number in fitting if number <= num_unaries), 1)
-
-
-def _relative(unary: np.ndarray) -> np.ndarray:
-    """(L - 1, N) float32, energy of label 0 less that of the others."""
-    flat = unary.reshape(len(unary), -1)
-    return np.asarray(flat[0] - flat[1:], np.float32)
 
 
 def _arrays(lattice: Lattice, compat: float) -> Kernel:

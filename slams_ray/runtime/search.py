@@ -18,6 +18,7 @@ from ray.util.queue import Queue
 from slams_ray import storage
 from slams_ray.runtime import cluster
 from slams_ray.runtime.relay import LineRelay, relayed
+from slams_ray.runtime.shards import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ class SearchPlan:
         num_reports: reports of a trial that is not stopped.
         cpus_per_trial: of the trial's own process; one that only waits for the tasks it starts
             needs next to none, but Tune asks for some.
+        pool: called when Ray is connected, tells which share of a GPU a trial takes; None, or
+            giving None, takes none.
     """
 
     algorithm: str
@@ -55,6 +58,7 @@ class SearchPlan:
     cpus_per_trial: float
     time_budget_seconds: float | None
     seed: int
+    pool: Callable[[], Pool | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +108,19 @@ def _run(
     # Trials have what their nodes have, as all other workers.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_CREDENTIALS)
     directory = storage.join(storage_dir, name)
-    trainable = tune.with_resources(trial, {"cpu": plan.cpus_per_trial})
+    resources = {"cpu": plan.cpus_per_trial}
+    limit = max(1, int(cluster.num_cpus() / plan.cpus_per_trial))
+    if (actors := plan.pool() if plan.pool is not None else None) is not None:
+        resources["gpu"] = actors.num_gpus
+        limit = min(limit, actors.num_actors)
+    trainable = tune.with_resources(trial, resources)
     if tune.Tuner.can_restore(directory):
         tuner = tune.Tuner.restore(directory, trainable=trainable, resume_errored=True)
     else:
         tuner = tune.Tuner(
             trainable,
             param_space=_param_space(space, plan.algorithm),
-            tune_config=_tune_config(plan),
+            tune_config=_tune_config(plan, plan.max_concurrent or limit),
             run_config=tune.RunConfig(
                 name=name,
                 storage_path=storage_dir,
@@ -128,14 +137,13 @@ def _param_space(space: Space, algorithm: str) -> dict[str, Any]:
     return {name: choose(list(values)) for name, values in space.items()}
 
 
-def _tune_config(plan: SearchPlan) -> tune.TuneConfig:
+def _tune_config(plan: SearchPlan, limit: int) -> tune.TuneConfig:
     scheduler = ASHAScheduler(
         time_attr="training_iteration",
         max_t=plan.num_reports,
         grace_period=1,
         reduction_factor=2,
     )
-    limit = plan.max_concurrent or _as_many_as_fit(plan.cpus_per_trial)
     if plan.algorithm == "optuna":
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         algorithm: dict[str, Any] = {
@@ -155,10 +163,6 @@ def _tune_config(plan: SearchPlan) -> tune.TuneConfig:
         trial_dirname_creator=lambda trial: trial.trial_id,
         **algorithm,
     )
-
-
-def _as_many_as_fit(cpus_per_trial: float) -> int:
-    return max(1, int(cluster.num_cpus() / cpus_per_trial))
 
 
 def _describe(result: Any) -> SearchTrial:

@@ -65,8 +65,8 @@ class ShardJob:
         inputs: tables the work receives, opened by shard name.
         make_work: builds the work once per process (loads networks there).
         payloads: what the work receives beside the tables, by shard name.
-        pool: called when Ray is connected, gives the actors that keep state such as networks; None
-            runs stateless tasks.
+        pool: called when Ray is connected, gives the actors that keep state such as networks or
+            hold a GPU; None, or giving None, runs stateless tasks.
         rows_per_group: row-group size of the outputs.
         run_token: tells the attempts of this run from those of earlier ones.
         nodes: counts the shards that each node has made, as they come in.
@@ -79,7 +79,7 @@ class ShardJob:
     fingerprint: str
     make_work: Callable[[], ShardWork]
     payloads: Mapping[str, Any] = field(default_factory=dict)
-    pool: "Callable[[], Pool] | None" = None
+    pool: "Callable[[], Pool | None] | None" = None
     rows_per_group: int | None = None
     run_token: str = field(default_factory=lambda: uuid.uuid4().hex)
     nodes: Counter[str] = field(default_factory=Counter)
@@ -106,6 +106,18 @@ def pool(device: str, gpu_actors: int | None) -> Callable[[], Pool]:
         if cluster.use_gpu(device):
             return Pool(num_actors=gpu_actors or cluster.num_gpus(), num_gpus=1)
         return Pool(num_actors=cluster.num_cpus(), num_gpus=0, grows=True)
+
+    return resolve
+
+
+def gpu_pool(device: str, gpu_actors: int | None, per_gpu: int) -> Callable[[], Pool | None]:
+    """Actors that share GPUs, so many on each; none where GPUs are not used."""
+
+    def resolve() -> Pool | None:
+        if not cluster.use_gpu(device):
+            return None
+        num_actors = per_gpu * (gpu_actors or cluster.num_gpus())
+        return Pool(num_actors=num_actors, num_gpus=1 / per_gpu)
 
     return resolve
 
@@ -257,11 +269,11 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, 
     dataset = ray.data.from_items(items, override_num_blocks=len(items))
     options: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
     # Every process unpickles the job, so it must not carry the payloads of all shards.
-    bare = replace(job, names=(), payloads={})
-    if job.pool is None:
+    bare = replace(job, names=(), payloads={}, pool=None)
+    actors = job.pool() if job.pool is not None else None
+    if actors is None:
         mapped = dataset.map_batches(ShardMapper(bare).__call__, **options)
     else:
-        actors = job.pool()
         smallest = min(actors.num_actors, len(items))
         mapped = dataset.map_batches(
             ShardMapper,

@@ -1,10 +1,11 @@
 """Stage refine: images, activations and a threshold to pseudo labels."""
 
+from collections.abc import Callable
 from functools import partial
 
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
-from slams_ray.config import CrfConfig
+from slams_ray.config import ComputeConfig, CrfConfig
 from slams_ray.core.crf import CrfKernels
 from slams_ray.core.metrics import segmentation_scores
 from slams_ray.core.pseudo_label import Confidence, Refinement
@@ -12,7 +13,7 @@ from slams_ray.core.sampling import ROWS_PER_GROUP
 from slams_ray.data.source import TRAIN
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.refine import RefineMapper
-from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
+from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, gpu_pool, sum_shards
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.search_threshold import chosen_threshold, class_offsets
@@ -20,6 +21,8 @@ from slams_ray.stages.settings_report import show_settings
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 
 STAGE = "refine"
+REFINERS_PER_GPU = 4
+"""Each decodes and encodes on a CPU while another computes."""
 
 
 def run(
@@ -46,9 +49,10 @@ def run(
     offsets = class_offsets(threshold, method)
     refinement = make_refinement(config, offsets)
     strengths = confidence(config, cut)
+    pool = refiners(config, place.compute)
 
     def work(attempt: Attempt) -> Outcome:
-        outcome = _refine(config, data, activations, refinement, strengths, method, attempt)
+        outcome = _refine(config, data, activations, refinement, strengths, method, attempt, pool)
         show_settings(
             attempt,
             data,
@@ -66,6 +70,13 @@ def run(
 
 def pseudo_labels_dir(output_dir: str) -> str:
     return storage.join(output_dir, "pseudo_labels")
+
+
+def refiners(config: CrfConfig, compute: ComputeConfig) -> Callable[[], Pool | None] | None:
+    """Where refinement runs: tasks on CPUs, or with the torch backend actors on GPUs if any."""
+    if config.backend != "torch":
+        return None
+    return gpu_pool(compute.device, compute.gpu_actors, REFINERS_PER_GPU)
 
 
 def make_refinement(config: CrfConfig, offsets: tuple[float, ...] = ()) -> Refinement:
@@ -112,6 +123,7 @@ def _refine(
     strengths: Confidence,
     method: str,
     attempt: Attempt,
+    pool: Callable[[], Pool | None] | None,
 ) -> Outcome:
     export_dir = storage.join(attempt.output_dir, "voc") if config.export != "none" else None
     job = ShardJob(
@@ -138,6 +150,7 @@ def _refine(
             export_dir,
             config.export == "voc",
         ),
+        pool=pool,
         rows_per_group=ROWS_PER_GROUP,
     )
     totals = sum_shards(job, ("num_rows", "confusion", "num_pixels", "num_ignored"))

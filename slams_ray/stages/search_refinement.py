@@ -20,7 +20,7 @@ from slams_ray.errors import TrainingError
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.runtime.search import SearchPlan, SearchTrial, search
 from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.refine import make_refinement
+from slams_ray.stages.refine import make_refinement, refiners
 from slams_ray.stages.search_threshold import chosen_threshold, class_offsets
 from slams_ray.stages.settings_report import show_settings
 from slams_ray.stages.slices import count_images, infer_maps, scale_sets, write_slices
@@ -130,6 +130,7 @@ def _work(
             infer_maps(scales, inference, names, data, material.networks, place, attempt)
     num_categories = len(data.description.class_names)
     offsets = class_offsets(threshold, SLAMS)
+    pool = refiners(crf, place.compute)
     space = {"scales": sets} | {name: getattr(config, name) for name in SPACE}
     trials = search(
         partial(score_slices, config, crf, offsets, attempt.output_dir, searched, num_categories),
@@ -141,6 +142,7 @@ def _work(
             num_reports=len(searched),
             max_concurrent=config.max_concurrent,
             cpus_per_trial=config.cpus_per_trial,
+            pool=pool,
             time_budget_seconds=config.time_budget_seconds,
             seed=config.seed,
         ),
@@ -153,7 +155,9 @@ def _work(
     best_scales, settings = split_point(best.point)
     refinement = make_refinement(replace(crf, **settings), offsets)
     configured = chosen_threshold(threshold, SLAMS) if crf.form != "power" else crf.alpha
-    judged = partial(judge, names=held_out, num_categories=num_categories, attempt=attempt)
+    judged = partial(
+        judge, names=held_out, num_categories=num_categories, attempt=attempt, pool=pool
+    )
     scores = {
         "searched_miou": last[OBJECTIVE],
         "searched_confident_miou": last["confident_miou"],

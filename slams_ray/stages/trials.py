@@ -1,6 +1,6 @@
 """What a trial of the search reports, and how a choice does on images held out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from slams_ray.core.metrics import miou_of_counts
 from slams_ray.core.pseudo_label import Refinement
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.trial import SLICE_SCHEMA, JudgeMapper, PairCounts, count_slice
-from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
+from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, sum_shards
 from slams_ray.stages.refine import make_refinement
 from slams_ray.stages.slices import maps_dir, read_slice, slices_dir
 from slams_ray.stages.stage import Attempt
@@ -78,6 +78,7 @@ def judge(
     names: Sequence[str],
     num_categories: int,
     attempt: Attempt,
+    pool: Callable[[], Pool | None] | None = None,
 ) -> float:
     """mIoU of a refinement at a strength on the named slices, with their maps at these scales."""
     columns = tuple(SLICE_SCHEMA.names)
@@ -94,5 +95,6 @@ def judge(
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
         make_work=partial(JudgeMapper, refinement, strength, num_categories),
+        pool=pool,
     )
     return miou_of_counts(sum_shards(job, ["class_counts"])["class_counts"])

@@ -1,14 +1,17 @@
-"""The compiled CRF gives pydensecrf's posterior."""
+"""The compiled CRF and that of torch give pydensecrf's posterior."""
 
 import subprocess
 import sys
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from slams_ray.core.crf import CrfKernels, DenseCrf, label_unary, make_crf
+from slams_ray.core import mean_field_torch
+from slams_ray.core.crf import Backend, CrfKernels, DenseCrf, label_unary, make_crf
 from slams_ray.core.mean_field import LatticeCrf, num_together
+from slams_ray.core.mean_field_torch import TorchCrf
 
 LABEL_FORM = CrfKernels(
     gaussian_sxy_px=3,
@@ -17,6 +20,8 @@ LABEL_FORM = CrfKernels(
     bilateral_srgb=5,
     bilateral_compat=10,
 )
+Ours = type[LatticeCrf] | type[TorchCrf]
+OURS = pytest.mark.parametrize("ours", [LatticeCrf, TorchCrf])
 SOFTMAX_FORM = replace(LABEL_FORM, bilateral_sxy_px=80, bilateral_srgb=13)
 
 
@@ -37,21 +42,23 @@ def noisy_unary(height: int, width: int, num_labels: int) -> np.ndarray:
     return label_unary(np.where(rng.random(labels.shape) < 0.1, wrong, labels), num_labels, 0.7)
 
 
+@OURS
 @pytest.mark.parametrize("kernels", [LABEL_FORM, SOFTMAX_FORM])
 @pytest.mark.parametrize("num_labels", [2, 3, 4, 7])
 def test_posteriors_and_labels_are_those_of_pydensecrf(
-    kernels: CrfKernels, num_labels: int
+    kernels: CrfKernels, num_labels: int, ours: Ours
 ) -> None:
     image = smooth_image(45, 61)
     unary = noisy_unary(45, 61, num_labels)
     expected = DenseCrf(image, num_labels, kernels).infer(unary, 10)
-    found = LatticeCrf(image, num_labels, kernels).infer(unary, 10)
+    found = ours(image, num_labels, kernels).infer(unary, 10)
     assert found.dtype == np.float32
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=1e-3)
     assert (found.argmax(axis=0) == expected.argmax(axis=0)).mean() >= 0.999
 
 
+@OURS
 @pytest.mark.parametrize(
     "image",
     [
@@ -64,41 +71,49 @@ def test_posteriors_and_labels_are_those_of_pydensecrf(
     ],
     ids=["one pixel", "one wide", "one high", "grey", "constant", "noise"],
 )
-def test_images_of_odd_size_and_content(image: np.ndarray) -> None:
+def test_images_of_odd_size_and_content(image: np.ndarray, ours: Ours) -> None:
     unary = noisy_unary(image.shape[0], image.shape[1], 3)
     expected = DenseCrf(image, 3, LABEL_FORM).infer(unary, 5)
-    found = LatticeCrf(image, 3, LABEL_FORM).infer(unary, 5)
+    found = ours(image, 3, LABEL_FORM).infer(unary, 5)
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_no_iteration_gives_the_softmax_of_the_unary() -> None:
+@OURS
+def test_no_iteration_gives_the_softmax_of_the_unary(ours: Ours) -> None:
     unary = np.random.default_rng(4).uniform(0, 30, (4, 6, 9))
-    found = LatticeCrf(smooth_image(6, 9), 4, LABEL_FORM).infer(unary, 0)
+    found = ours(smooth_image(6, 9), 4, LABEL_FORM).infer(unary, 0)
     expected = np.exp(-unary) / np.exp(-unary).sum(axis=0)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-12)
 
 
-def test_energies_far_apart_stay_finite() -> None:
+@OURS
+def test_energies_far_apart_stay_finite(ours: Ours) -> None:
     unary = np.random.default_rng(5).choice([0.0, 1e4], (3, 6, 9))
-    found = LatticeCrf(smooth_image(6, 9), 3, LABEL_FORM).infer(unary, 3)
+    found = ours(smooth_image(6, 9), 3, LABEL_FORM).infer(unary, 3)
     np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-5)
 
 
-def test_one_lattice_serves_many_unaries_and_gives_the_same_again() -> None:
+@OURS
+def test_one_lattice_serves_many_unaries_and_gives_the_same_again(ours: Ours) -> None:
     image = smooth_image(20, 30)
     unaries = [
         noisy_unary(20, 30, 3) + shift for shift in np.random.default_rng(6).random((3, 3, 1, 1))
     ]
-    shared = LatticeCrf(image, 3, LABEL_FORM)
+    shared = ours(image, 3, LABEL_FORM)
     for unary in [*unaries, unaries[0]]:
-        expected = LatticeCrf(image, 3, LABEL_FORM).infer(unary, 4)
+        expected = ours(image, 3, LABEL_FORM).infer(unary, 4)
         np.testing.assert_array_equal(shared.infer(unary, 4), expected)
 
 
+@OURS
 @pytest.mark.parametrize("num_labels", [2, 3, 4, 5, 7])
 @pytest.mark.parametrize("num_unaries", [1, 2, 3, 5, 9])
-def test_unaries_inferred_together_come_out_as_alone(num_labels: int, num_unaries: int) -> None:
-    crf = LatticeCrf(smooth_image(17, 21), num_labels, LABEL_FORM)
+def test_unaries_inferred_together_come_out_as_alone(
+    num_labels: int, num_unaries: int, ours: Ours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Several passes of torch as well.
+    monkeypatch.setattr(mean_field_torch, "MAX_CHANNELS", 8)
+    crf = ours(smooth_image(17, 21), num_labels, LABEL_FORM)
     unaries = [
         np.roll(noisy_unary(17, 21, num_labels), 3 * number, axis=2) * (1 + number / 4)
         for number in range(num_unaries)
@@ -120,37 +135,38 @@ def test_a_pass_takes_what_code_is_compiled_for(
     assert num_together(num_unaries, num_channels) == together
 
 
-def test_neither_layout_nor_precision_of_the_input_matters() -> None:
+@OURS
+def test_neither_layout_nor_precision_of_the_input_matters(ours: Ours) -> None:
     image = smooth_image(14, 22)
     unary = noisy_unary(14, 22, 2)
-    expected = LatticeCrf(image, 2, LABEL_FORM).infer(unary, 3)
+    expected = ours(image, 2, LABEL_FORM).infer(unary, 3)
     wide = np.asfortranarray(np.repeat(image, 2, axis=1))[:, ::2]
     strided = np.asfortranarray(unary.astype(np.float64))
-    found = LatticeCrf(wide, 2, LABEL_FORM).infer(strided, 3)
+    found = ours(wide, 2, LABEL_FORM).infer(strided, 3)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(unary, noisy_unary(14, 22, 2))
 
 
-@pytest.mark.parametrize("backend", ["pydensecrf", "numba"])
-def test_wrong_input_raises(backend: str) -> None:
+@pytest.mark.parametrize("backend", get_args(Backend))
+def test_wrong_input_raises(backend: Backend) -> None:
     image = smooth_image(4, 5)
     for wrong in (image[..., 0], image.astype(float), image[:0], image[..., :2]):
         with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
-            make_crf(backend, wrong, 2, LABEL_FORM)  # type: ignore[arg-type]
+            make_crf(backend, wrong, 2, LABEL_FORM)
     with pytest.raises(ValueError, match="num_labels is 1"):
-        make_crf(backend, image, 1, LABEL_FORM)  # type: ignore[arg-type]
-    crf = make_crf(backend, image, 2, LABEL_FORM)  # type: ignore[arg-type]
+        make_crf(backend, image, 1, LABEL_FORM)
+    crf = make_crf(backend, image, 2, LABEL_FORM)
     for shape in ((3, 4, 5), (2, 5, 4), (2, 20)):
         with pytest.raises(ValueError, match=r"expected \(2, 4, 5\)"):
             crf.infer(np.zeros(shape, np.float32), 1)
 
 
 def test_an_unknown_backend_raises() -> None:
-    with pytest.raises(ValueError, match="'pydensecrf' or 'numba'"):
-        make_crf("torch", smooth_image(4, 5), 2, LABEL_FORM)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected one of pydensecrf, numba, torch"):
+        make_crf("cuda", smooth_image(4, 5), 2, LABEL_FORM)  # type: ignore[arg-type]
 
 
-def test_numba_is_imported_only_when_it_computes() -> None:
-    code = "import sys, slams_ray.core.pseudo_label; print('numba' in sys.modules)"
+def test_backends_are_imported_only_when_they_compute() -> None:
+    code = "import sys, slams_ray.core.pseudo_label; print({'numba', 'torch'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
+    assert run.stdout.strip() == "set()"

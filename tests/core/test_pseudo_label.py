@@ -1,9 +1,11 @@
+from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from slams_ray.core.crf import CrfKernels
+from slams_ray.core.crf import Backend, CrfKernels
 from slams_ray.core.metrics import IGNORE_INDEX
 from slams_ray.core.pseudo_label import Confidence, Refinement, refine
 from slams_ray.core.seed import seed_labels
@@ -110,14 +112,14 @@ def test_a_larger_alpha_never_removes_foreground() -> None:
         assert larger.sum() > smaller.sum()
 
 
-def test_refinement_fills_a_hole_in_an_object_of_one_colour() -> None:
+@pytest.mark.parametrize("backend", get_args(Backend))
+def test_refinement_fills_a_hole_in_an_object_of_one_colour(backend: Backend) -> None:
     truth = np.zeros((20, 24), np.uint8)
     truth[5:15, 6:18] = 7
     image = np.where(truth[..., None] == 7, [220, 30, 30], [20, 120, 60]).astype(np.uint8)
     maps = np.stack([np.zeros(truth.shape), np.where(truth == 7, 0.9, 0.1)]).astype(np.float32)
     maps[1, 9:11, 11:13] = 0.1
-    refined, pseudo_label = refine(
-        image, maps, CLASSES, confidence("label"), refinement("label", 10)
-    )
+    settings = replace(refinement("label", 10), backend=backend)
+    refined, pseudo_label = refine(image, maps, CLASSES, confidence("label"), settings)
     np.testing.assert_array_equal(refined, truth)
     np.testing.assert_array_equal(pseudo_label, truth)

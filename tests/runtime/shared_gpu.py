@@ -1,0 +1,62 @@
+"""Shards and trials on a cluster that says it has a GPU; prints what each was given, as JSON.
+
+python -m tests.runtime.shared_gpu DIRECTORY
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from slams_ray.runtime.search import SearchPlan, search
+from slams_ray.runtime.shards import ShardJob, ShardWork, gpu_pool, run_shards
+
+PER_GPU = 2
+NAMES = [f"{number:06d}.parquet" for number in range(3)]
+
+
+def make_work() -> ShardWork:
+    return lambda tables, payload: (pa.table({"image_id": ["a"]}), given())
+
+
+def given() -> dict[str, Any]:
+    """Ids of GPUs and how much of one this process holds."""
+    share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
+    return {"gpus": [int(float(number)) for number in ray.get_gpu_ids()], "share": share}
+
+
+def trial(point: Mapping[str, Any]) -> Iterator[dict[str, float]]:
+    yield {"miou": 1.0, "share": given()["share"]}
+
+
+if __name__ == "__main__":
+    (directory,) = sys.argv[1:]
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
+    pool = gpu_pool("auto", None, PER_GPU)
+    job = ShardJob(
+        label="shared",
+        names=NAMES,
+        inputs={},
+        output_dir=f"{directory}/shards",
+        fingerprint="shared",
+        make_work=make_work,
+        pool=pool,
+    )
+    shards = [summary for _, summary in run_shards(job)]
+    plan = SearchPlan(
+        algorithm="grid",
+        num_samples=1,
+        metric="miou",
+        num_reports=1,
+        max_concurrent=None,
+        cpus_per_trial=0.5,
+        time_budget_seconds=None,
+        seed=0,
+        pool=pool,
+    )
+    trials = search(trial, {"x": [1, 2]}, plan, directory, "trials", str)
+    shares = [found.history[-1]["share"] for found in trials]
+    print(json.dumps({"shards": shards, "trials": shares, "on_cpu": gpu_pool("cpu", None, 2)()}))

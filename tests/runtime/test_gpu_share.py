@@ -1,0 +1,33 @@
+"""Several processes share a GPU where one is used, and none asks for one where none is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slams_ray.runtime.shards import gpu_pool
+from tests.runtime.shared_gpu import NAMES, PER_GPU
+
+
+@pytest.mark.ray
+def test_shards_and_trials_hold_their_share_of_a_gpu(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.runtime.shared_gpu", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"},
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert found["shards"] == [{"gpus": [0], "share": 1 / PER_GPU}] * len(NAMES)
+    assert found["trials"] == [1 / PER_GPU] * 2
+    assert found["on_cpu"] is None
+
+
+@pytest.mark.ray
+def test_a_cluster_without_gpus_gives_no_actors(ray_cluster: None) -> None:
+    assert gpu_pool("auto", None, PER_GPU)() is None
