@@ -53,7 +53,11 @@ ALLOWED = {
 
 ONLY_IN = {
     "ray": ("slams_ray.runtime",),
-    "mlflow": ("slams_ray.runtime.tracking", "slams_ray.runtime.watchdog"),
+    "mlflow": (
+        "slams_ray.runtime.outbox",
+        "slams_ray.runtime.tracking",
+        "slams_ray.runtime.watchdog",
+    ),
     "matplotlib": ("slams_ray.figures", "slams_ray.runtime.tracking"),
     "torch": (
         "slams_ray.core",

@@ -44,7 +44,7 @@ class DrillRow:
 
     Attributes:
         survived: the job came to its end by itself, or with the same command given again where the
-            fault has to end the run; and a bad image was named.
+            fault has to end the run; a bad image was named, and MLflow shows every run as finished.
         seconds_lost: beyond what the same job takes undisturbed.
         redone: shards or optimisation steps whose work was done twice.
         identical: shards, networks and metrics of the stage are those of the undisturbed pipeline,
@@ -125,11 +125,12 @@ class Drill:
             num_commands += 1
             status = self._driver(JOBS[stage], scene.workspace, tracking).end(LIMIT_SECONDS)
         seconds = time.monotonic() - started
+        tracked = not fault.tracked or set(self.server.statuses()) == {"FINISHED"}
         self.server.kill()
         return DrillRow(
             stage=stage,
             fault=name,
-            survived=status == 0 and named and (fault.ends_run or num_commands == 1),
+            survived=status == 0 and named and tracked and (fault.ends_run or num_commands == 1),
             seconds_lost=round(seconds - usual, 1),
             redone=before.redone(look(scene.stage_dir)),
             identical=content(scene.stage_dir) == content(self.reference / stage),

@@ -1,5 +1,6 @@
 """An MLflow server of one's own, to take away and bring back."""
 
+import json
 import os
 import subprocess
 import sys
@@ -58,6 +59,16 @@ class TrackingServer:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise TrainingError(f"the MLflow server did not start, see {log}")
             time.sleep(0.5)
+
+    def statuses(self) -> list[str]:
+        """Of all runs there are in its first experiment beside the default one."""
+        request = urllib.request.Request(
+            f"{self.uri}/api/2.0/mlflow/runs/search",
+            json.dumps({"experiment_ids": ["1"], "max_results": 1000}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return [run["info"]["status"] for run in json.loads(reply.read()).get("runs", [])]
 
     def kill(self) -> None:
         """Ends it without notice."""

@@ -12,8 +12,8 @@ _ENVIRONMENT = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # One quick retry instead of minutes of them, so that a server that is gone is noticed at once.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    # The outbox keeps and retries; MLflow itself would wait for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     # Tune would write every trial as CSV and TensorBoard too; it is given the JSON it needs itself.

@@ -1,11 +1,9 @@
-"""MLflow runs: one parent per pipeline, one child per stage. Only this and watchdog import mlflow.
+"""MLflow runs: one parent per pipeline, one child per stage.
 
-Tracking trouble must not end hours of training: the first failure is reported once and tracking
-stops; the records in the workspace keep every number.
+Only this, outbox and watchdog import mlflow.
 """
 
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,12 +15,11 @@ from urllib.parse import quote
 from slams_ray import storage
 from slams_ray.errors import ConfigError
 from slams_ray.redaction import redacted
+from slams_ray.runtime.outbox import Outbox, first_line
 from slams_ray.runtime.tracking_address import DATABASE_NAME, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-logger = logging.getLogger(__name__)
 
 MAX_PARAM_LENGTH = 500
 METRICS_PER_REQUEST = 500
@@ -54,20 +51,18 @@ def _client(uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri)
 
 
-def _first_line(error: Exception) -> str:
-    return redacted((str(error) or repr(error)).splitlines()[0])
-
-
 class Run:
     """One MLflow run, written by one process at a time; every call survives a lost server.
 
-    Attributes:
-        run_id: None once tracking is off.
+    Args:
+        run_id: None tracks nothing.
+        outbox: of the process, for that server.
     """
 
-    def __init__(self, uri: str, run_id: str | None) -> None:
+    def __init__(self, uri: str, run_id: str | None, outbox: Outbox | None = None) -> None:
         self.uri = uri
         self.run_id = run_id
+        self._outbox = outbox or Outbox(uri)
         self._lazy_client: MlflowClient | None = None
         self._buffer: list[tuple[str, float, int]] = []
 
@@ -77,20 +72,14 @@ class Run:
             self._lazy_client = _client(self.uri)
         return self._lazy_client
 
-    def _attempt(self, what: str, call: Callable[[str], Any]) -> None:
-        if self.run_id is None:
-            return
-        try:
-            call(self.run_id)
-        except Exception as error:
-            logger.warning(
-                "MLflow at %s failed while logging %s (%s): this run is tracked no further, "
-                "the workspace keeps every number",
-                self.uri,
-                what,
-                _first_line(error),
-            )
-            self.run_id = None
+    @property
+    def is_tracked(self) -> bool:
+        """Whether MLflow has, or will get, everything so far."""
+        return self.run_id is not None and not self._outbox.closed
+
+    def _send(self, what: str, call: Callable[[str], object]) -> None:
+        if self.run_id is not None:
+            self._outbox.send(what, partial(call, self.run_id))
 
     def _log_batch(self, run_id: str, **entities: Any) -> None:
         self.client.log_batch(run_id, **entities)
@@ -102,7 +91,7 @@ class Run:
         entities = [Param(k, redacted(str(v))[:MAX_PARAM_LENGTH]) for k, v in params.items()]
         for start in range(0, len(entities), 100):
             batch = entities[start : start + 100]
-            self._attempt("params", partial(self._log_batch, params=batch))
+            self._send("params", partial(self._log_batch, params=batch))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Buffers numbers; `flush` sends them (one request costs as much as one metric)."""
@@ -121,21 +110,21 @@ class Run:
         for start in range(0, len(self._buffer), METRICS_PER_REQUEST):
             part = self._buffer[start : start + METRICS_PER_REQUEST]
             batch = [Metric(k, v, now, s) for k, v, s in part]
-            self._attempt("metrics", partial(self._log_batch, metrics=batch))
+            self._send("metrics", partial(self._log_batch, metrics=batch))
         self._buffer.clear()
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
         entities = [RunTag(key, redacted(value)) for key, value in tags.items()]
-        self._attempt("tags", partial(self._log_batch, tags=entities))
+        self._send("tags", partial(self._log_batch, tags=entities))
 
     def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
         columns = {key: [row[key] for row in rows] for key in rows[0]}
-        self._attempt("a table", lambda run_id: self.client.log_table(run_id, columns, name))
+        self._send("a table", lambda run_id: self.client.log_table(run_id, columns, name))
 
     def log_dict(self, content: Mapping[str, Any], name: str) -> None:
-        self._attempt("a record", lambda run_id: self.client.log_dict(run_id, dict(content), name))
+        self._send("a record", lambda run_id: self.client.log_dict(run_id, dict(content), name))
 
     def log_file(self, path: str, folder: str | None = None) -> None:
         """Uploads a file of the workspace, into a folder of the run's artifacts."""
@@ -146,7 +135,7 @@ class Run:
                 local.write_bytes(storage.read_bytes(path))
                 self.client.log_artifact(run_id, str(local), folder)
 
-        self._attempt("a file", upload)
+        self._send("a file", upload)
 
     def log_dataset(self, name: str, digest: str, source: str, counts: Mapping[str, int]) -> None:
         """Records the data set as the run's input, with the number of images of each split."""
@@ -159,20 +148,20 @@ class Run:
         entity = DatasetInput(
             dataset._to_mlflow_entity(), [InputTag(k, v) for k, v in tags.items()]
         )
-        self._attempt("the data set", lambda run_id: self.client.log_inputs(run_id, [entity]))
+        self._send("the data set", lambda run_id: self.client.log_inputs(run_id, [entity]))
 
     def child(self, name: str) -> "Run":
         """A new run nested under this one; untracked where this one is."""
-        run = Run(self.uri, None)
+        parent_id = self.run_id
 
-        def create(run_id: str) -> None:
-            experiment = self.client.get_run(run_id).info.experiment_id
-            tags = {"mlflow.parentRunId": run_id}
-            created = self.client.create_run(experiment, tags=tags, run_name=name)
-            run.run_id = created.info.run_id
+        def create() -> str:
+            experiment = self.client.get_run(parent_id).info.experiment_id
+            tags = {"mlflow.parentRunId": parent_id}
+            run_id: str = self.client.create_run(experiment, tags=tags, run_name=name).info.run_id
+            return run_id
 
-        self._attempt("a nested run", create)
-        return run
+        run_id = None if parent_id is None else self._outbox.ask("a nested run", create)
+        return Run(self.uri, run_id, self._outbox)
 
     def link_comparison(self, children: Sequence["Run"], title: str) -> None:
         """Describes the run by a link to MLflow's page that compares its children.
@@ -191,12 +180,17 @@ class Run:
             tags = [RunTag("mlflow.note.content", f"[{title}]({url})"), RunTag("compare", url)]
             self._log_batch(run_id, tags=tags)
 
-        self._attempt("a link", link)
+        self._send("a link", link)
 
     def finish(self, status: str) -> None:
         """Ends the run as FINISHED, FAILED or KILLED."""
         self.flush()
-        self._attempt("the status", lambda run_id: self.client.set_terminated(run_id, status))
+        self._send("the status", lambda run_id: self.client.set_terminated(run_id, status))
+        self.settle()
+
+    def settle(self) -> None:
+        """Waits, not for long, until MLflow has everything."""
+        self._outbox.settle()
 
 
 class Tracker:
@@ -221,28 +215,26 @@ class Tracker:
                 found.experiment_id if found else client.create_experiment(experiment, location)
             )
         except Exception as error:
-            reason = _first_line(error)
+            reason = first_line(error)
             raise ConfigError(
                 f"MLFLOW_TRACKING_URI is {self.uri}, but no MLflow answers there ({reason}): start "
                 "the server, correct the address, or unset it to track in the workspace"
             ) from error
-        self._create = client.create_run
         self._client = client
+        self._outbox = Outbox(self.uri)
 
     def start(self, name: str, tags: Mapping[str, str], parent: Run | None = None) -> Run:
         """A new run, a child of `parent` where one is given and still tracked."""
         all_tags = dict(tags) | {"mlflow.runName": name}
         if parent is not None and parent.run_id is not None:
             all_tags["mlflow.parentRunId"] = parent.run_id
-        run = Run(self.uri, None)
-        try:
-            created = self._create(self.experiment_id, tags=all_tags, run_name=name)
-            run.run_id = created.info.run_id
-        except Exception as error:
-            logger.warning(
-                "MLflow at %s is gone (%s): %s is not tracked", self.uri, _first_line(error), name
-            )
-        return run
+
+        def create() -> str:
+            run = self._client.create_run(self.experiment_id, tags=all_tags, run_name=name)
+            run_id: str = run.info.run_id
+            return run_id
+
+        return Run(self.uri, self._outbox.ask(f"the run {name}", create), self._outbox)
 
     def reopen(self, run_id: str) -> Run | None:
         """A run of an earlier attempt, set RUNNING again; None when the store does not have it."""
@@ -254,10 +246,14 @@ class Tracker:
             self._client.update_run(run_id, status="RUNNING")
         except MlflowException:
             return None
-        return Run(self.uri, run_id)
+        return Run(self.uri, run_id, self._outbox)
 
     def close_abandoned(self, parent: Run) -> None:
         """Ends child runs that a killed process left RUNNING."""
         query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and attributes.status = 'RUNNING'"
-        for child in self._client.search_runs([self.experiment_id], query):
-            self._client.set_terminated(child.info.run_id, "KILLED")
+
+        def close() -> None:
+            for child in self._client.search_runs([self.experiment_id], query):
+                self._client.set_terminated(child.info.run_id, "KILLED")
+
+        self._outbox.send("the end of earlier runs", close)

@@ -38,11 +38,12 @@ class TrainingLog:
     @property
     def tracked(self) -> bool:
         """Whether MLflow has everything so far."""
-        return self.run.run_id is not None
+        return self.run.is_tracked
 
     def close(self) -> None:
         if self.rank == 0:
             self.run.flush()
+            self.run.settle()
 
     def _track(self, point: dict[str, float]) -> None:
         metrics = {f"{self.job.label}/{k}": v for k, v in point.items() if k != "step"}

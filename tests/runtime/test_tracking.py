@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from slams_ray.errors import ConfigError, DataError
+from slams_ray.runtime import outbox
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run, Tracker
 from slams_ray.runtime.tracking_address import tracking_uri
@@ -44,17 +45,21 @@ def test_an_address_without_a_server_is_an_error_at_the_start(
         Tracker(str(tmp_path), "e")
 
 
-def test_a_server_that_goes_away_is_reported_once_and_stops_nothing(
-    caplog: pytest.LogCaptureFixture,
+def test_a_server_that_stays_away_stops_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.0)
     run = Run("http://127.0.0.1:9", "0" * 32)
     with caplog.at_level(logging.WARNING, logger="slams_ray"):
         run.log_params({"a": 1})
         run.log_metrics({"loss": 1.0})
         run.flush()
         run.finish("FINISHED")
-    assert len([r for r in caplog.records if "the workspace keeps every number" in r.message]) == 1
-    assert run.run_id is None
+    said = [r.message for r in caplog.records if r.name.startswith("slams_ray")]
+    assert len(said) == 2
+    assert "does not answer" in said[0]
+    assert "3 requests are dropped" in said[1]
+    assert not run.is_tracked
 
 
 def test_a_workspace_on_object_storage_needs_a_server(monkeypatch: pytest.MonkeyPatch) -> None:

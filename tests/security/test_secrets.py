@@ -107,7 +107,7 @@ def test_warnings_of_a_lost_server_strike_passwords_out(caplog: pytest.LogCaptur
         raise OSError(f"no answer from http://u:{PLANTED}@{NOBODY}")
 
     with caplog.at_level(logging.DEBUG, logger="slams_ray"):
-        run._attempt("params", refuse)
+        run._send("params", refuse)
     assert "no answer from http://u:***@" in caplog.text
     assert PLANTED not in caplog.text
 
