@@ -1,6 +1,6 @@
 """Batch dictionaries in, batch dictionaries out: plain callables that know nothing of Ray."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,11 @@ from slams_ray.data.image import decode_image
 from slams_ray.data.transforms import normalise, pyramid
 
 Batch = dict[str, list]  # type: ignore[type-arg]
+Enter = Callable[[str], None]
+
+
+def _pass(image_id: str) -> None:
+    """Nobody wants to know."""
 
 
 class ActivationPredictor:
@@ -35,15 +40,19 @@ class ActivationPredictor:
         self.networks = {k: n.to(device).eval() for k, n in networks.items()}
         self.scales, self.flip, self.device = scales, flip, device
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Batch, enter: Enter = _pass) -> Batch:
         """Adds a column per network: (P, h, w) uint8 at stride 4, max-normalised, present classes.
 
         Reads image_id, image (encoded bytes) and image_labels (class indices).
+
+        Args:
+            enter: called with the id of each image before it is worked on.
         """
         result: Batch = {column: [] for column in self.networks}
         for image_id, data, labels in zip(
             batch["image_id"], batch["image"], batch["image_labels"], strict=True
         ):
+            enter(image_id)
             maps = self.activate(decode_image(data, image_id), labels)
             for column, activation in maps.items():
                 result[column].append(activation)
@@ -82,12 +91,16 @@ class SegmentationPredictor:
         self.network = network.to(device).eval()
         self.scales, self.flip, self.device = scales, flip, device
 
-    def __call__(self, batch: Batch) -> Batch:
-        """Adds prediction: (H, W) uint8 class indices. Reads image_id and image (encoded bytes)."""
-        predictions = [
-            self.predict(decode_image(data, image_id))
-            for image_id, data in zip(batch["image_id"], batch["image"], strict=True)
-        ]
+    def __call__(self, batch: Batch, enter: Enter = _pass) -> Batch:
+        """Adds prediction: (H, W) uint8 class indices. Reads image_id and image (encoded bytes).
+
+        Args:
+            enter: called with the id of each image before it is worked on.
+        """
+        predictions = []
+        for image_id, data in zip(batch["image_id"], batch["image"], strict=True):
+            enter(image_id)
+            predictions.append(self.predict(decode_image(data, image_id)))
         return batch | {"prediction": predictions}
 
     @torch.inference_mode()

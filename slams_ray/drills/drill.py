@@ -77,7 +77,7 @@ class Drill:
             (stage, fault)
             for stage in stages
             for fault in faults
-            if FAULTS[fault].only in (None, stage)
+            if not FAULTS[fault].only or stage in FAULTS[fault].only
         ]
         if not cases:
             raise ConfigError(f"none of the faults {faults} can be done to the stages {stages}")

@@ -42,7 +42,7 @@ class Fault:
         ends_run: the driver has to end by it, and the same command to continue.
         tracked: needs an MLflow server.
         message: what the run must say when it ends by the fault.
-        only: the one stage it can be done to.
+        only: the stages it can be done to; none means all.
     """
 
     strike: Callable[[Scene, Driver], None] | None = None
@@ -51,7 +51,7 @@ class Fault:
     ends_run: bool = False
     tracked: bool = False
     message: Callable[[Scene], str] = field(default=lambda _: "")
-    only: str | None = None
+    only: tuple[str, ...] = ()
 
 
 def _kill_worker(scene: Scene, driver: Driver) -> None:
@@ -113,7 +113,8 @@ def _truncate_output(scene: Scene) -> Mapping[str, str]:
 
 
 def _image(scene: Scene) -> Path:
-    images = sorted((scene.source / "train").iterdir())
+    split = "val" if scene.stage_dir.name == "evaluate" else "train"
+    images = sorted((scene.source / split).iterdir())
     return images[len(images) // 2]
 
 
@@ -142,12 +143,12 @@ FAULTS: Mapping[str, Fault] = {
         clear=_mend_image,
         ends_run=True,
         message=lambda scene: _image(scene).name,
-        only="prepare",
+        only=("prepare",),
     ),
     "image_poisoned": Fault(
         lay=lambda scene: poison.environment(_image(scene)),
         ends_run=True,
-        message=lambda scene: _image(scene).name,
-        only="prepare",
+        message=lambda scene: f"{_image(scene).stem} ended the processes",
+        only=("prepare", "infer_activation", "search_threshold", "refine", "evaluate"),
     ),
 }

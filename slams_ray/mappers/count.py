@@ -15,6 +15,7 @@ from slams_ray.core.seed import STORED_LEVELS, upsample_stored
 from slams_ray.core.threshold import ThresholdCounts, count_thresholds
 from slams_ray.data.image import decode_image, decode_mask, resize
 from slams_ray.mappers.infer import METHODS, unpack_maps
+from slams_ray.mappers.traced import TracedMapper
 
 COUNT_SCHEMA = pa.schema([("image_id", pa.string())])
 COUNTS, CRITERIA = "counts", "criteria"
@@ -22,7 +23,7 @@ COUNTS, CRITERIA = "counts", "criteria"
 Additive = TypeVar("Additive", ThresholdCounts, CriterionSums)
 
 
-class CountMapper:
+class CountMapper(TracedMapper):
     """Sums `ThresholdCounts` over the images that have a mask, `CriterionSums` over all.
 
     Counts are kept apart by halves, image by image in turn: what is learnt on one can be judged on
@@ -44,6 +45,7 @@ class CountMapper:
         scored: list[str] = []
         pairs = zip(tables["images"].to_pylist(), tables["activations"].to_pylist(), strict=True)
         for image_row, row in pairs:
+            self.enter(row["image_id"])
             class_indices = np.asarray(row["image_labels"], np.int64)
             maps = {
                 m: unpack_maps(row[m], class_indices, row["height"], row["width"]) for m in METHODS

@@ -9,12 +9,13 @@ import pyarrow as pa
 from slams_ray.core.metrics import confusion_matrix
 from slams_ray.data.image import decode_mask, encode_mask
 from slams_ray.data.schema import DatasetDescription
+from slams_ray.mappers.traced import TracedMapper
 from slams_ray.predictors import SegmentationPredictor
 
 PREDICTION_SCHEMA = pa.schema([("image_id", pa.string()), ("prediction", pa.binary())])
 
 
-class EvaluateMapper:
+class EvaluateMapper(TracedMapper):
     """Predicts every image of a shard and counts against its mask."""
 
     def __init__(self, description: DatasetDescription, predictor: SegmentationPredictor) -> None:
@@ -26,7 +27,7 @@ class EvaluateMapper:
     ) -> tuple[pa.Table, dict[str, Any]]:
         num_categories = len(self.description.class_names)
         confusion = np.zeros((num_categories, num_categories + 1), np.int64)
-        batch = self.predictor(tables["images"].to_pydict())
+        batch = self.predictor(tables["images"].to_pydict(), self.enter)
         num_scored = 0
         for image_id, mask, prediction in zip(
             batch["image_id"], batch["mask"], batch["prediction"], strict=True

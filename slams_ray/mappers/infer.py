@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from slams_ray.core.seed import stored_size
+from slams_ray.mappers.traced import TracedMapper
 
 if TYPE_CHECKING:
     from slams_ray.predictors import ActivationPredictor
@@ -26,7 +27,7 @@ def activation_schema(methods: Iterable[str] = METHODS) -> pa.Schema:
     return pa.schema(IMAGE_COLUMNS | dict.fromkeys(methods, pa.binary()))
 
 
-class InferMapper:
+class InferMapper(TracedMapper):
     """Runs the networks of a predictor over the images of a shard; SLAMs is one of them."""
 
     def __init__(self, predictor: "ActivationPredictor", num_categories: int) -> None:
@@ -36,7 +37,7 @@ class InferMapper:
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        batch = self.predictor(tables["images"].to_pydict())
+        batch = self.predictor(tables["images"].to_pydict(), self.enter)
         methods = list(self.predictor.networks)
         columns = {name: batch[name] for name in IMAGE_COLUMNS}
         columns |= {m: [maps.tobytes() for maps in batch[m]] for m in methods}

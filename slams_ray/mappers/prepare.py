@@ -1,6 +1,6 @@
 """Items of a split to an image shard."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from slams_ray.data.image import (
 )
 from slams_ray.data.schema import DatasetDescription, Item
 from slams_ray.errors import DataError
+from slams_ray.mappers.traced import TracedMapper
 
 IMAGE_SCHEMA = pa.schema(
     [
@@ -33,7 +34,7 @@ IMAGE_SCHEMA = pa.schema(
 )
 
 
-class PrepareMapper:
+class PrepareMapper(TracedMapper):
     """Reads and checks every image and mask once, so that later stages can rely on them.
 
     Args:
@@ -42,10 +43,6 @@ class PrepareMapper:
             are annotated on pixels as stored.
         max_side_px: larger images are stored smaller, their masks alike.
         limits: images beyond them are bad ones.
-
-    Attributes:
-        trace: called with the path of each image before it is decoded, where it is given.
-        crashed: paths of images whose decoding has ended a process; they count as bad.
     """
 
     def __init__(
@@ -61,8 +58,6 @@ class PrepareMapper:
         self.upright = upright
         self.max_side_px = max_side_px
         self.limits = limits
-        self.trace: Callable[[str], None] | None = None
-        self.crashed: frozenset[str] = frozenset()
 
     def __call__(
         self, tables: Mapping[str, pa.Table], items: Sequence[Item]
@@ -87,13 +82,7 @@ class PrepareMapper:
         return pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA), summary
 
     def _row(self, item: Item) -> dict[str, Any]:
-        if item.image_path in self.crashed:
-            raise DataError(
-                f"{item.image_path} ended the process that decoded it: mend or remove it, or set "
-                "data.on_bad_image skip"
-            )
-        if self.trace is not None:
-            self.trace(item.image_path)
+        self.enter(item.image_path)
         data = read_file(item.image_path, self.limits)
         stored = decode_image(data, item.image_path, self.limits)
         image = decode_upright(data, item.image_path, self.limits) if self.upright else stored

@@ -14,13 +14,14 @@ from slams_ray.data.image import decode_image, decode_mask, encode_mask, image_s
 from slams_ray.data.names import check_file_name
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.mappers.infer import unpack_maps
+from slams_ray.mappers.traced import TracedMapper
 
 PSEUDO_LABEL_SCHEMA = pa.schema(
     [("image_id", pa.string()), ("refined", pa.binary()), ("pseudo_label", pa.binary())]
 )
 
 
-class RefineMapper:
+class RefineMapper(TracedMapper):
     """Refines the maps of a shard, scores them where there are masks, exports on request.
 
     Args:
@@ -55,6 +56,7 @@ class RefineMapper:
         pairs = zip(tables["images"].to_pylist(), tables["activations"].to_pylist(), strict=True)
         for image_row, activation_row in pairs:
             image_id = image_row["image_id"]
+            self.enter(image_id)
             refined, pseudo_label = self._refine(image_row, activation_row)
             if image_row["mask"] is not None:
                 ground_truth = decode_mask(image_row["mask"], image_id)

@@ -1,14 +1,17 @@
 """What became of earlier attempts at a shard, kept where a crash cannot take it."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from slams_ray import storage
 from slams_ray.errors import ArtifactError
 
 MAX_ATTEMPTS = 4
-"""Times a shard is begun in one run without being finished; Ray would try for ever. An image found
-to crash its process does not count."""
+"""Times a shard is begun in one run without being finished; Ray would try for ever. Attempts that a
+node took with it do not count, nor those by which an image was found to crash its process."""
+SIGHTINGS = 2
+"""Times a process has to die at an image before the image is blamed and not chance."""
 
 
 class AttemptLog:
@@ -23,25 +26,30 @@ class AttemptLog:
         self.path = path
         self.run_token = run_token
         found = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
-        self._entry: dict[str, Any] = found.get(run_token, {"begun": 0, "at": None, "crashed": []})
+        fresh: dict[str, Any] = {"begun": 0, "node": None, "at": None, "died_at": {}}
+        self._entry = found.get(run_token, fresh)
 
-    def begin(self, shard: str) -> None:
-        """Notes that the shard is begun.
+    def begin(self, shard: str, node: str, is_alive: Callable[[str], bool]) -> None:
+        """Notes that the shard is begun on a node.
+
+        Args:
+            is_alive: whether a node is still there.
 
         Raises:
             ArtifactError: it was begun too often without being finished.
         """
         entry = self._entry
-        if entry["at"] is not None:
-            entry["crashed"].append(entry["at"])
-            entry["at"] = None
-        num_unexplained = entry["begun"] - len(entry["crashed"])
+        if entry["node"] is not None and not is_alive(entry["node"]):
+            entry["begun"] -= 1
+        elif entry["at"] is not None:
+            entry["died_at"][entry["at"]] = entry["died_at"].get(entry["at"], 0) + 1
+        num_unexplained = entry["begun"] - SIGHTINGS * len(self.crashed)
         if num_unexplained >= MAX_ATTEMPTS:
             raise ArtifactError(
                 f"{shard} ended its process {num_unexplained} times; an image in it may crash "
                 "native code, or memory is short. Finished shards are kept"
             )
-        entry["begun"] += 1
+        entry.update(begun=entry["begun"] + 1, node=node, at=None)
         self._write()
 
     @property
@@ -50,8 +58,9 @@ class AttemptLog:
 
     @property
     def crashed(self) -> frozenset[str]:
-        """Images that an attempt was at when its process died."""
-        return frozenset(self._entry["crashed"])
+        """Images that attempts were at when their processes died, often enough."""
+        died_at = self._entry["died_at"].items()
+        return frozenset(image for image, times in died_at if times >= SIGHTINGS)
 
     def note(self, image: str) -> None:
         """Notes the image that is worked on from now."""

@@ -94,6 +94,13 @@ def node_id() -> str:
     return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
 
 
+def has_node(node: str) -> bool:
+    """Whether the node of that id is alive, as far as the cluster knows; outside Ray it is."""
+    return not ray.is_initialized() or any(
+        entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes()
+    )
+
+
 def assigned_device() -> str:
     """torch's name of the device Ray gave this process, which may be the CPU of a GPU machine."""
     # Outside Ray the question would start a cluster.

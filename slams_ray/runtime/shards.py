@@ -166,7 +166,7 @@ class ShardMapper:
     def _begin(self, name: str) -> AttemptLog:
         path = storage.join(f"{self.job.output_dir}-attempts", f"{name}.json")
         attempts = AttemptLog(path, self.job.run_token)
-        attempts.begin(f"{self.job.label}: shard {name}")
+        attempts.begin(f"{self.job.label}: shard {name}", cluster.node_id(), cluster.has_node)
         if isinstance(self.work, Traced):
             self.work.crashed = attempts.crashed
             # A note costs a write, so only where an attempt has died.
