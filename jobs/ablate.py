@@ -4,6 +4,7 @@ python -m jobs.ablate demo --seeds 0 1 2
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from jobs.command import PipelineCommand, run_job, workspace_of
 from jobs.tables import print_scores
@@ -25,15 +26,15 @@ def _ablate(recipe: str, command: AblateCommand) -> None:
     from slams_ray.studies import ablate
 
     workspace = workspace_of(recipe, command)
-    scores = ablate.run(
+    ablate.run(
         command.config,
         workspace,
         recipe,
         command.seeds,
         command.variants,
         command.max_concurrent,
+        show=partial(print_scores, baseline=ablate.RECIPE),
     )
-    print_scores(scores, ablate.RECIPE)
     print(f"rows in {workspace}/ablate.json, figure beside it")
 
 

@@ -4,6 +4,7 @@ python -m jobs.compare demo --seeds 0 1 2
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from jobs.command import PipelineCommand, run_job, workspace_of
 from jobs.tables import print_scores
@@ -23,8 +24,14 @@ def _compare(recipe: str, command: CompareCommand) -> None:
     from slams_ray.studies import compare
 
     workspace = workspace_of(recipe, command)
-    scores = compare.run(command.config, workspace, recipe, command.seeds, command.max_concurrent)
-    print_scores(scores, "cam")
+    compare.run(
+        command.config,
+        workspace,
+        recipe,
+        command.seeds,
+        command.max_concurrent,
+        show=partial(print_scores, baseline="cam"),
+    )
     print(f"epochs: {compare.budget(command.config)}")
     print(f"rows in {workspace}/compare.json, figure beside it")
 

@@ -10,7 +10,7 @@ from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import PipelineConfig
 from slams_ray.config.overrides import override
 from slams_ray.core.comparison import Score
-from slams_ray.errors import ConfigError, TrainingError
+from slams_ray.errors import ConfigError
 from slams_ray.mappers.infer import CAM, METHODS, SLAMS
 from slams_ray.runtime import cluster
 from slams_ray.runtime.search import SearchPlan, SearchTrial, search
@@ -21,7 +21,7 @@ from slams_ray.stages import (
     train_activation,
     train_encoder,
 )
-from slams_ray.studies.scores import PRIMARY, collect, publish
+from slams_ray.studies.scores import PRIMARY, Show, collect, finish, no_show
 
 NAME = "ablate"
 RECIPE = "as the recipe"
@@ -63,12 +63,14 @@ def run(
     seeds: Sequence[int],
     variants: Sequence[str] = (),
     max_concurrent: int | None = None,
+    show: Show = no_show,
 ) -> list[Score]:
     """Trains every variant in a trial of Ray Tune and writes `<workspace>/ablate.json`.
 
     Args:
         variants: names of `VARIANTS`; none means all.
         max_concurrent: trials at the same time; None takes what the cluster's nodes or GPUs allow.
+        show: called with the scores, before a failure is raised.
 
     Raises:
         ConfigError: there is no such variant.
@@ -106,13 +108,9 @@ def run(
             _label,
         )
         scores = _scores(trials)
-        publish(scores, workspace, NAME, parent, [CAM, *chosen])
         failed = [_label(trial.point) for trial in trials if trial.error]
-        if failed:
-            raise TrainingError(
-                f"{len(failed)} of {len(trials)} trials failed ({'; '.join(failed)}): their errors "
-                "are above, and the same command tries them again"
-            )
+        order = [CAM, *chosen]
+        finish(scores, workspace, NAME, parent, order, show, failed, len(trials))
         return scores
 
 

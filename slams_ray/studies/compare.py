@@ -14,7 +14,7 @@ from slams_ray.mappers.infer import METHODS
 from slams_ray.runtime import cluster
 from slams_ray.runtime.fanout import run_side_by_side
 from slams_ray.stages import evaluate, pipeline, prepare
-from slams_ray.studies.scores import collect, publish
+from slams_ray.studies.scores import Show, collect, finish, no_show
 
 NAME = "compare"
 
@@ -25,12 +25,17 @@ def run(
     recipe: str,
     seeds: Sequence[int],
     max_concurrent: int | None = None,
+    show: Show = no_show,
 ) -> list[Score]:
     """Runs every seed in a Ray task and writes `<workspace>/compare.json`; finished stages are
     kept.
 
     Args:
         max_concurrent: seeds at the same time; None takes what the cluster's nodes or GPUs allow.
+        show: called with the scores, before a failure is raised.
+
+    Raises:
+        TrainingError: seeds failed; the others are in the table, the same command tries again.
     """
     with pipeline.open_session(config, workspace, f"{NAME} {recipe}") as session:
         # Once, before the seeds ask for it side by side.
@@ -46,9 +51,9 @@ def run(
         limit = max_concurrent or cluster.num_trainings(
             config.compute.train_workers, config.compute.device
         )
-        found = run_side_by_side(works, limit)
-        scores = [score for label in works for score in found[label]]
-        publish(scores, workspace, NAME, parent, METHODS)
+        found, errors = run_side_by_side(works, limit)
+        scores = [score for label in works if label in found for score in found[label]]
+        finish(scores, workspace, NAME, parent, METHODS, show, list(errors), len(works))
         return scores
 
 

@@ -1,15 +1,18 @@
 """From finished stages to the rows of a study, and from rows to files and tracked pictures."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from slams_ray import storage
 from slams_ray.core.comparison import Score, spreads
+from slams_ray.errors import TrainingError
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.scores import comparison_figure
 from slams_ray.runtime.tracking import Run
 from slams_ray.stages import evaluate, refine, search_threshold
 from slams_ray.stages.stage import Result
+
+Show = Callable[[Sequence[Score]], None]
 
 PRIMARY = "seed_miou"
 METRICS = {
@@ -36,8 +39,41 @@ def collect(results: Mapping[str, Result], method: str, seed: int) -> list[Score
     return scores
 
 
+def no_show(scores: Sequence[Score]) -> None:
+    """Shows nothing."""
+
+
+def finish(
+    scores: Sequence[Score],
+    workspace: str,
+    name: str,
+    run: Run,
+    order: Sequence[str],
+    show: Show,
+    failed: Sequence[str],
+    num_pieces: int,
+) -> None:
+    """Publishes and shows what there is, and only then says what failed.
+
+    Args:
+        order: methods from top to bottom of the figure; the rest follow.
+        failed: labels of the pieces that failed, of `num_pieces`.
+
+    Raises:
+        TrainingError: there are such.
+    """
+    if scores:
+        publish(scores, workspace, name, run, order)
+        show(scores)
+    if failed:
+        raise TrainingError(
+            f"{len(failed)} of {num_pieces} failed ({'; '.join(failed)}): their errors are above, "
+            "and the same command tries them again"
+        )
+
+
 def publish(
-    scores: Sequence[Score], workspace: str, name: str, run: Run, order: Sequence[str] = ()
+    scores: Sequence[Score], workspace: str, name: str, run: Run, order: Sequence[str]
 ) -> None:
     """Writes `<name>.json` and `<name>.png` into the workspace and logs both with a table.
 

@@ -115,6 +115,13 @@ def test_encoder_loss_equals_binary_cross_entropy_per_image() -> None:
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
 
 
+def test_encoder_loss_has_the_gradient_of_finite_differences() -> None:
+    rng = np.random.default_rng(8)
+    similarity = torch.from_numpy(rng.uniform(0.05, 0.95, (4, 6))).requires_grad_()
+    present = torch.from_numpy(rng.random((4, 6)) < 0.5)
+    assert torch.autograd.gradcheck(lambda s: losses.encoder_loss(s, present), similarity)
+
+
 def test_classifier_loss_and_gradient_equal_those_of_the_sigmoid_cross_entropy() -> None:
     rng = np.random.default_rng(3)
     scores = torch.from_numpy(rng.normal(0, 2, (4, 6))).requires_grad_()
@@ -141,6 +148,19 @@ def test_segmentation_loss_equals_a_loop_over_annotated_pixels() -> None:
         expected.append(np.mean(pixels))
     found = losses.segmentation_loss(torch.from_numpy(logits), torch.from_numpy(target), 255)
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_segmentation_loss_has_the_gradient_of_softmax_less_target() -> None:
+    rng = np.random.default_rng(9)
+    logits = torch.from_numpy(rng.normal(0, 2, (2, 4, 5, 6))).requires_grad_()
+    target = torch.from_numpy(rng.integers(0, 4, (2, 5, 6)))
+    ignored = torch.from_numpy(rng.random((2, 5, 6)) < 0.3)
+    annotated = torch.where(ignored, 255, target)
+    losses.segmentation_loss(logits, annotated, 255).sum().backward()
+    one_hot = torch.nn.functional.one_hot(target, 4).permute(0, 3, 1, 2)
+    expected = (logits.detach().softmax(dim=1) - one_hot) * ~ignored[:, None]
+    expected /= (~ignored).sum(dim=(1, 2))[:, None, None, None]
+    torch.testing.assert_close(logits.grad, expected, atol=1e-7, rtol=1e-5)
 
 
 def test_segmentation_loss_resizes_logits_to_the_target() -> None:

@@ -160,13 +160,29 @@ def test_a_damaged_record_is_named(finished: Any) -> None:
 
 
 def test_the_same_seed_gives_the_same_numbers_elsewhere(finished: Any, tmp_path: Path) -> None:
-    again = pipeline.run(
-        finished.config, str(tmp_path / "elsewhere"), "tiny", last_stage="search_threshold"
-    )
+    again = pipeline.run(finished.config, str(tmp_path / "elsewhere"), "tiny")
+    assert {name: again.summary[name] for name in pipeline.HEADLINES} == {
+        name: finished.result.summary[name] for name in pipeline.HEADLINES
+    }
     for stage, result in again.results.items():
         expected = finished.result.results[stage].record.metrics
         assert not result.cached
         assert result.record.metrics == expected
+
+
+def test_an_activation_network_that_starts_on_its_own_does_not_depend_on_the_classifier(
+    finished: Any, tmp_path: Path
+) -> None:
+    alone = override(finished.config, {"activation.initialise_from_cam": False})
+    workspace = str(finished.copy_to(tmp_path))
+    first = pipeline.run(alone, workspace, "tiny", last_stage="train_activation")
+    network = first.results["train_activation"]
+    assert not network.cached
+    assert set(network.record.inputs) == {"prepare", "train_encoder"}
+    other = override(alone, {"classifier.training.learning_rate": 1e-4})
+    second = pipeline.run(other, workspace, "tiny", last_stage="train_activation")
+    assert not second.results["train_classifier"].cached
+    assert second.results["train_activation"].cached
 
 
 def test_a_collapsed_training_is_warned_of_in_the_summary(finished: Any, tmp_path: Path) -> None:

@@ -59,8 +59,12 @@ def test_an_unknown_variant_is_named_before_any_work(
 def test_a_failing_variant_leaves_a_table_of_the_others(
     scores: list[Score], tiny_config: PipelineConfig, workspace: Path, monkeypatch: Any
 ) -> None:
+    shown: list[Score] = []
     monkeypatch.setitem(ablate.VARIANTS, "broken", {"activation.encoder_input_px": 1})
     with pytest.raises(TrainingError, match="broken, seed 0"):
-        ablate.run(tiny_config, str(workspace), "tiny", (0,), (VARIANT, "broken"))
+        ablate.run(
+            tiny_config, str(workspace), "tiny", (0,), (VARIANT, "broken"), show=shown.extend
+        )
     rows = json.loads((workspace / "ablate.json").read_text())
     assert {row["method"] for row in rows} == {"cam", ablate.RECIPE, VARIANT}
+    assert [vars(score) for score in shown] == rows

@@ -10,11 +10,12 @@ import pytest
 
 from slams_ray.config import PipelineConfig
 from slams_ray.core.comparison import Score
-from slams_ray.errors import DataError
+from slams_ray.errors import DataError, TrainingError
 from slams_ray.mappers.infer import METHODS
 from slams_ray.runtime.fanout import run_side_by_side
+from slams_ray.runtime.tracking import Run
 from slams_ray.studies import compare
-from slams_ray.studies.scores import METRICS
+from slams_ray.studies.scores import METRICS, finish
 
 pytestmark = pytest.mark.ray
 
@@ -106,6 +107,28 @@ def test_a_failing_piece_is_named_and_the_others_are_finished(
     def fail() -> None:
         raise DataError("image 7 is truncated")
 
-    with pytest.raises(DataError, match="image 7 is truncated"):
-        run_side_by_side({"bad": fail, "good": partial(done.write_text, "whole")}, 1)
+    works = {"bad": fail, "good": partial(done.write_text, "whole")}
+    results, errors = run_side_by_side(works, 1)
+    assert results == {"good": 5}
+    assert isinstance(errors["bad"], DataError)
+    assert str(errors["bad"]) == "image 7 is truncated"
     assert done.read_text() == "whole"
+
+
+def test_a_failed_seed_leaves_a_table_of_the_others_and_is_then_named(tmp_path: Path) -> None:
+    shown: list[Score] = []
+    scores = [Score(method=m, seed=0, metric="seed_miou", value=0.5) for m in METHODS]
+    with pytest.raises(TrainingError, match=r"1 of 2 failed \(seed 1\).*tries them again"):
+        finish(
+            scores,
+            str(tmp_path),
+            "compare",
+            Run("http://127.0.0.1:9", None),
+            METHODS,
+            shown.extend,
+            ["seed 1"],
+            2,
+        )
+    assert shown == scores
+    assert json.loads((tmp_path / "compare.json").read_text()) == [vars(s) for s in scores]
+    assert (tmp_path / "compare.png").is_file()

@@ -1,4 +1,6 @@
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from torch.nn import functional as F
 from slams_ray.config import LossConfig
 from slams_ray.core import losses
 from slams_ray.data.transforms import normalise
+from slams_ray.models.activation_network import ActivationNetwork
 from slams_ray.models.checkpoint import load_network
 from slams_ray.tasks.activation import collapse_metrics
 
@@ -35,6 +38,18 @@ def test_the_encoder_stays_frozen_while_gradients_flow_through_it(
     assert all(torch.equal(v, before[k]) for k, v in module.encoder.state_dict().items())
     assert module.network.training
     assert module.network.head.weight.grad.abs().sum() > 0
+
+
+def test_without_a_classifier_training_starts_from_the_weights_of_the_backbone(
+    make_task: Make, tmp_path: Path
+) -> None:
+    task = make_task("activation")
+    backbone = ActivationNetwork(**task.architecture).backbone
+    torch.save(backbone.body.state_dict(), tmp_path / "backbone.pth")
+    task.classifier = None
+    task.backbone = replace(task.backbone, weights=str(tmp_path / "backbone.pth"))
+    found = task.build().network.backbone.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in backbone.state_dict().items())
 
 
 def test_training_starts_from_the_cam_classifier(make_task: Make) -> None:
