@@ -248,3 +248,29 @@ def socket_inodes(process: Path) -> Iterator[str]:
     for descriptor in process.glob("fd/*"):
         with suppress(FileNotFoundError):
             yield from re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor))
+
+
+@pytest.mark.long
+def test_further_nodes_share_the_cores_and_end_with_the_head(
+    directory: Path, environment: dict[str, str]
+) -> None:
+    port, dashboard_port = free_ports()
+    own = environment | {
+        "HOME": str(directory / "home of two"),
+        "SLAMS_RAY_DIR": str(directory / "two"),
+        "SLAMS_RAY_PORT": str(port),
+        "SLAMS_DASHBOARD_PORT": str(dashboard_port),
+    }
+    Path(own["HOME"]).mkdir()
+    try:
+        started = run(SCRIPT, "start", "1", env=own)
+        assert started.returncode == 0, started.stderr
+        status = run(SCRIPT, "status", env=own)
+        assert status.returncode == 0, status.stderr
+        assert len(re.findall(r"^ 1 node_", status.stdout, re.MULTILINE)) == 2
+        cores = len(os.sched_getaffinity(0))
+        assert f"/{2 * max(cores // 2, 1):.1f} CPU" in status.stdout
+    finally:
+        stopped = run(SCRIPT, "stop", env=own)
+    assert stopped.returncode == 0, stopped.stderr
+    assert not list((directory / "two").glob("*.pid"))
