@@ -16,6 +16,7 @@ from slams_ray.drills.tracking_server import TrackingServer
 
 REFUSED_SECONDS = 20.0
 UNTRACKED_SECONDS = 30.0
+_WHOLE = "whole image"
 WORKERS = ("ray::MapBatches", "ray::MapWorker", "ray::RayTrainWorker")
 """Titles of processes that do a stage's work."""
 
@@ -120,14 +121,14 @@ def _image(scene: Scene) -> Path:
 
 def _corrupt_image(scene: Scene) -> Mapping[str, str]:
     image = _image(scene)
-    image.with_suffix(".whole").write_bytes(image.read_bytes())
+    # Not beside it: another name there would be another data set.
+    (scene.workspace / _WHOLE).write_bytes(image.read_bytes())
     image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
     return {}
 
 
 def _mend_image(scene: Scene) -> None:
-    image = _image(scene)
-    image.with_suffix(".whole").replace(image)
+    (scene.workspace / _WHOLE).replace(_image(scene))
 
 
 FAULTS: Mapping[str, Fault] = {
