@@ -119,6 +119,12 @@ def _image(scene: Scene) -> Path:
     return images[len(images) // 2]
 
 
+def _name_of_image(scene: Scene) -> str:
+    """As the stage calls it: later ones know the image by its id."""
+    image = _image(scene)
+    return image.name if scene.stage_dir.name == "prepare" else image.stem
+
+
 def _corrupt_image(scene: Scene) -> Mapping[str, str]:
     image = _image(scene)
     # Not beside it: another name there would be another data set.
@@ -149,7 +155,7 @@ FAULTS: Mapping[str, Fault] = {
     "image_poisoned": Fault(
         lay=lambda scene: poison.environment(_image(scene)),
         ends_run=True,
-        message=lambda scene: f"{_image(scene).stem} ended the processes",
+        message=lambda scene: f"{_name_of_image(scene)} ended the processes",
         only=("prepare", "infer_activation", "search_threshold", "refine", "evaluate"),
     ),
 }
