@@ -83,6 +83,35 @@ def test_a_batch_gains_one_column_per_network_and_keeps_its_own() -> None:
     assert largest_difference(result["network0"][0], result["network1"][0]) > 0
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_images_taken_together_come_out_as_one_by_one(flip: bool) -> None:
+    image = random_image()
+    pictures = [image, image[:20], image[::-1], image[:, ::-1], image[:20, ::-1], image]
+    labels: list[list[int]] = [[1, 3], [2], [], [4, 1, 2], [3], [2]]
+    batch = {
+        "image_id": [str(number) for number in range(len(pictures))],
+        "image": [encode(np.ascontiguousarray(picture)) for picture in pictures],
+        "image_labels": labels,
+    }
+    alone = activation_predictor(flip=flip, seeds=(0, 1))
+    together = ActivationPredictor(
+        alone.networks, scales=SCALES, flip=flip, device=CPU, batch_size=3
+    )
+    expected, found = alone(batch), together(batch)
+    for column in ("network0", "network1"):
+        for number, maps in enumerate(expected[column]):
+            assert found[column][number].shape == maps.shape
+            if maps.size:
+                assert largest_difference(found[column][number], maps) <= 1
+    single = segmentation_predictor(flip=flip)
+    several = SegmentationPredictor(
+        single.network, scales=SCALES, flip=flip, device=CPU, batch_size=3
+    )
+    for one, other in zip(single(batch)["prediction"], several(batch)["prediction"], strict=True):
+        assert one.shape == other.shape
+        assert (one == other).mean() > 0.999
+
+
 def test_networks_do_not_influence_one_another() -> None:
     together = activation_predictor(seeds=(0, 1)).activate(random_image(), [1, 2])
     alone = activation_predictor(seeds=(1,)).activate(random_image(), [1, 2])

@@ -94,7 +94,9 @@ def random_degradation(
 
 
 def pyramid(image: torch.Tensor, scales: tuple[float, ...], flip: bool) -> Iterator[torch.Tensor]:
-    """(1 or 2, 3, h, w) per scale of a (1, 3, H, W) normalised image; index 1 is mirrored."""
+    """Per scale (B, 3, h, w) of (B, 3, H, W) normalised images, or (2 B, 3, h, w) with all of them
+    mirrored behind.
+    """
     for scale in scales:
         size = tuple(max(1, round(side * scale)) for side in image.shape[-2:])
         scaled = image

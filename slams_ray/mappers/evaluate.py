@@ -27,7 +27,7 @@ class EvaluateMapper(TracedMapper):
     ) -> tuple[pa.Table, dict[str, Any]]:
         num_categories = len(self.description.class_names)
         confusion = np.zeros((num_categories, num_categories + 1), np.int64)
-        batch = self.predictor(tables["images"].to_pydict(), self.enter)
+        batch = self.predictor(tables["images"].to_pydict(), self.entrance)
         num_scored = 0
         for image_id, mask, prediction in zip(
             batch["image_id"], batch["mask"], batch["prediction"], strict=True

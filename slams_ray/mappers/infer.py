@@ -37,7 +37,7 @@ class InferMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        batch = self.predictor(tables["images"].to_pydict(), self.enter)
+        batch = self.predictor(tables["images"].to_pydict(), self.entrance)
         methods = list(self.predictor.networks)
         columns = {name: batch[name] for name in IMAGE_COLUMNS}
         columns |= {m: [maps.tobytes() for maps in batch[m]] for m in methods}

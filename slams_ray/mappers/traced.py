@@ -16,6 +16,11 @@ class TracedMapper:
     trace: Callable[[str], None] | None = None
     crashed: frozenset[str] = frozenset()
 
+    @property
+    def entrance(self) -> Callable[[str], None] | None:
+        """`enter` where somebody wants to know, for work that is faster on several images."""
+        return self.enter if self.trace is not None or self.crashed else None
+
     def enter(self, image: str) -> None:
         """To be called before each image.
 
