@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import psutil
-
 from slams_ray.errors import TrainingError
 
 POLL_SECONDS = 0.05
@@ -60,13 +58,6 @@ class Driver:
                 raise TrainingError(f"nothing happened for {seconds:.0f} s, see {self.log}")
             time.sleep(POLL_SECONDS)
         return condition()
-
-    def processes(self) -> list[psutil.Process]:
-        """The driver and what it started."""
-        if not self.is_running:
-            return []
-        driver = psutil.Process(self._process.pid)
-        return [driver, *driver.children(recursive=True)]
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the driver alone, as a scheduler does."""

@@ -75,12 +75,16 @@ def _stop_driver(scene: Scene, driver: Driver) -> None:
 
 
 def _refuse_writes(scene: Scene, driver: Driver) -> None:
-    """Every process of the run may write files of 0 bytes only, as on a full disk."""
+    """Every worker may write files of 0 bytes only, as on a full disk.
+
+    Not the driver: the limit would hit Ray's own files there, and Ray Data ends when it cannot
+    write its log; the same command then continues.
+    """
     limited: set[psutil.Process] = set()
     infinite = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     until = time.monotonic() + REFUSED_SECONDS
     while time.monotonic() < until:
-        for process in [*scene.nodes.workers(("ray::",)), *driver.processes()]:
+        for process in scene.nodes.workers(("ray::",)):
             if process not in limited:
                 # The soft limit alone, which may be raised again.
                 _limit(process, (0, resource.RLIM_INFINITY))

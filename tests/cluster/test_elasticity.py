@@ -16,6 +16,7 @@ from tests.cluster.slow_shards import FINGERPRINT, SECONDS
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 NUM_SHARDS = 300
+WORKERS = ("ray::RayTrainWorker",)
 
 
 @pytest.mark.parametrize("kind", ["tasks", "actors"])
@@ -45,10 +46,19 @@ def makers(output_dir: Path) -> set[str]:
 
 
 @pytest.mark.long
-def test_a_training_goes_on_with_the_worker_that_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("comes_back", "num_epochs", "at_the_end"),
+    [(False, 6, [1]), (True, 700, [1, 1])],
+    ids=["gone for good", "comes back"],
+)
+def test_a_training_goes_on_with_the_workers_there_are(
+    comes_back: bool, num_epochs: int, at_the_end: list[int], tmp_path: Path
+) -> None:
+    """Ray Train looks for new nodes once a minute: where one comes, the training is long."""
     nodes = Nodes(cpus_per_node=1, places=(Place(), Place()))
     workers = ["--compute.train-workers", "2", "--compute.min-train-workers", "1"]
-    length = ["--encoder.training.epochs", "6", "--encoder.training.checkpoint-every-steps", "5"]
+    length = ["--encoder.training.epochs", str(num_epochs)]
+    length += ["--encoder.training.checkpoint-every-steps", "5"]
     try:
         nodes.start()
         arguments = ["-m", "jobs.train_encoder", "smoke", *workers, *length]
@@ -57,13 +67,19 @@ def test_a_training_goes_on_with_the_worker_that_is_left(tmp_path: Path) -> None
         stage_dir = tmp_path / "train_encoder"
         assert driver.wait_until(lambda: look(stage_dir).checkpoint > 0, 900)
         nodes.kill_last()
-        assert driver.end(900) == 0, driver.log.read_text()
+        if comes_back:
+            reached = look(stage_dir).checkpoint
+            assert driver.wait_until(lambda: look(stage_dir).checkpoint > reached, 900)
+            assert len(nodes.workers(WORKERS)) == 1
+            nodes.add()
+            assert driver.wait_until(lambda: len(nodes.workers(WORKERS)) == 2, 900)
+        assert driver.end(1800) == 0, driver.log.read_text()
     finally:
         nodes.stop()
     (output_dir,) = stage_dir.iterdir()
     record = read_record(str(output_dir))
     assert record is not None
-    assert list(record.nodes.values()) == [1]
+    assert list(record.nodes.values()) == at_the_end
     history = json.loads((output_dir / TRAINING_NAME).read_text())["history"]
     steps = [point["step"] for point in history]
     assert steps == sorted(set(steps))
