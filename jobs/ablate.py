@@ -3,11 +3,15 @@
 python -m jobs.ablate demo --seeds 0 1 2
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import TYPE_CHECKING
 
 from jobs.command import PipelineCommand, run_job, workspace_of
 from jobs.tables import print_scores
+
+if TYPE_CHECKING:
+    from slams_ray.core.comparison import Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,11 @@ def _ablate(recipe: str, command: AblateCommand) -> None:
     from slams_ray.studies import ablate
 
     workspace = workspace_of(recipe, command)
+
+    def show(scores: "Sequence[Score]") -> None:
+        print_scores(scores, ablate.RECIPE)
+        print(f"rows in {workspace}/ablate.json, figure beside it")
+
     ablate.run(
         command.config,
         workspace,
@@ -33,9 +42,8 @@ def _ablate(recipe: str, command: AblateCommand) -> None:
         command.seeds,
         command.variants,
         command.max_concurrent,
-        show=partial(print_scores, baseline=ablate.RECIPE),
+        show,
     )
-    print(f"rows in {workspace}/ablate.json, figure beside it")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,15 @@
 python -m jobs.compare demo --seeds 0 1 2
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import TYPE_CHECKING
 
 from jobs.command import PipelineCommand, run_job, workspace_of
 from jobs.tables import print_scores
+
+if TYPE_CHECKING:
+    from slams_ray.core.comparison import Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +28,20 @@ def _compare(recipe: str, command: CompareCommand) -> None:
     from slams_ray.studies import compare
 
     workspace = workspace_of(recipe, command)
+
+    def show(scores: "Sequence[Score]") -> None:
+        print_scores(scores, "cam")
+        print(f"epochs: {compare.budget(command.config)}")
+        print(f"rows in {workspace}/compare.json, figure beside it")
+
     compare.run(
         command.config,
         workspace,
         recipe,
         command.seeds,
         command.max_concurrent,
-        show=partial(print_scores, baseline="cam"),
+        show,
     )
-    print(f"epochs: {compare.budget(command.config)}")
-    print(f"rows in {workspace}/compare.json, figure beside it")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Results on the console: the stages of a pipeline, the scores of a study."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     console.print(f"outputs in {summary['workspace']}")
 
 
-def print_scores(scores: "list[Score]", baseline: str) -> None:
+def print_scores(scores: "Sequence[Score]", baseline: str) -> None:
     """Methods as rows, metrics as columns, mean ± standard deviation over seeds, in percent.
 
     Below every method but the baseline: by how much it is ahead, and for how many seeds.

@@ -87,7 +87,7 @@ def test_the_crf_gives_what_it_gives_on_a_cpu(num_labels: int) -> None:
         bilateral_compat=10.0,
     )
     posteriors = [
-        TorchCrf(image, num_labels, kernels, torch.device(name)).infer(unary, 10)
+        TorchCrf(image, num_labels, kernels, name).infer(unary, 10)
         for name in ("cpu", "cuda", "cuda")
     ]
     np.testing.assert_allclose(posteriors[1], posteriors[0], atol=1e-3)

@@ -44,7 +44,8 @@ def refined(
     backend: Backend, image: np.ndarray, unaries: Sequence[np.ndarray], kernels: CrfKernels
 ) -> list[np.ndarray]:
     """(H, W) label positions for each (L, H, W) unary, from one lattice."""
-    crf = make_crf(backend, image, len(unaries[0]), kernels)
+    device = "cuda" if backend == "torch" and torch.cuda.is_available() else "cpu"
+    crf = make_crf(backend, image, len(unaries[0]), kernels, device)
     return [posterior.argmax(axis=0) for posterior in crf.infer_all(unaries, ITERATIONS)]
 
 

@@ -36,7 +36,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
-    """CAM classifier: baseline, and initialisation of the activation network (method section 4)."""
+    """CAM classifier: the baseline, and a start for the activation network (method section 4)."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)

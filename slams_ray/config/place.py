@@ -24,7 +24,7 @@ class ComputeConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto takes GPUs where the cluster has them."""
     gpu_actors: int | None = None
-    """Inference actors on GPUs; None takes all GPUs."""
+    """GPUs for inference, and for refinement with the torch backend; None takes all."""
     max_failures: int = 3
     """Times a training restarts from its last checkpoint after a lost worker."""
 

@@ -54,7 +54,8 @@ class SearchConfig:
     scored images are made for every set, those of all images anew where another set is chosen.
     None given: the scales of inference."""
     max_concurrent: int | None = None
-    """Trials at the same time; None takes as many as the CPUs allow."""
+    """Trials at the same time; None takes as many as the CPUs allow, and with the torch
+    backend of the CRF the GPUs."""
     cpus_per_trial: float = 1.0
     """CPUs of one trial; fractions are allowed."""
     time_budget_seconds: float | None = None

@@ -42,8 +42,18 @@ class Crf(Protocol):
         ...
 
 
-def make_crf(backend: Backend, image: np.ndarray, num_labels: int, kernels: CrfKernels) -> Crf:
-    """The CRF of an (H, W, 3) uint8 image, its lattices built."""
+def make_crf(
+    backend: Backend,
+    image: np.ndarray,
+    num_labels: int,
+    kernels: CrfKernels,
+    device: str = "cpu",
+) -> Crf:
+    """The CRF of an (H, W, 3) uint8 image, its lattices built.
+
+    Args:
+        device: torch's name of where its backend computes; the others know CPUs only.
+    """
     if backend == "pydensecrf":
         return DenseCrf(image, num_labels, kernels)
     # numba takes half a second to import, torch three.
@@ -54,7 +64,7 @@ def make_crf(backend: Backend, image: np.ndarray, num_labels: int, kernels: CrfK
     if backend == "torch":
         from slams_ray.core.mean_field_torch import TorchCrf
 
-        return TorchCrf(image, num_labels, kernels)
+        return TorchCrf(image, num_labels, kernels, device)
     raise ValueError(f"CRF backend is {backend!r}, expected one of {', '.join(get_args(Backend))}")
 
 
@@ -68,8 +78,7 @@ class DenseCrf:
 
     def __init__(self, image: np.ndarray, num_labels: int, kernels: CrfKernels) -> None:
         check_image(image)
-        if num_labels < 2:
-            raise ValueError(f"num_labels is {num_labels}, expected >= 2")
+        check_num_labels(num_labels)
         self._shape = (num_labels, *image.shape[:2])
         self._crf = densecrf.DenseCRF2D(image.shape[1], image.shape[0], num_labels)
         self._crf.addPairwiseGaussian(sxy=kernels.gaussian_sxy_px, compat=kernels.gaussian_compat)
@@ -97,6 +106,11 @@ def check_image(image: np.ndarray) -> None:
     # raise.
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"image is {image.dtype}{image.shape}, expected uint8 (H, W, 3)")
+
+
+def check_num_labels(num_labels: int) -> None:
+    if num_labels < 2:
+        raise ValueError(f"num_labels is {num_labels}, expected >= 2")
 
 
 def check_unary(unary: np.ndarray, shape: tuple[int, ...]) -> None:

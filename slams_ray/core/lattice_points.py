@@ -1,4 +1,4 @@
-"""Pixels as points of permutohedral lattices: what its two implementations share."""
+"""Pixels as points of permutohedral lattices: what `lattice` and `lattice_torch` share."""
 
 import numpy as np
 
@@ -55,7 +55,11 @@ def key_strides(extent: np.ndarray) -> np.ndarray:
         reach = extent[j:].sum() + (j * extent[j - 1] if j else 0)
         strides.append(strides[-1] * (int(reach) + 4 * (num_dims + 1)))
     if strides[-1] > MAX_KEY:
-        raise ValueError("a standard deviation of the kernel is too small for the image")
+        reaches = ", ".join(f"{value:.0f}" for value in extent)
+        raise ValueError(
+            f"the pixels reach {reaches} lattice units along the axes of the kernel, too many for "
+            "keys of 62 bits: raise its standard deviations (sxy in pixels, srgb in colour steps)"
+        )
     return np.array(strides[:-1], np.int64)
 
 

@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 from slams_ray.core.compilation import compiled
-from slams_ray.core.crf import CrfKernels, check_image, check_unary
+from slams_ray.core.crf import CrfKernels, check_image, check_num_labels, check_unary
 from slams_ray.core.lattice import Lattice, blur, build_lattice
 from slams_ray.core.lattice_points import kernel_points, relative_energy
 
@@ -43,8 +43,7 @@ class LatticeCrf:
 
     def __init__(self, image: np.ndarray, num_labels: int, kernels: CrfKernels) -> None:
         check_image(image)
-        if num_labels < 2:
-            raise ValueError(f"num_labels is {num_labels}, expected >= 2")
+        check_num_labels(num_labels)
         self._shape = (num_labels, *image.shape[:2])
         self._first, self._second = (
             _arrays(build_lattice(features), compat)

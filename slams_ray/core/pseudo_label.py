@@ -42,7 +42,7 @@ class Refinement:
         cam_power: exponent of maps and thresholds.
         class_offsets: (K,) what is added to a background threshold for each class; empty adds
             nothing. Alphas stay as they are.
-        backend: what does the CRF's arithmetic.
+        backend, device: what does the CRF's arithmetic, and where (see `make_crf`).
     """
 
     form: str
@@ -52,6 +52,7 @@ class Refinement:
     cam_power: float = 1.0
     class_offsets: tuple[float, ...] = ()
     backend: Backend = "numba"
+    device: str = "cpu"
 
 
 def refine(
@@ -114,7 +115,7 @@ def refined_positions(
 
     if refinement.iterations == 0:
         return [energy(value).argmin(axis=0) for value in strengths]
-    crf = make_crf(refinement.backend, image, num_labels, refinement.kernels)
+    crf = make_crf(refinement.backend, image, num_labels, refinement.kernels, refinement.device)
     distinct = list(dict.fromkeys(strengths))
     posteriors = crf.infer_all((energy(value) for value in distinct), refinement.iterations)
     results = {

@@ -8,6 +8,8 @@ import numpy as np
 
 from slams_ray.data.image import decode_image
 
+WAITING_BATCHES = 4
+
 Indexed = tuple[int, np.ndarray]
 Enter = Callable[[str], None]
 
@@ -20,6 +22,9 @@ def decoded_batches(
     enter: Enter | None = None,
 ) -> Iterator[list[Indexed]]:
     """Decoded images with their indices, up to `batch_size` of one size at a time.
+
+    Where many sizes wait for more of their kind, the oldest goes before its batch is full, so that
+    at most `WAITING_BATCHES` batches are held.
 
     Args:
         ahead: images decoded beforehand in another thread; 0 decodes when asked.
@@ -42,6 +47,8 @@ def decoded_batches(
         batch.append((index, image))
         if len(batch) == batch_size:
             yield waiting.pop(image.shape)
+        elif sum(map(len, waiting.values())) == WAITING_BATCHES * batch_size:
+            yield waiting.pop(next(iter(waiting)))
     yield from waiting.values()
 
 

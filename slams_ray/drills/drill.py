@@ -67,7 +67,7 @@ class Drill:
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
         self.nodes = Nodes(cpus_per_node=1)
-        self.server = TrackingServer(workspace / "tracking")
+        self.server: TrackingServer | None = None
         self.reference = workspace / "reference"
         self._undisturbed: dict[str, float] = {}
 
@@ -91,7 +91,8 @@ class Drill:
                 text = json.dumps([asdict(row) for row in rows], indent=1)
                 (self.workspace / "drill.json").write_text(text + "\n")
         finally:
-            self.server.kill()
+            if self.server is not None:
+                self.server.kill()
             self.nodes.stop()
         return rows
 
@@ -106,9 +107,10 @@ class Drill:
         usual = self._usual_seconds(stage)
         scene = self._scene(stage, f"{stage}-{name}", keep_stage=name == "output_truncated")
         environment = dict(fault.lay(scene)) if fault.lay else {}
+        self.server, tracking = scene.server, {}
         if fault.tracked:
-            self.server.start()
-        tracking = {"MLFLOW_TRACKING_URI": self.server.uri} if fault.tracked else {}
+            scene.server.start()
+            tracking = {"MLFLOW_TRACKING_URI": scene.server.uri}
         started = time.monotonic()
         before = look(scene.stage_dir)
         driver = self._driver(JOBS[stage], scene.workspace, environment | tracking)
@@ -125,8 +127,8 @@ class Drill:
             num_commands += 1
             status = self._driver(JOBS[stage], scene.workspace, tracking).end(LIMIT_SECONDS)
         seconds = time.monotonic() - started
-        tracked = not fault.tracked or set(self.server.statuses()) == {"FINISHED"}
-        self.server.kill()
+        tracked = not fault.tracked or set(scene.server.statuses()) == {"FINISHED"}
+        scene.server.kill()
         return DrillRow(
             stage=stage,
             fault=name,
@@ -160,7 +162,7 @@ class Drill:
             nodes=self.nodes,
             workspace=workspace,
             stage_dir=workspace / stage,
-            server=self.server,
+            server=TrackingServer(workspace / "tracking"),
             source=source,
         )
 

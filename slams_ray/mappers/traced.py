@@ -29,8 +29,9 @@ class TracedMapper:
         """
         if image in self.crashed:
             raise DataError(
-                f"{image} ended the processes that worked on it: mend it or remove it from the "
-                "data set; one that cannot be decoded is left out by data.on_bad_image skip"
+                f"{image} ended the processes that worked on it: mend it, shrink it if memory is "
+                "short, or remove it from the data set; one that cannot be decoded is left out by "
+                "data.on_bad_image skip"
             )
         if self.trace is not None:
             self.trace(image)

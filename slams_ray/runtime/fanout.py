@@ -22,21 +22,21 @@ MAX_RETRIES = 3
 
 def run_side_by_side(
     works: Mapping[str, Callable[[], Result]], max_concurrent: int
-) -> tuple[dict[str, Result], dict[str, Exception]]:
+) -> tuple[dict[str, Result], list[str]]:
     """Runs every work in a Ray task, at most `max_concurrent` at a time, wherever there is room.
 
     The tasks take no CPU of their own: they wait for the trainings and maps they start.
 
     Returns:
-        label -> result of the works that ended well, label -> error of the others, our own where it
-        was one; each error has been logged.
+        label -> result of the works that ended well, and the labels of the others, whose errors
+        have been logged.
     """
     cluster.connect()
     task = ray.remote(num_cpus=0, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")(_run)
     waiting: list[str] = list(works)
     running: dict[ray.ObjectRef, str] = {}
     results: dict[str, Result] = {}
-    errors: dict[str, Exception] = {}
+    failed: list[str] = []
     with LineRelay() as relay:
         while waiting or running:
             while waiting and len(running) < max_concurrent:
@@ -49,9 +49,10 @@ def run_side_by_side(
             except RayError as error:
                 # A task that raised carries our error; one whose node was lost too often does not.
                 cause = getattr(error, "cause", None)
-                errors[label] = cause if isinstance(cause, SlamsError) else error
-                logger.error("%s failed: %s", label, errors[label])
-    return results, errors
+                said = cause if isinstance(cause, SlamsError) else error
+                logger.error("%s failed: %s", label, said)
+                failed.append(label)
+    return results, failed
 
 
 def _run(work: Callable[[], Any], queue: Queue, label: str) -> Any:

@@ -46,8 +46,8 @@ class SearchPlan:
         num_reports: reports of a trial that is not stopped.
         cpus_per_trial: of the trial's own process; one that only waits for the tasks it starts
             needs next to none, but Tune asks for some.
-        pool: called when Ray is connected, tells which share of a GPU a trial takes; None, or
-            giving None, takes none.
+        pool: called when Ray is connected, tells which share of a GPU a trial takes and how many
+            trials there may be; None, or giving None, takes no GPU.
     """
 
     algorithm: str

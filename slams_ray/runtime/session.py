@@ -45,7 +45,7 @@ class TrackingSession:
     def open(self) -> Run:
         """The parent run, created or continued on first use."""
         if self.parent is None:
-            self._tracker = Tracker(self.workspace, self.experiment)
+            self._tracker = Tracker(self.workspace, self.experiment, self.group is not None)
             self._watchdog = Watchdog(self._tracker.uri)
             self.parent = self._continue() or self._create()
             self._watchdog.guard(self.parent)
@@ -68,8 +68,7 @@ class TrackingSession:
             run.set_tags({"slams.error": str(error)[:4000]})
             raise
         finally:
-            run.finish(status)
-            self._watchdog.forget(run)
+            self._end(run, status)
 
     def __enter__(self) -> "TrackingSession":
         return self
@@ -82,9 +81,15 @@ class TrackingSession:
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             if isinstance(error, SlamsError):
                 self.parent.set_tags({"slams.error": str(error)[:4000]})
-        self.parent.finish(status)
-        self._watchdog.forget(self.parent)
+        self._end(self.parent, status)
         self._watchdog.release()
+
+    def _end(self, run: Run, status: str) -> None:
+        assert self._watchdog is not None
+        if run.finish(status):
+            self._watchdog.forget(run)
+        else:
+            self._watchdog.bequeath(run, status)
 
     def _continue(self) -> Run | None:
         assert self._tracker is not None

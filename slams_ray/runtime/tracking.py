@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from slams_ray import storage
-from slams_ray.errors import ConfigError
+from slams_ray.errors import ArtifactError, ConfigError
 from slams_ray.redaction import redacted
 from slams_ray.runtime.outbox import Outbox, first_line
 from slams_ray.runtime.tracking_address import DATABASE_NAME, tracking_uri
@@ -51,6 +51,14 @@ def _client(uri: str) -> "MlflowClient":
     return MlflowClient(tracking_uri=uri)
 
 
+def _contents(path: str) -> bytes:
+    try:
+        return storage.read_bytes(path)
+    except OSError as error:
+        # Of the workspace: it must not pass for trouble with MLflow.
+        raise ArtifactError(f"{path} cannot be read ({error}), look after the storage") from None
+
+
 class Run:
     """One MLflow run, written by one process at a time; every call survives a lost server.
 
@@ -74,8 +82,8 @@ class Run:
 
     @property
     def is_tracked(self) -> bool:
-        """Whether MLflow has, or will get, everything so far."""
-        return self.run_id is not None and not self._outbox.closed
+        """Whether MLflow has everything so far."""
+        return self.run_id is not None and self._outbox.is_empty and not self._outbox.lost
 
     def _send(self, what: str, call: Callable[[str], object]) -> None:
         if self.run_id is not None:
@@ -132,7 +140,7 @@ class Run:
         def upload(run_id: str) -> None:
             with tempfile.TemporaryDirectory() as directory:
                 local = Path(directory) / path.rsplit("/", 1)[-1]
-                local.write_bytes(storage.read_bytes(path))
+                local.write_bytes(_contents(path))
                 self.client.log_artifact(run_id, str(local), folder)
 
         self._send("a file", upload)
@@ -182,46 +190,58 @@ class Run:
 
         self._send("a link", link)
 
-    def finish(self, status: str) -> None:
-        """Ends the run as FINISHED, FAILED or KILLED."""
+    def finish(self, status: str) -> bool:
+        """Ends the run as FINISHED, FAILED or KILLED; whether MLflow knows."""
         self.flush()
         self._send("the status", lambda run_id: self.client.set_terminated(run_id, status))
-        self.settle()
+        return self.settle()
 
-    def settle(self) -> None:
-        """Waits, not for long, until MLflow has everything."""
-        self._outbox.settle()
+    def settle(self) -> bool:
+        """Waits, not for long, until MLflow has everything; whether it has."""
+        return self._outbox.settle()
 
 
 class Tracker:
     """Opens parent and stage runs in one experiment.
 
+    Args:
+        patient: wait for a server that is gone, and track nothing where it stays away; for work
+            that another tracked process has begun.
+
     Raises:
         ConfigError: there is no MLflow server at MLFLOW_TRACKING_URI when the pipeline starts.
     """
 
-    def __init__(self, workspace: str, experiment: str) -> None:
+    def __init__(self, workspace: str, experiment: str, patient: bool = False) -> None:
         self.uri = tracking_uri(workspace)
         if self.uri.startswith("sqlite:") and "MLFLOW_TRACKING_URI" not in os.environ:
             create_database(workspace)
-        client = _client(self.uri)
+        self._client = _client(self.uri)
+        self._outbox = Outbox(self.uri)
+        find = partial(self._experiment, workspace, experiment)
+        ask = partial(self._outbox.ask, "the experiment") if patient else self._at_once
+        self.experiment_id: str | None = ask(find)
+
+    def _at_once(self, find: Callable[[], str]) -> str:
         try:
-            found = client.get_experiment_by_name(experiment)
-            location = None
-            if self.uri.startswith("sqlite:"):
-                local = "" if "://" in workspace else "file://"
-                location = f"{local}{workspace}/mlartifacts"
-            self.experiment_id = (
-                found.experiment_id if found else client.create_experiment(experiment, location)
-            )
+            return find()
         except Exception as error:
             reason = first_line(error)
             raise ConfigError(
                 f"MLFLOW_TRACKING_URI is {self.uri}, but no MLflow answers there ({reason}): start "
                 "the server, correct the address, or unset it to track in the workspace"
             ) from error
-        self._client = client
-        self._outbox = Outbox(self.uri)
+
+    def _experiment(self, workspace: str, name: str) -> str:
+        """The id of the experiment, which is made where it is missing."""
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        location = None
+        if self.uri.startswith("sqlite:"):
+            local = "" if "://" in workspace else "file://"
+            location = f"{local}{workspace}/mlartifacts"
+        return str(self._client.create_experiment(name, location))
 
     def start(self, name: str, tags: Mapping[str, str], parent: Run | None = None) -> Run:
         """A new run, a child of `parent` where one is given and still tracked."""
@@ -234,7 +254,10 @@ class Tracker:
             run_id: str = run.info.run_id
             return run_id
 
-        return Run(self.uri, self._outbox.ask(f"the run {name}", create), self._outbox)
+        made = None
+        if self.experiment_id is not None:
+            made = self._outbox.ask(f"the run {name}", create)
+        return Run(self.uri, made, self._outbox)
 
     def reopen(self, run_id: str) -> Run | None:
         """A run of an earlier attempt, set RUNNING again; None when the store does not have it."""

@@ -156,14 +156,16 @@ def _train_worker(config: dict[str, Any]) -> None:
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
     nodes = Counter(_gather(cluster.node_id(), num_workers))
     metrics = job.task.summarise(results) if rank == 0 else {}
-    log.close()
     if rank == 0:
         storage.write_bytes(storage.join(job.output_dir, "model.pt"), job.task.dump(module))
+        ended = time.time()
+        # Only now: it may wait for MLflow.
+        log.close()
         content = {
             "metrics": metrics,
             "history": log.history,
             "tracked": log.tracked,
-            "worked": (began or time.time(), time.time()),
+            "worked": (began or ended, ended),
             "nodes": nodes,
         }
         text = json.dumps(content).encode()

@@ -41,6 +41,7 @@ class TrainingLog:
         return self.run.is_tracked
 
     def close(self) -> None:
+        """Sends what is left; waits, not for long, for a server that is gone."""
         if self.rank == 0:
             self.run.flush()
             self.run.settle()

@@ -1,15 +1,19 @@
-"""Ends MLflow runs of a process that died: both sides of a pipe, the parent's and the child's."""
+"""Ends MLflow runs of a process that is gone: both sides of a pipe, parent's and child's."""
 
 import logging
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from slams_ray.runtime.tracking import Run
 
 logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS, PAUSE_SECONDS = 1800.0, 10.0
+"""How long a process that is left behind asks for a server that is gone."""
 
 
 class Watchdog:
@@ -33,15 +37,18 @@ class Watchdog:
 
     def guard(self, run: "Run") -> None:
         """Watches a run from now on."""
-        self._tell(f"guard {run.run_id}")
+        self._tell(f"guard {run.run_id} KILLED")
 
     def forget(self, run: "Run") -> None:
         """Stops watching a run that has ended."""
         self._tell(f"forget {run.run_id}")
 
+    def bequeath(self, run: "Run", status: str) -> None:
+        """Leaves it to the process to tell MLflow how a run has ended."""
+        self._tell(f"guard {run.run_id} {status}")
+
     def release(self) -> None:
-        """Lets the process go; nothing is changed in MLflow."""
-        self._tell("release")
+        """Lets the process go when it has ended what it still watches."""
         if self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -60,22 +67,30 @@ def main() -> None:
     """The child: outlives its parent and closes what it left open."""
     if os.fork():
         os._exit(0)
-    guarded: set[str] = set()
+    guarded: dict[str, str] = {}
     for line in sys.stdin:
-        verb, _, run_id = line.strip().partition(" ")
-        if verb == "release":
-            return
+        verb, run_id, *status = line.split()
         if verb == "guard":
-            guarded.add(run_id)
+            guarded[run_id] = status[0]
         else:
-            guarded.discard(run_id)
-    # Imported only now: while its parent lives, this process costs 10 MB and no time.
-    from mlflow import MlflowClient
+            guarded.pop(run_id, None)
+    guarded.pop("None", None)
+    until = time.monotonic() + PATIENCE_SECONDS
+    while guarded and time.monotonic() < until:
+        # Imported only now: while its parent lives, this process costs 10 MB and no time.
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
 
-    client = MlflowClient(tracking_uri=sys.argv[1])
-    for run_id in guarded - {"None"}:
-        if client.get_run(run_id).info.status == "RUNNING":
-            client.set_terminated(run_id, "KILLED")
+        client = MlflowClient(tracking_uri=sys.argv[1])
+        for run_id, status in list(guarded.items()):
+            try:
+                if client.get_run(run_id).info.status == "RUNNING":
+                    client.set_terminated(run_id, status)
+            except MlflowException as error:
+                if error.get_http_status_code() >= 500:
+                    time.sleep(PAUSE_SECONDS)
+                    continue
+            del guarded[run_id]
 
 
 if __name__ == "__main__":

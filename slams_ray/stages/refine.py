@@ -1,6 +1,7 @@
 """Stage refine: images, activations and a threshold to pseudo labels."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from slams_ray import storage
@@ -10,9 +11,11 @@ from slams_ray.core.crf import CrfKernels
 from slams_ray.core.metrics import segmentation_scores
 from slams_ray.core.pseudo_label import Confidence, Refinement
 from slams_ray.core.sampling import ROWS_PER_GROUP
+from slams_ray.data.schema import DatasetDescription
 from slams_ray.data.source import TRAIN
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.refine import RefineMapper
+from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, gpu_pool, sum_shards
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
@@ -22,7 +25,7 @@ from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stag
 
 STAGE = "refine"
 REFINERS_PER_GPU = 4
-"""Each decodes and encodes on a CPU while another computes."""
+"""Each decodes and encodes on a CPU while another computes. Not measured."""
 
 
 def run(
@@ -77,6 +80,25 @@ def refiners(config: CrfConfig, compute: ComputeConfig) -> Callable[[], Pool | N
     if config.backend != "torch":
         return None
     return gpu_pool(compute.device, compute.gpu_actors, REFINERS_PER_GPU)
+
+
+def make_mapper(
+    description: DatasetDescription,
+    method: str,
+    strengths: Confidence,
+    refinement: Refinement,
+    export_dir: str | None,
+    export_images: bool,
+) -> RefineMapper:
+    """Runs once in every process that refines."""
+    return RefineMapper(
+        description, method, strengths, placed(refinement), export_dir, export_images
+    )
+
+
+def placed(refinement: Refinement) -> Refinement:
+    """The refinement on the device Ray gave this process."""
+    return replace(refinement, device=assigned_device())
 
 
 def make_refinement(config: CrfConfig, offsets: tuple[float, ...] = ()) -> Refinement:
@@ -142,7 +164,7 @@ def _refine(
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
         make_work=partial(
-            RefineMapper,
+            make_mapper,
             data.description,
             method,
             strengths,

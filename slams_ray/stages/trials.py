@@ -14,7 +14,7 @@ from slams_ray.core.pseudo_label import Refinement
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.trial import SLICE_SCHEMA, JudgeMapper, PairCounts, count_slice
 from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, sum_shards
-from slams_ray.stages.refine import make_refinement
+from slams_ray.stages.refine import make_refinement, placed
 from slams_ray.stages.slices import maps_dir, read_slice, slices_dir
 from slams_ray.stages.stage import Attempt
 
@@ -50,7 +50,7 @@ def score_slices(
         output_dir: of the search, where its slices and maps are.
     """
     scales, settings = split_point(point)
-    refinement = make_refinement(replace(crf, **settings), offsets)
+    refinement = placed(make_refinement(replace(crf, **settings), offsets))
     values = strengths(config, refinement.form)
     counts = PairCounts.zeros(len(values), num_categories)
     for number, name in enumerate(names, start=1):
@@ -68,6 +68,11 @@ def score_slices(
             "ignored_fraction": counts.ignored(*pair),
             "num_slices": number,
         }
+
+
+def make_judge(refinement: Refinement, strength: float, num_categories: int) -> JudgeMapper:
+    """Runs once in every process that judges."""
+    return JudgeMapper(placed(refinement), strength, num_categories)
 
 
 def judge(
@@ -94,7 +99,7 @@ def judge(
         output_dir=storage.join(attempt.output_dir, "judged", label),
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
-        make_work=partial(JudgeMapper, refinement, strength, num_categories),
+        make_work=partial(make_judge, refinement, strength, num_categories),
         pool=pool,
     )
     return miou_of_counts(sum_shards(job, ["class_counts"])["class_counts"])

@@ -68,7 +68,7 @@ def run(
     """Trains every variant in a trial of Ray Tune and writes `<workspace>/ablate.json`.
 
     Args:
-        variants: names of `VARIANTS`; none means all.
+        variants: names of `VARIANTS`; none means all. Those that the recipe is are left out.
         max_concurrent: trials at the same time; None takes what the cluster's nodes or GPUs allow.
         show: called with the scores, before a failure is raised.
 
@@ -76,10 +76,12 @@ def run(
         ConfigError: there is no such variant.
         TrainingError: trials failed; the others are in the table, the same command tries again.
     """
-    chosen = [RECIPE, *(name for name in variants or VARIANTS if name != RECIPE)]
-    unknown = [name for name in chosen if name not in VARIANTS]
+    unknown = [name for name in variants if name not in VARIANTS]
     if unknown:
         raise ConfigError(f"there is no variant {unknown[0]!r}: choose from {', '.join(VARIANTS)}")
+    # Those the recipe is already would be trained beside it into the same directory.
+    others = [name for name in variants or VARIANTS if override(config, VARIANTS[name]) != config]
+    chosen = [RECIPE, *others]
     with pipeline.open_session(config, workspace, f"{NAME} {recipe}") as session:
         place = pipeline.workplace(config, session)
         # Before the trials ask for them side by side.

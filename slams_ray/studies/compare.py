@@ -51,9 +51,9 @@ def run(
         limit = max_concurrent or cluster.num_trainings(
             config.compute.train_workers, config.compute.device
         )
-        found, errors = run_side_by_side(works, limit)
+        found, failed = run_side_by_side(works, limit)
         scores = [score for label in works if label in found for score in found[label]]
-        finish(scores, workspace, NAME, parent, METHODS, show, list(errors), len(works))
+        finish(scores, workspace, NAME, parent, METHODS, show, failed, len(works))
         return scores
 
 

@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+import requests
+from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
 from slams_ray.runtime import outbox
-from slams_ray.runtime.outbox import Outbox
+from slams_ray.runtime.outbox import Outbox, Trouble, diagnose
 
 
 class Server:
@@ -22,7 +24,7 @@ class Server:
     def request(self, text: str) -> Callable[[], str]:
         def call() -> str:
             if not self.is_up:
-                raise MlflowException("API request failed: connection refused")
+                raise ConnectionRefusedError("nobody listens")
             self.received.append(text)
             return text.upper()
 
@@ -47,6 +49,7 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(outbox, "LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.3)
 
 
@@ -63,7 +66,7 @@ def test_what_was_sent_meanwhile_arrives_once_in_order_when_the_server_is_back(
     server.send(box, "d")
     assert server.received == ["a", "b", "c", "d"]
     assert [r.levelname for r in said.records] == ["WARNING", "INFO"]
-    assert "does not answer" in said.records[0].message
+    assert "does not answer as it should" in said.records[0].message
     assert "answers again" in said.records[1].message
 
 
@@ -71,6 +74,7 @@ def test_a_server_that_is_gone_is_not_asked_at_every_request(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "FIRST_PAUSE", 60.0)
+    monkeypatch.setattr(outbox, "LONGEST_PAUSE", 60.0)
     box = Outbox("http://server")
     server.is_up = False
     server.send(box, "a")
@@ -90,54 +94,124 @@ def test_an_answer_comes_after_what_waits(server: Server) -> None:
     assert server.received == ["a", "b"]
 
 
-def test_a_server_that_stays_away_is_given_up(
+def test_a_server_that_stays_away_is_waited_for_once_and_has_everything_when_it_is_back(
     server: Server, said: pytest.LogCaptureFixture
 ) -> None:
     box = Outbox("http://server")
     server.is_up = False
     server.send(box, "a")
-    assert box.ask("a run", server.request("b")) is None
-    assert box.closed
+    assert not box.settle()
+    began = time.monotonic()
+    assert not box.settle()
+    assert time.monotonic() - began < 0.1, "no second wait"
+    server.send(box, "b")
     server.is_up = True
-    server.send(box, "c")
-    box.settle()
-    assert server.received == []
-    assert "2 requests are dropped" in said.records[-1].message
+    assert box.settle()
+    assert server.received == ["a", "b"]
+    assert not box.lost
+    assert [r.levelname for r in said.records] == ["WARNING", "WARNING", "INFO"]
+    assert "1 requests wait for it" in said.records[1].message
 
 
-def test_a_long_queue_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "MAX_WAITING", 3)
-    monkeypatch.setattr(outbox, "FIRST_PAUSE", 60.0)
+def test_a_question_nobody_answers_is_not_asked_later(server: Server) -> None:
+    box = Outbox("http://server")
+    server.is_up = False
+    assert box.ask("a run", server.request("a")) is None
+    server.is_up = True
+    server.send(box, "b")
+    assert box.settle()
+    assert server.received == ["b"]
+    assert box.lost
+
+
+def test_a_full_queue_keeps_what_came_first(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_WAITING", 2)
     box = Outbox("http://server")
     server.is_up = False
     server.send(box, "a", "b", "c")
-    assert not box.closed
-    server.send(box, "d")
-    assert box.closed
+    server.is_up = True
+    assert box.settle()
+    assert server.received == ["a", "b"]
+    assert box.lost
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+def http_error(status: int) -> requests.HTTPError:
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError(f"{status}", response=response)
+
+
+def raised_from(cause: Exception) -> Exception:
+    """As MLflow wraps what requests raise."""
+    try:
+        try:
+            raise cause
+        except Exception as error:
+            raise MlflowException(f"API request failed with exception {error}") from None
+    except MlflowException as error:
+        return error
+
+
+CAUSES = {
+    Trouble.GONE: [
+        ConnectionError("reset"),
+        TimeoutError("no reply"),
+        requests.ConnectionError("refused"),
+        requests.ReadTimeout("slow"),
+        raised_from(requests.ConnectionError("refused")),
+        http_error(503),
+        http_error(429),
+        MlflowException("database is locked", TEMPORARILY_UNAVAILABLE),
+        EndpointConnectionError(endpoint_url="http://store"),
+        ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject"),
+    ],
+    Trouble.FAULT: [MlflowException("internal"), http_error(500)],
+    Trouble.REFUSED: [
         MlflowException("too long", INVALID_PARAMETER_VALUE),
+        http_error(403),
+        http_error(413),
+        ClientError({"ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject"),
+        PermissionError("mlartifacts"),
         FileNotFoundError("removed.png"),
         ValueError("cannot be written as JSON"),
     ],
+}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error"),
+    [(trouble, error) for trouble, errors in CAUSES.items() for error in errors],
 )
-def test_a_refused_request_is_left_out_and_those_behind_it_are_sent(
+def test_what_an_error_tells(trouble: Trouble, error: Exception) -> None:
+    assert diagnose(error) is trouble
+
+
+@pytest.mark.parametrize("error", [CAUSES[t][0] for t in (Trouble.FAULT, Trouble.REFUSED)])
+def test_a_request_that_is_never_done_is_left_out_and_those_behind_it_are_sent(
     error: Exception, server: Server, said: pytest.LogCaptureFixture
 ) -> None:
-    def refuse() -> None:
+    tries = []
+
+    def fail() -> None:
+        tries.append(1)
         raise error
 
     box = Outbox("http://server")
     for _ in range(2):
-        box.send("tags", refuse)
+        box.send("tags", fail)
     server.send(box, "a")
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(outbox, "PATIENCE_SECONDS", 30.0)
+    assert box.settle()
+    monkey.undo()
     assert server.received == ["a"]
-    assert not box.closed
-    assert [r.levelname for r in said.records] == ["WARNING"], "said once for each kind"
-    assert "refuses tags" in said.records[0].message
+    assert len(tries) == 2 * (outbox.MAX_FAULTS if diagnose(error) is Trouble.FAULT else 1)
+    assert box.lost
+    dropped = [r for r in said.records if "left out" in r.message]
+    assert len(dropped) == 1, "said once for each kind"
+    assert "has not taken tags" in dropped[0].message
 
 
 @pytest.mark.parametrize("error", [ConnectionError("reset"), TimeoutError("no reply")])

@@ -14,6 +14,7 @@ from slams_ray.runtime import outbox
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run, Tracker
 from slams_ray.runtime.tracking_address import tracking_uri
+from slams_ray.runtime.watchdog import Watchdog
 
 
 def statuses(workspace: Path) -> dict[str, str]:
@@ -58,8 +59,37 @@ def test_a_server_that_stays_away_stops_nothing(
     said = [r.message for r in caplog.records if r.name.startswith("slams_ray")]
     assert len(said) == 2
     assert "does not answer" in said[0]
-    assert "3 requests are dropped" in said[1]
+    assert "3 requests wait for it" in said[1]
     assert not run.is_tracked
+
+
+def test_work_that_others_began_goes_on_untracked_where_the_server_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    session = TrackingSession(str(tmp_path), "e", "seed 1", "key", {"seed": 1}, "0" * 32)
+    with session, session.stage_run("prepare") as run:
+        run.log_metrics({"loss": 1.0})
+        assert not run.is_tracked
+
+
+def test_how_a_run_ended_is_told_by_who_is_left_behind(tmp_path: Path) -> None:
+    tracker = Tracker(str(tmp_path), "slams_ray")
+    runs = {name: tracker.start(name, {}) for name in ("kept", "ended", "killed", "told")}
+    watchdog = Watchdog(tracker.uri)
+    for run in runs.values():
+        watchdog.guard(run)
+    watchdog.forget(runs["kept"])
+    watchdog.bequeath(runs["ended"], "FINISHED")
+    runs["told"].finish("FAILED")
+    watchdog.bequeath(runs["told"], "FINISHED")
+    watchdog.release()
+    expected = {"kept": "RUNNING", "ended": "FINISHED", "killed": "KILLED", "told": "FAILED"}
+    deadline = time.monotonic() + 120
+    while statuses(tmp_path) != expected and time.monotonic() < deadline:
+        time.sleep(1)
+    assert statuses(tmp_path) == expected
 
 
 def test_a_workspace_on_object_storage_needs_a_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,10 @@ from PIL import Image
 
 from slams_ray.artifacts import RECORD_NAME
 from slams_ray.config.overrides import override
+from slams_ray.data.image import decode_mask
 from slams_ray.errors import ArtifactError
 from slams_ray.stages import pipeline
+from slams_ray.stages.refine import refiners
 
 pytestmark = pytest.mark.ray
 
@@ -131,6 +133,30 @@ def test_changing_one_crf_field_reruns_what_depends_on_it(finished: Any) -> None
     changed = pipeline.run(config, str(finished.workspace), "tiny")
     worked = {name for name, result in changed.results.items() if not result.cached}
     assert worked == {"refine", "train_segmentation", "evaluate"}
+
+
+def test_a_crf_in_torch_gives_the_labels_of_the_compiled_one(finished: Any, tmp_path: Path) -> None:
+    config = override(finished.config, {"crf.backend": "torch"})
+    found = pipeline.run(config, str(finished.copy_to(tmp_path)), "tiny", last_stage="refine")
+    refined, expected = found.results["refine"], finished.result.results["refine"]
+    assert not refined.cached
+    for name in sorted(path.name for path in Path(expected.output_dir).glob("pseudo_labels/*")):
+        rows = [
+            pq.read_table(Path(result.output_dir) / "pseudo_labels" / name).to_pylist()
+            for result in (refined, expected)
+        ]
+        for one, other in zip(*rows, strict=True):
+            labels = [decode_mask(row["pseudo_label"], row["image_id"]) for row in (one, other)]
+            assert (labels[0] == labels[1]).mean() >= 0.999
+
+
+@pytest.mark.parametrize("backend", ["numba", "pydensecrf"])
+def test_only_the_crf_in_torch_asks_for_gpus(backend: str, finished: Any) -> None:
+    compute = finished.config.compute
+    assert refiners(override(finished.config, {"crf.backend": backend}).crf, compute) is None
+    on_gpus = refiners(override(finished.config, {"crf.backend": "torch"}).crf, compute)
+    assert on_gpus is not None
+    assert on_gpus() is None, "there are none here"
 
 
 def test_an_interrupted_stage_redoes_only_the_damaged_shard(finished: Any) -> None:

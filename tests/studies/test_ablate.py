@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from slams_ray.config import PipelineConfig
+from slams_ray.config.overrides import override
 from slams_ray.core.comparison import Score
 from slams_ray.errors import ConfigError, TrainingError
 from slams_ray.studies import ablate
@@ -68,3 +69,12 @@ def test_a_failing_variant_leaves_a_table_of_the_others(
     rows = json.loads((workspace / "ablate.json").read_text())
     assert {row["method"] for row in rows} == {"cam", ablate.RECIPE, VARIANT}
     assert [vars(score) for score in shown] == rows
+
+
+def test_variants_that_the_recipe_is_are_left_out(
+    scores: list[Score], tiny_config: PipelineConfig, workspace: Path
+) -> None:
+    same = "initialised from CAM"
+    assert override(tiny_config, ablate.VARIANTS[same]) == tiny_config
+    again = ablate.run(tiny_config, str(workspace), "tiny", (0,), (VARIANT, same))
+    assert {score.method for score in again} == {"cam", ablate.RECIPE, VARIANT}
