@@ -20,7 +20,7 @@ class EncoderConfig:
     """Share of each batch that is softly masked at random with unchanged labels, so that embeddings
     of masked images, which the activation network is trained through, are in distribution. On the
     built-in set 0.7 gave 57.8 seed mIoU where 0.3 gave 55.3 with an earlier recipe (three seeds);
-    with that of today 0 gave 58.7 and 46.4 under the threshold curve, 0.7 57.8 and 47.4 (one seed).
+    started from CAM 0 gave 58.7 and 46.4 under the threshold curve, 0.7 57.8 and 47.4 (one seed).
     """
     dimmed_fraction: float = 0.5
     """Share of each batch whose contrast is scaled by a random factor in [0.2, 1]. Without it a
@@ -46,35 +46,36 @@ class ClassifierConfig:
 class LossConfig:
     """Losses of the activation network (method section 3); a weight of 0 switches a term off.
 
-    Figures are seed mIoU in % on the built-in set. As they are in the demo, its seeds 0, 1 and 2
-    give 57.8, 55.9 and 54.8; a difference of a few points in one seed means nothing.
+    Figures are seed mIoU in % of the seeds 0, 1 and 2 on the built-in set. The demo gives 63.2, 58.0
+    and 57.2; started from CAM, as most of them were measured, 57.8, 55.9 and 54.8. A difference of
+    a few points in one seed means nothing.
     """
 
     form: Literal["cosine", "log"] = "cosine"
-    """1 - cos and cos, or -log cos and -log(1 - cos) as in CLIMS. On the built-in set log gave 58.9
-    where cosine gave 57.8 seed mIoU, but 44.8 where it gave 47.4 under the threshold curve (one
-    seed)."""
+    """1 - cos and cos, or -log cos and -log(1 - cos) as in CLIMS. Started from CAM log gave 58.9
+    where cosine gave 57.8, but 44.8 where it gave 47.4 under the threshold curve (one seed)."""
     foreground: float = 1.0
     """Category-foreground loss: correctness. Without it the seeds of the built-in set reached 64.8,
     55.8 and 54.0 mIoU where they reached 57.8, 55.9 and 54.8 with it: there it neither paid nor
     cost reliably."""
     background: float = 1.0
-    """Category-background loss: completeness. Without it the built-in set fell from 57.8 to 47.0
-    seed mIoU, which is what CAM has (one seed)."""
+    """Category-background loss: completeness. Without it 49.1, 50.8 and 53.9, which is little more
+    than CAM has."""
     regularization: float = 0.075
-    """Activation regularization: compactness. On the built-in set 0.15 gave 55.6 and 0.3 54.4 seed
-    mIoU (two seeds); with a recipe that hides more from the encoder 0.15 gave 57.8 and 0 gave 58.1
-    (one seed). On photographs 0.3 shrank large objects, 0.02 did not."""
+    """Activation regularization: compactness. Started from CAM 0.15 gave 55.6 and 0.3 54.4 (two
+    seeds); with a recipe that hides more from the encoder 0.15 gave 57.8 and 0 gave 58.1 (one
+    seed). On photographs 0.3 shrank large objects, 0.02 did not."""
     regularize: Literal["present", "all"] = "present"
     """Which maps it shrinks: those of present classes (SemFormer) or all (CLIMS)."""
     equivariance: float = 1.0
-    """Consistency, reading (i): |A(Tx) - T A(x)| for a rescale and flip T. Without it 57.8, 55.0,
-    50.3. With normalised masks 1 flattens the maps and 0.1 does not."""
+    """Consistency, reading (i): |A(Tx) - T A(x)| for a rescale and flip T. Started from CAM and
+    without it 57.8, 55.0 and 50.3. With normalised masks 1 flattens the maps and 0.1 does not."""
     complementation: float = 0.0
-    """Consistency, reading (ii): (A_k + max_j A_j - 1)^2. In place of reading (i) 61.3, 55.7, 51.6:
-    the same mean, further apart."""
+    """Consistency, reading (ii): (A_k + max_j A_j - 1)^2. Started from CAM, in place of reading
+    (i), 61.3, 55.7 and 51.6: the same mean, further apart."""
     classification: float = 1.0
-    """Image-level loss on the activation network against drift. Without it 65.0, 55.9, 47.0."""
+    """Image-level loss on the activation network against drift. Started from CAM and without it
+    65.0, 55.9 and 47.0."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -89,10 +90,11 @@ class ActivationConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     losses: LossConfig = field(default_factory=LossConfig)
     initialise_from_cam: bool = False
-    """Start from the trained CAM classifier, or from its backbone weights. On the built-in set the
-    former gave 57.8, 55.9 and 54.8 seed mIoU where the latter gave 63.2, 58.0 and 57.2. With
-    pretrained weights it is the other way round: on photographs 42.8 where the former gave 46.5
-    (one seed, 300 steps), and 3 points in CLIMS, so the recipes for photographs start from CAM."""
+    """Start from the trained CAM classifier; otherwise from classifier.backbone.weights, or at
+    random where there are none. On the built-in set, without pretrained weights, CAM as the start
+    gave 57.8, 55.9 and 54.8 seed mIoU where a random one gave 63.2, 58.0 and 57.2. With pretrained
+    weights it is the other way round: on photographs 46.5 from CAM and 42.8 without (one seed, 300
+    steps), and 3 points in CLIMS, so the recipes for photographs start from CAM."""
     mask: Literal["sigmoid", "normalised"] = "sigmoid"
     """A from logits: their sigmoid, or softplus divided by its maximum, close to inference. With a
     pretrained classifier, whose sigmoid is saturated, normalised masks are usable from the first

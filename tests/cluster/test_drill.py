@@ -42,3 +42,12 @@ def test_what_ends_or_damages_a_run_is_mended_by_the_same_command(tmp_path: Path
     rows = Drill(tmp_path).run(["prepare"], list(COMMANDS))
     assert all(row.survived and row.identical for row in rows), rows
     assert {row.fault: row.num_commands for row in rows} == COMMANDS
+
+
+@pytest.mark.long
+def test_a_later_stage_names_poison_and_a_lost_server_has_every_run_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    rows = Drill(tmp_path).run(["infer_activation"], ["image_poisoned", "mlflow_gone"])
+    assert [row.fault for row in rows] == ["image_poisoned", "mlflow_gone"]
+    assert all(row.survived and row.identical for row in rows), rows
