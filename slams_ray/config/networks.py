@@ -46,9 +46,9 @@ class ClassifierConfig:
 class LossConfig:
     """Losses of the activation network (method section 3); a weight of 0 switches a term off.
 
-    Figures are seed mIoU in % of the seeds 0, 1 and 2 on the built-in set. The demo gives 63.2, 58.0
-    and 57.2; started from CAM, as most of them were measured, 57.8, 55.9 and 54.8. A difference of
-    a few points in one seed means nothing.
+    Figures are seed mIoU in % of the seeds 0, 1 and 2 on the built-in set. The demo gives 63.2,
+    58.0 and 57.2; started from CAM, as most of them were measured, 57.8, 55.9 and 54.8. A
+    difference of a few points in one seed means nothing.
     """
 
     form: Literal["cosine", "log"] = "cosine"
