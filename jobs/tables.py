@@ -64,8 +64,8 @@ def print_scores(scores: "Sequence[Score]", baseline: str) -> None:
         for metric in metrics:
             values = list(paired_differences(scores, metric, method, baseline).values())
             ahead = sum(value > 0 for value in values)
-            mean = 100 * spread(values).mean if values else float("nan")
-            cells.append(f"{mean:+.2f} ({ahead}/{len(values)})")
+            mean = f"{100 * spread(values).mean:+.2f} " if values else ""
+            cells.append(f"{mean}({ahead}/{len(values)})")
         table.add_row(f"{method} - {baseline}", *cells, style="bold")
     Console(width=max(Console().width, 150)).print(table)
 
