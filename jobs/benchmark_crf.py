@@ -25,8 +25,10 @@ class CrfCommand(BenchmarkCommand):
     num_workers: tuple[int, ...] = (2,)
     """Workers, one core each, that refine through Ray against as many plain processes;
     none leaves Ray out."""
-    shards_per_worker: int = 16
-    """Shards for each worker in each round, of the timed images each."""
+    images_per_shard: int = 12
+    """Images of a shard there; stages have 64 of photographs by default."""
+    shards_per_worker: int = 6
+    """Shards for each worker in each round."""
     rounds: int = 5
     """Times each pair is measured."""
 
@@ -47,7 +49,8 @@ def _measure(command: CrfCommand) -> "list[Row]":
     with shards.scratch(command.workspace) as directory:
         for number in command.num_workers:
             num_shards = number * command.shards_per_worker
-            contest = refine.refine_contest(timed, num_shards, f"{directory}/{number}")
+            shard = shown[: command.images_per_shard]
+            contest = refine.refine_contest(shard, num_shards, f"{directory}/{number}")
             rows.append(workers.contest_row(contest, number, command.rounds))
     return rows
 
