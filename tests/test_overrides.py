@@ -33,6 +33,7 @@ def test_a_variant_changes_what_is_not_so_already(
     # Of every either-or the configuration is one.
     same = {name for name, config in varied.items() if config == tiny_config}
     assert same == {
+        "foreground loss",
         "equivariance",
         "sigmoid masks",
         "masks not cut",

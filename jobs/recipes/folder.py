@@ -51,9 +51,7 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             mask="normalised",
             fill="companion",
             cut_width=0.1,
-            losses=LossConfig(
-                foreground=2.0, background=2.0, regularization=0.02, equivariance=0.1
-            ),
+            losses=LossConfig(background=2.0, regularization=0.02, equivariance=0.1),
             encoder_input_px=128,
         ),
         inference=ActivationInferenceConfig(scales=(0.35, 0.5, 0.75, 1.0, 1.5)),

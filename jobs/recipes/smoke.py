@@ -9,6 +9,7 @@ from slams_ray.config import (
     DataConfig,
     EncoderConfig,
     InferenceConfig,
+    LossConfig,
     PipelineConfig,
     SegmentationConfig,
     TrackingConfig,
@@ -43,7 +44,11 @@ def smoke() -> PipelineConfig:
         encoder=EncoderConfig(backbone=backbone, training=training, embedding_dim=8),
         classifier=ClassifierConfig(backbone=backbone, training=training),
         activation=ActivationConfig(
-            training=training, initialise_from_cam=True, encoder_input_px=48
+            training=training,
+            # Everything takes part.
+            initialise_from_cam=True,
+            losses=LossConfig(foreground=1.0),
+            encoder_input_px=48,
         ),
         inference=ActivationInferenceConfig(scales=(1.0,)),
         crf=CrfConfig(iterations=1, export="voc"),

@@ -7,6 +7,7 @@ from slams_ray.config import (
     ClassifierConfig,
     DataConfig,
     EncoderConfig,
+    LossConfig,
     PipelineConfig,
     SegmentationConfig,
     TrainingConfig,
@@ -56,7 +57,9 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
         classifier=ClassifierConfig(backbone=RESNET50, training=weak),
         # The family's 5e-3 was run at an effective momentum of 0; here momentum is .9: a tenth.
         activation=ActivationConfig(
-            training=replace(weak, epochs=15, learning_rate=5e-4), initialise_from_cam=True
+            training=replace(weak, epochs=15, learning_rate=5e-4),
+            initialise_from_cam=True,
+            losses=LossConfig(foreground=1.0),
         ),
         inference=ActivationInferenceConfig(),
         segmentation=SegmentationConfig(

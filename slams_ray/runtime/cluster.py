@@ -23,6 +23,9 @@ _LOGGING: dict[str, Any] = {
 }
 
 
+MAX_START_DEATHS = 3
+
+
 def connect() -> None:
     """Connects once to the cluster at RAY_ADDRESS, or starts a local one with a token."""
     if ray.is_initialized():
@@ -67,6 +70,9 @@ def data_context() -> ray.data.DataContext:
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # By default one actor that dies while it starts, on a machine that is taken away, say, ends the
+    # stage.
+    context.max_consecutive_actor_init_deaths = MAX_START_DEATHS
     return context
 
 

@@ -30,6 +30,7 @@ TRIAL_CPUS = 0.01
 _LOSSES = "activation.losses"
 VARIANTS: dict[str, dict[str, Any]] = {
     RECIPE: {},
+    "foreground loss": {f"{_LOSSES}.foreground": 1.0},
     "no foreground loss": {f"{_LOSSES}.foreground": 0.0},
     "no background loss": {f"{_LOSSES}.background": 0.0},
     "no regularization": {f"{_LOSSES}.regularization": 0.0},

@@ -133,7 +133,7 @@ def make_task() -> Callable[..., Task]:
         return ActivationTask(
             ActivationConfig(
                 training=TRAINING,
-                losses=losses or LossConfig(),
+                losses=losses or LossConfig(foreground=1.0),
                 encoder_input_px=encoder_input_px,
                 **activation,
             ),
