@@ -48,17 +48,19 @@ def makers(output_dir: Path) -> set[str]:
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("comes_back", "num_epochs", "at_the_end"),
-    [(False, 6, [1]), (True, 700, [1, 1])],
+    [(False, 6, [1]), (True, 40, [1, 1])],
     ids=["gone for good", "comes back"],
 )
 def test_a_training_goes_on_with_the_workers_there_are(
     comes_back: bool, num_epochs: int, at_the_end: list[int], tmp_path: Path
 ) -> None:
-    """Ray Train looks for new nodes once a minute: where one comes, the training is long."""
+    """Ray Train looks for new nodes once a minute: where one comes, steps are long."""
     nodes = Nodes(cpus_per_node=1, places=(Place(), Place()))
     workers = ["--compute.train-workers", "2", "--compute.min-train-workers", "1"]
     length = ["--encoder.training.epochs", str(num_epochs)]
     length += ["--encoder.training.checkpoint-every-steps", "5"]
+    side = "256" if comes_back else "56"
+    length += ["--encoder.training.crop-px", side, "--encoder.training.long-side-px", side, side]
     try:
         nodes.start()
         arguments = ["-m", "jobs.train_encoder", "smoke", *workers, *length]
