@@ -61,7 +61,9 @@ def test_a_failing_variant_leaves_a_table_of_the_others(
     scores: list[Score], tiny_config: PipelineConfig, workspace: Path, monkeypatch: Any
 ) -> None:
     shown: list[Score] = []
-    monkeypatch.setitem(ablate.VARIANTS, "broken", {"activation.encoder_input_px": 1})
+    monkeypatch.setitem(
+        ablate.VARIANTS, "broken", {"classifier.backbone.weights": "/nowhere/weights.pth"}
+    )
     with pytest.raises(TrainingError, match="broken, seed 0"):
         ablate.run(
             tiny_config, str(workspace), "tiny", (0,), (VARIANT, "broken"), show=shown.extend

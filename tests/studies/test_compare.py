@@ -80,7 +80,8 @@ def test_mlflow_nests_stages_under_seeds_under_the_study(
     children = [i for i, r in runs.items() if r.data.tags.get("mlflow.parentRunId") == seed]
     assert sorted(names[i] for i in children) == ["evaluate", "refine", "train_segmentation"]
     assert "slams/seed_miou" in runs[seed].data.metrics
-    assert runs[study].data.tags["slams.budget"].startswith("cam 1 (classifier); slams 1 + 1 (enc")
+    budget = runs[study].data.tags["slams.budget"]
+    assert budget.startswith("cam 1 (classifier); slams 1 (classifier) + 1 (encoder) + 1 (activ")
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert {"compare.json", "compare.png"} <= {f.path for f in client.list_artifacts(study)}
 
