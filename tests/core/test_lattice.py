@@ -80,7 +80,5 @@ def test_more_vertices_than_the_first_table_holds() -> None:
 
 def test_a_kernel_too_narrow_to_number_its_vertices_raises() -> None:
     features = np.array([[0, 1e6]] * 5, np.float32)
-    with pytest.raises(
-        ValueError, match="too many for keys of 62 bits: raise its"
-    ):
+    with pytest.raises(ValueError, match="too many for keys of 62 bits: raise its"):
         build_lattice(features)

@@ -61,9 +61,8 @@ def test_a_failing_variant_leaves_a_table_of_the_others(
     scores: list[Score], tiny_config: PipelineConfig, workspace: Path, monkeypatch: Any
 ) -> None:
     shown: list[Score] = []
-    monkeypatch.setitem(
-        ablate.VARIANTS, "broken", {"classifier.backbone.weights": "/nowhere/weights.pth"}
-    )
+    broken = {"classifier.backbone.weights": "/nowhere/weights.pth"}
+    monkeypatch.setitem(ablate.VARIANTS, "broken", broken)
     with pytest.raises(TrainingError, match="broken, seed 0"):
         ablate.run(
             tiny_config, str(workspace), "tiny", (0,), (VARIANT, "broken"), show=shown.extend
