@@ -75,7 +75,7 @@ class Outbox:
         answers: list[Answer] = []
         entry = (what, lambda: answers.append(request()))
         self.send(*entry)
-        if not self.settle() and not answers:
+        if not self.settle() and entry in self._waiting:
             # Nobody would know the answer any more.
             self._waiting.remove(entry)
             self._drop(what, "nobody answers")
@@ -104,7 +104,8 @@ class Outbox:
             except Exception as error:
                 trouble = diagnose(error)
                 self._faults += trouble is Trouble.FAULT
-                if trouble is Trouble.GONE or 0 < self._faults < MAX_FAULTS:
+                is_worth_a_try = trouble is Trouble.FAULT and self._faults < MAX_FAULTS
+                if trouble is Trouble.GONE or is_worth_a_try:
                     self._note_gone(error)
                     return False
                 self._drop(what, first_line(error))
@@ -172,7 +173,7 @@ def diagnose(error: Exception) -> Trouble:
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _http_state(error: BaseException) -> int | None:

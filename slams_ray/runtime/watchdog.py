@@ -69,9 +69,9 @@ def main() -> None:
         os._exit(0)
     guarded: dict[str, str] = {}
     for line in sys.stdin:
-        verb, run_id, *status = line.split()
+        verb, run_id, *end = line.split()
         if verb == "guard":
-            guarded[run_id] = status[0]
+            guarded[run_id] = end[0]
         else:
             guarded.pop(run_id, None)
     guarded.pop("None", None)

@@ -137,6 +137,33 @@ def test_a_full_queue_keeps_what_came_first(
     assert box.lost
 
 
+def test_a_question_to_a_full_queue_is_left_out(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_WAITING", 1)
+    box = Outbox("http://server")
+    server.is_up = False
+    server.send(box, "a")
+    assert box.ask("a run", server.request("b")) is None
+    server.is_up = True
+    assert box.settle()
+    assert server.received == ["a"]
+    assert box.lost
+
+
+def test_a_request_that_is_refused_after_a_fault_is_left_out_at_once(server: Server) -> None:
+    errors: list[Exception] = [http_error(403), http_error(500)]
+
+    def fail() -> None:
+        raise errors.pop()
+
+    box = Outbox("http://server")
+    box.send("tags", fail)
+    assert box.settle()
+    assert errors == []
+    assert box.lost
+
+
 def http_error(status: int) -> requests.HTTPError:
     response = requests.Response()
     response.status_code = status
@@ -149,7 +176,7 @@ def raised_from(cause: Exception) -> Exception:
         try:
             raise cause
         except Exception as error:
-            raise MlflowException(f"API request failed with exception {error}") from None
+            raise MlflowException(f"API request failed with exception {error}")  # noqa: B904
     except MlflowException as error:
         return error
 

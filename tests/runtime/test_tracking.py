@@ -63,6 +63,23 @@ def test_a_server_that_stays_away_stops_nothing(
     assert not run.is_tracked
 
 
+def test_trouble_with_the_workspace_does_not_pass_for_a_lost_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Tracker(str(tmp_path), "e").start("run", {})
+
+    def fail(path: str) -> bytes:
+        raise ConnectionError("the object store is gone")
+
+    monkeypatch.setattr("slams_ray.storage.read_bytes", fail)
+    with caplog.at_level(logging.WARNING, logger="slams_ray"):
+        run.log_file(str(tmp_path / "summary.json"))
+        run.log_metrics({"loss": 1.0})
+        assert run.finish("FINISHED")
+    assert "summary.json cannot be read" in caplog.text
+    assert run.client.get_run(str(run.run_id)).data.metrics == {"loss": 1.0}
+
+
 def test_work_that_others_began_goes_on_untracked_where_the_server_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
