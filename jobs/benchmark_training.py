@@ -38,7 +38,7 @@ class TrainingCommand(BenchmarkCommand):
 
 
 def _measure(command: TrainingCommand) -> "list[Row]":
-    from slams_ray.benchmarks import shards, training
+    from slams_ray.benchmarks import shards, training, training_loops
 
     config = RECIPES[command.recipe]()
     windows = training.Windows(steps_each=command.steps, number=command.windows)
@@ -50,7 +50,7 @@ def _measure(command: TrainingCommand) -> "list[Row]":
             command.num_images // command.images_per_shard,
             command.images_per_shard,
         )
-        trainings = training.make_trainings(config, data)
+        trainings = training_loops.make_trainings(config, data)
         for name, one in trainings.items():
             rows.append(training.step_row(name, one, command.steps, command.rounds))
         for name, one in trainings.items():
@@ -61,7 +61,7 @@ def _measure(command: TrainingCommand) -> "list[Row]":
                         one,
                         windows,
                         directory,
-                        num_feeders=config.compute.feed_tasks,
+                        num_feeders=config.compute.feed_tasks or training.NUM_FEEDERS,
                         rounds=command.ray_rounds,
                     )
                 )

@@ -19,18 +19,28 @@ class ComputeConfig:
     """Threads of a training worker without a GPU; None shares the cores of a node among its
     workers. Threads divide sums of floats, and training amplifies how they were rounded: the
     same figures on machines with more or fewer cores need the same number. The demo takes 1."""
-    feed_tasks: int = 2
-    """Processes that decode and augment for each training worker; 8 and more for a fast GPU."""
+    feed_tasks: int | None = None
+    """Processes that decode and augment for each training worker; None is 2 on CPUs, and on GPUs
+    the CPUs of a node divided by its GPUs."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto takes GPUs where the cluster has them."""
     gpu_actors: int | None = None
     """GPUs for inference, and for refinement with the torch backend; None takes all."""
+    actors_per_gpu: int = 1
+    """Inference processes that share a GPU: with two, one reads and writes shards while the other
+    computes, and networks are held twice."""
     max_failures: int = 3
     """Times a training restarts from its last checkpoint after a lost worker."""
 
     def __post_init__(self) -> None:
-        counts = ("train_workers", "min_train_workers", "train_threads", "feed_tasks", "gpu_actors")
-        for name in counts:
+        for name in (
+            "train_workers",
+            "min_train_workers",
+            "train_threads",
+            "feed_tasks",
+            "gpu_actors",
+            "actors_per_gpu",
+        ):
             value = getattr(self, name)
             check(value is None or value >= 1, f"compute.{name}", value, ">= 1")
         check(

@@ -24,6 +24,7 @@ _LOGGING: dict[str, Any] = {
 
 
 MAX_START_DEATHS = 3
+FEEDERS_ON_CPU = 2
 
 
 def connect() -> None:
@@ -111,6 +112,17 @@ def assigned_device() -> str:
     """torch's name of the device Ray gave this process, which may be the CPU of a GPU machine."""
     # Outside Ray the question would start a cluster.
     return "cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu"
+
+
+def num_feeders() -> int:
+    """Processes to feed a training worker, asked by the worker: its node's CPUs, shared among the
+    node's GPUs, where it has a GPU.
+    """
+    if assigned_device() == "cpu":
+        return FEEDERS_ON_CPU
+    own = ray.get_runtime_context().get_node_id()
+    resources = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == own)
+    return max(FEEDERS_ON_CPU, int(resources["CPU"] / resources["GPU"]))
 
 
 def use_gpu(device: str) -> bool:

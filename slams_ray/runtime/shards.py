@@ -99,13 +99,12 @@ class Pool:
     grows: bool = False
 
 
-def pool(device: str, gpu_actors: int | None) -> Callable[[], Pool]:
-    """One actor per GPU where GPUs are used, else one per CPU of the cluster."""
+def pool(device: str, gpu_actors: int | None, per_gpu: int) -> Callable[[], Pool]:
+    """So many actors on each GPU where GPUs are used, else one per CPU of the cluster."""
+    on_gpus = gpu_pool(device, gpu_actors, per_gpu)
 
     def resolve() -> Pool:
-        if cluster.use_gpu(device):
-            return Pool(num_actors=gpu_actors or cluster.num_gpus(), num_gpus=1)
-        return Pool(num_actors=cluster.num_cpus(), num_gpus=0, grows=True)
+        return on_gpus() or Pool(num_actors=cluster.num_cpus(), num_gpus=0, grows=True)
 
     return resolve
 

@@ -146,12 +146,17 @@ def _train_worker(config: dict[str, Any]) -> None:
         # The first batch is there: what came before was starting.
         began = began or time.time()
         window.append(job.task.step(wrapped, optimizer, batch, step, job.num_steps))
-        if (step + 1) % job.log_every_steps == 0 or step + 1 == job.num_steps:
+        done = step + 1
+        logged = done % job.log_every_steps == 0 or done == job.num_steps
+        saved = done % job.checkpoint_every_steps == 0 or done == job.num_steps
+        if logged or saved:
+            job.task.check(window, done)
+        if logged:
             means = _mean_over_workers(window, share / job.batch_size)
-            log.add(step + 1, means, optimizer.param_groups[0]["lr"])
+            log.add(done, means, optimizer.param_groups[0]["lr"])
             window.clear()
-        if (step + 1) % job.checkpoint_every_steps == 0 or step + 1 == job.num_steps:
-            _report(module, optimizer, step + 1, log.history, rank)
+        if saved:
+            _report(module, optimizer, done, log.history, rank)
     wrapped.eval()
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
     nodes = Counter(_gather(cluster.node_id(), num_workers))
@@ -202,7 +207,7 @@ def _batches(
         lambda batch: read(pickle.loads(batch["chunk"][0])),
         batch_size=1,
         batch_format="numpy",
-        compute=ray.data.TaskPoolStrategy(size=job.feed_tasks),
+        compute=ray.data.TaskPoolStrategy(size=job.feed_tasks or cluster.num_feeders()),
         num_cpus=FEED_CPUS,
     )
     batches = dataset.iter_batches(
@@ -211,10 +216,14 @@ def _batches(
         prefetch_batches=2,
     )
     for batch in batches:
-        yield {
-            name: torch.from_numpy(np.array(values)).to(device, non_blocking=True)
-            for name, values in batch.items()
-        }
+        yield {name: _moved(values, device) for name, values in batch.items()}
+
+
+def _moved(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Ray's arrays are read-only; only from pinned memory does a GPU copy while it computes."""
+    tensor = torch.from_numpy(np.array(values))
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def _mean_over_workers(

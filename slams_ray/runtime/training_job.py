@@ -24,6 +24,9 @@ class TrainedTask(Protocol):
         step: int,
         num_steps: int,
     ) -> dict[str, torch.Tensor]: ...
+    def check(self, metrics: Sequence[Mapping[str, torch.Tensor]], num_steps_done: int) -> None:
+        """Raises where what the last steps returned shows that the training has failed."""
+
     def batch_share(self, rank: int, num_workers: int) -> int: ...
     def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterable[Any]: ...
     def read(self, chunk: Any) -> dict[str, np.ndarray]: ...
@@ -43,6 +46,7 @@ class TrainingJob:
         tracking_uri, run_id: MLflow run the metrics go to.
         min_workers: how few may go on where nodes are lost; None ends with a node.
         num_threads: of a worker without a GPU; None shares the cores of a node.
+        feed_tasks: processes that feed each worker; None leaves it to its node.
         credentials: environment variables for MLflow, set in rank 0 only.
     """
 
@@ -57,7 +61,7 @@ class TrainingJob:
     num_workers: int
     min_workers: int | None
     num_threads: int | None
-    feed_tasks: int
+    feed_tasks: int | None
     device: str
     max_failures: int
     tracking_uri: str

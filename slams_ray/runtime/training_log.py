@@ -6,6 +6,9 @@ from slams_ray.runtime.progress import post_progress
 from slams_ray.runtime.tracking import Run
 from slams_ray.runtime.training_job import TrainingJob, progress_path
 
+_AXES = ("step", "time")
+"""Where a point lies, time in seconds since the epoch; MLflow has its own."""
+
 
 class TrainingLog:
     """Metric points of rank 0: kept in the history, sent to MLflow, shown as progress."""
@@ -31,7 +34,7 @@ class TrainingLog:
             "learning_rate": learning_rate,
             "images_per_second": rate * self.job.batch_size,
         }
-        self.history.append({"step": step} | point)
+        self.history.append({"step": step, "time": time.time()} | point)
         self._track(self.history[-1])
         post_progress(progress_path(self.job.output_dir), step, rate, f"loss {metrics['loss']:.4f}")
 
@@ -47,5 +50,5 @@ class TrainingLog:
             self.run.settle()
 
     def _track(self, point: dict[str, float]) -> None:
-        metrics = {f"{self.job.label}/{k}": v for k, v in point.items() if k != "step"}
+        metrics = {f"{self.job.label}/{k}": v for k, v in point.items() if k not in _AXES}
         self.run.log_metrics(metrics, int(point["step"]))

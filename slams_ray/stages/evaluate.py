@@ -19,7 +19,8 @@ from slams_ray.models.checkpoint import load_network
 from slams_ray.models.inference import inference_dtype, made_for_inference
 from slams_ray.predictors import SegmentationPredictor
 from slams_ray.runtime.cluster import assigned_device
-from slams_ray.runtime.shards import ShardInput, ShardJob, pool, sum_shards
+from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
+from slams_ray.stages.infer_activation import inference_pool
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 from slams_ray.stages.training import MODEL_NAME
@@ -82,7 +83,7 @@ def _work(
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
         make_work=partial(make_mapper, network.path(MODEL_NAME), config, data.description),
-        pool=pool(place.compute.device, place.compute.gpu_actors),
+        pool=inference_pool(place.compute),
     )
     totals = sum_shards(job, ("num_rows", "num_scored", "confusion"))
     num_scored, confusion = totals["num_scored"], totals["confusion"]

@@ -1,12 +1,13 @@
 """Stage infer_activation: images and networks to CAM and SLAMs maps of the training split."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
-from slams_ray.config import ActivationInferenceConfig
+from slams_ray.config import ActivationInferenceConfig, ComputeConfig
 from slams_ray.core.collapse import dead_class_warnings
 from slams_ray.data.source import TRAIN
 from slams_ray.mappers.infer import CAM, SLAMS, InferMapper
@@ -14,7 +15,7 @@ from slams_ray.models.checkpoint import load_network
 from slams_ray.models.inference import inference_dtype, made_for_inference
 from slams_ray.predictors import ActivationPredictor
 from slams_ray.runtime.cluster import assigned_device
-from slams_ray.runtime.shards import ShardInput, ShardJob, pool, sum_shards
+from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, pool, sum_shards
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 from slams_ray.stages.train_activation import ActivationNetworks
@@ -41,7 +42,7 @@ def run(
             fingerprint=attempt.fingerprint,
             nodes=attempt.nodes,
             make_work=partial(make_mapper, paths, config, data.description.class_names),
-            pool=pool(place.compute.device, place.compute.gpu_actors),
+            pool=inference_pool(place.compute),
         )
         totals = sum_shards(job, ("num_rows", "num_bytes", "num_maps", "num_empty"))
         num_rows = totals["num_rows"]
@@ -59,6 +60,11 @@ def run(
         "train_activation": networks.slams.record.fingerprint,
     }
     return run_stage(place, STAGE, to_plain(config), inputs, work)
+
+
+def inference_pool(compute: ComputeConfig) -> Callable[[], Pool]:
+    """The actors of every stage that runs a network over shards."""
+    return pool(compute.device, compute.gpu_actors, compute.actors_per_gpu)
 
 
 def make_mapper(

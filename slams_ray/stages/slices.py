@@ -18,8 +18,13 @@ from slams_ray.data.source import TRAIN
 from slams_ray.errors import ConfigError
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.trial import MAPS_SCHEMA, SLICE_SCHEMA, with_maps
-from slams_ray.runtime.shards import ShardInput, ShardJob, pool, sum_shards
-from slams_ray.stages.infer_activation import COLUMNS, activations_dir, make_mapper
+from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
+from slams_ray.stages.infer_activation import (
+    COLUMNS,
+    activations_dir,
+    inference_pool,
+    make_mapper,
+)
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Result, Workplace
 from slams_ray.stages.train_activation import ActivationNetworks
@@ -123,7 +128,7 @@ def infer_maps(
             replace(inference, scales=scales_of(scales)),
             data.description.class_names,
         ),
-        pool=pool(place.compute.device, place.compute.gpu_actors),
+        pool=inference_pool(place.compute),
     )
     sum_shards(job, [])
 

@@ -1,6 +1,7 @@
 """One optimisation step, the same on a CPU, a GPU and N of them."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -48,11 +49,11 @@ def train_step(
 ) -> dict[str, torch.Tensor]:
     """Forward, backward, clip, update; returns loss, gradient_norm and the task's scalars.
 
+    Nothing here waits for a GPU, which would idle meanwhile: whether the loss is finite is for
+    `check_finite` to say, once in a while.
+
     Args:
         batch: this worker's share of the global batch.
-
-    Raises:
-        FloatingPointError: the loss is not finite.
     """
     device = next(iter(batch.values())).device
     factor = learning_rate_factor(step, num_steps, config)
@@ -61,11 +62,6 @@ def train_step(
     use_amp = config.amp and device.type == "cuda"
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_amp):
         loss, metrics = module(batch, step)
-    if not torch.isfinite(loss):
-        raise FloatingPointError(
-            f"loss is {loss.item()} at step {step}: lower training.learning_rate, or lengthen "
-            "training.warmup_steps"
-        )
     optimizer.zero_grad(set_to_none=True)
     # DDP averages gradients over workers, whose shares may differ in size.
     (loss * _weight_of_share(batch, config.batch_size)).backward()
@@ -73,6 +69,26 @@ def train_step(
     norm = nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
     optimizer.step()
     return {"loss": loss.detach(), "gradient_norm": norm.detach(), **metrics}
+
+
+def check_finite(losses: Sequence[torch.Tensor], num_steps_done: int) -> None:
+    """Looks at the losses of the last steps.
+
+    Args:
+        losses: scalars, the last of them of the last step done.
+
+    Raises:
+        FloatingPointError: one is not finite; the weights it led to are worth nothing.
+    """
+    values = torch.stack(list(losses)).float()
+    wrong = (~torch.isfinite(values)).nonzero()
+    if len(wrong):
+        index = int(wrong[0])
+        step = num_steps_done - len(losses) + index
+        raise FloatingPointError(
+            f"loss is {values[index].item()} at step {step}: lower training.learning_rate, or "
+            "lengthen training.warmup_steps"
+        )
 
 
 def _weight_of_share(batch: dict[str, torch.Tensor], batch_size: int) -> float:

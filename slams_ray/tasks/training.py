@@ -1,6 +1,6 @@
 """A task with its data and schedule: everything a trainer needs, and nothing of Ray."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from slams_ray.core.sampling import Chunk, batch_share, num_steps, plan_chunks
 from slams_ray.models.batch_norm import synchronise_batch_norm
 from slams_ray.models.checkpoint import dump_network
 from slams_ray.tasks.feed import ShardColumns, iterate_rows, read_chunk
-from slams_ray.tasks.optimisation import build_optimizer, train_step
+from slams_ray.tasks.optimisation import build_optimizer, check_finite, train_step
 from slams_ray.tasks.training_module import Task, TrainingModule
 
 Result = dict[str, np.ndarray]
@@ -68,6 +68,9 @@ class Training:
         # Dropout (the DeepLabV3 head) must not depend on how often the training was restarted.
         seed_generators(self.seed * 1_000_003 + step)
         return train_step(module, optimizer, batch, step, num_steps, self.config)
+
+    def check(self, metrics: Sequence[Mapping[str, torch.Tensor]], num_steps_done: int) -> None:
+        check_finite([m["loss"] for m in metrics], num_steps_done)
 
     def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterator[Chunk]:
         return plan_chunks(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slams_ray.benchmarks import shards, training
+from slams_ray.benchmarks import shards, training, training_loops
 from slams_ray.config import PipelineConfig
 from slams_ray.tasks.training import Training
 
@@ -15,20 +15,20 @@ NUM_STEPS = 3
 @pytest.fixture
 def trainings(tiny_config: PipelineConfig, tmp_path: Path) -> dict[str, Training]:
     data = shards.write_shards(shards.data_config(None, 8, None), str(tmp_path), 2, 4)
-    return training.make_trainings(tiny_config, data)
+    return training_loops.make_trainings(tiny_config, data)
 
 
 def test_there_are_all_four_trainings_as_long_as_asked(trainings: dict[str, Training]) -> None:
     assert list(trainings) == ["encoder", "classifier", "activation", "segmentation"]
     for one in trainings.values():
         for num_steps in (NUM_STEPS, 50):
-            assert training.lasting(one, num_steps).num_steps == num_steps
+            assert training_loops.lasting(one, num_steps).num_steps == num_steps
 
 
 @pytest.mark.parametrize("name", ["encoder", "classifier", "activation", "segmentation"])
 def test_both_loops_train_the_same_network(trainings: dict[str, Training], name: str) -> None:
-    ours = training.OurLoop(training.lasting(trainings[name], NUM_STEPS))
-    theirs = training.BareLoop(trainings[name], 0)
+    ours = training_loops.OurLoop(training_loops.lasting(trainings[name], NUM_STEPS))
+    theirs = training_loops.BareLoop(trainings[name], 0)
     before = theirs.module.state_dict()
     assert all(torch.equal(v, before[k]) for k, v in ours.module.state_dict().items())
     before = {k: v.clone() for k, v in before.items()}

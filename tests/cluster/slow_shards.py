@@ -41,7 +41,7 @@ if __name__ == "__main__":
         output_dir=output_dir,
         fingerprint=FINGERPRINT,
         make_work=partial(make_work, Path(output_dir).with_name("HURRY")),
-        pool=pool("cpu", None) if kind == "actors" else None,
+        pool=pool("cpu", None, 1) if kind == "actors" else None,
     )
     sum_shards(job, [])
     print(json.dumps(job.nodes))

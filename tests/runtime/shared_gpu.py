@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from slams_ray.runtime import cluster
 from slams_ray.runtime.search import SearchPlan, search
 from slams_ray.runtime.shards import ShardJob, ShardWork, gpu_pool, run_shards
 
-PER_GPU = 2
+PER_GPU, NUM_CPUS = 2, 3
 NAMES = [f"{number:06d}.parquet" for number in range(3)]
 
 
@@ -23,9 +24,13 @@ def make_work() -> ShardWork:
 
 
 def given() -> dict[str, Any]:
-    """Ids of GPUs and how much of one this process holds."""
+    """Ids of GPUs, how much of one this process holds, and who could feed a training here."""
     share = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
-    return {"gpus": [int(float(number)) for number in ray.get_gpu_ids()], "share": share}
+    return {
+        "gpus": [int(float(number)) for number in ray.get_gpu_ids()],
+        "share": share,
+        "feeders": cluster.num_feeders(),
+    }
 
 
 def trial(point: Mapping[str, Any]) -> Iterator[dict[str, float]]:
@@ -34,7 +39,7 @@ def trial(point: Mapping[str, Any]) -> Iterator[dict[str, float]]:
 
 if __name__ == "__main__":
     (directory,) = sys.argv[1:]
-    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False)
+    ray.init(address="local", num_cpus=NUM_CPUS, num_gpus=1, include_dashboard=False)
     pool = gpu_pool("auto", None, PER_GPU)
     job = ShardJob(
         label="shared",

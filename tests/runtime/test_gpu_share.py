@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from slams_ray.runtime.shards import gpu_pool
-from tests.runtime.shared_gpu import NAMES, PER_GPU
+from slams_ray.runtime.cluster import FEEDERS_ON_CPU, num_cpus, num_feeders
+from slams_ray.runtime.shards import Pool, gpu_pool, pool
+from tests.runtime.shared_gpu import NAMES, NUM_CPUS, PER_GPU
 
 
 @pytest.mark.ray
@@ -23,7 +24,8 @@ def test_shards_and_trials_hold_their_share_of_a_gpu(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
-    assert found["shards"] == [{"gpus": [0], "share": 1 / PER_GPU}] * len(NAMES)
+    expected = {"gpus": [0], "share": 1 / PER_GPU, "feeders": NUM_CPUS}
+    assert found["shards"] == [expected] * len(NAMES)
     assert found["trials"] == [1 / PER_GPU] * 2
     assert found["on_cpu"] is None
 
@@ -31,3 +33,5 @@ def test_shards_and_trials_hold_their_share_of_a_gpu(tmp_path: Path) -> None:
 @pytest.mark.ray
 def test_a_cluster_without_gpus_gives_no_actors(ray_cluster: None) -> None:
     assert gpu_pool("auto", None, PER_GPU)() is None
+    assert pool("auto", None, PER_GPU)() == Pool(num_actors=num_cpus(), num_gpus=0, grows=True)
+    assert num_feeders() == FEEDERS_ON_CPU

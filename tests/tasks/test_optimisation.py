@@ -9,7 +9,12 @@ from torch import nn
 
 from slams_ray.config import TrainingConfig
 from slams_ray.models.activation_network import ActivationNetwork
-from slams_ray.tasks.optimisation import build_optimizer, learning_rate_factor, train_step
+from slams_ray.tasks.optimisation import (
+    build_optimizer,
+    check_finite,
+    learning_rate_factor,
+    train_step,
+)
 
 Make = Callable[..., Any]
 
@@ -105,9 +110,14 @@ def test_a_long_gradient_is_scaled_down_to_the_configured_norm() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_raises_before_any_update(value: float) -> None:
+def test_a_loss_that_is_not_finite_is_named_with_its_step(value: float) -> None:
     module = Quadratic()
     optimizer = build_optimizer(module, SGD)
+    scales = (1.0, value, 1.0)
+    losses = [
+        train_step(module, optimizer, {"scale": torch.tensor([scale])}, step, 10, SGD)["loss"]
+        for step, scale in enumerate(scales, start=6)
+    ]
+    check_finite(losses[:1], 7)
     with pytest.raises(FloatingPointError, match=r"at step 7.*learning_rate"):
-        train_step(module, optimizer, {"scale": torch.tensor([value])}, 7, 10, SGD)
-    assert module.backbone.weight.item() == 1
+        check_finite(losses, 9)
