@@ -61,7 +61,7 @@ def _measure(command: InferenceCommand) -> "list[Row]":
         contest = inference.inference_contest(work)
         return [
             *inference.loop_rows(work, command.rounds),
-            *inference.storage_rows(work),
+            *inference.storage_rows(work, trained=command.models is not None),
             *(workers.contest_row(contest, n, command.rounds) for n in command.num_workers),
         ]
 

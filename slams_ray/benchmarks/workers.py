@@ -64,7 +64,9 @@ def ray_rate(contest: Contest, num_workers: int, label: str) -> float:
     return warm_rate(map_by_ray(contest, num_workers, label), num_workers)
 
 
-def map_by_ray(contest: Contest, num_workers: int, label: str) -> list[list[float]]:
+def map_by_ray(
+    contest: Contest, num_workers: int, label: str, gpus_each: float = 0
+) -> list[list[float]]:
     """For each actor the times at which it finished its shards."""
     output_dir = storage.join(contest.directory, label)
     job = ShardJob(
@@ -74,7 +76,7 @@ def map_by_ray(contest: Contest, num_workers: int, label: str) -> list[list[floa
         output_dir=output_dir,
         fingerprint=label,
         make_work=partial(_SignedWork, contest.make_work),
-        pool=lambda: Pool(num_actors=num_workers, num_gpus=0),
+        pool=lambda: Pool(num_actors=num_workers, num_gpus=gpus_each),
     )
     finished: dict[int, list[float]] = {}
     for name, summary in run_shards(job):
@@ -110,7 +112,7 @@ def warm_rate(finished: Sequence[Sequence[float]], num_workers: int) -> float:
     Raises:
         ConfigError: too few shards for every worker to finish two.
     """
-    warm = max(min(times) for times in finished)
+    warm = warm_since(finished)
     later = [sorted(t for t in times if t >= warm) for times in finished]
     if len(finished) < num_workers or min(len(times) for times in later) < 2:
         raise ConfigError(
@@ -118,6 +120,11 @@ def warm_rate(finished: Sequence[Sequence[float]], num_workers: int) -> float:
             "each must finish several"
         )
     return sum((len(times) - 1) / (times[-1] - times[0]) for times in later)
+
+
+def warm_since(finished: Sequence[Sequence[float]]) -> float:
+    """When the last worker has finished its first shard."""
+    return max(min(times) for times in finished)
 
 
 class _SignedWork:

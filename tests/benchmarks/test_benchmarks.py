@@ -78,6 +78,7 @@ def test_every_row_is_complete_and_json() -> None:
         "benchmark_crf",
         "benchmark_inference",
         "benchmark_training",
+        "benchmark_gpu",
         "benchmark_memory",
         "benchmark_overhead",
     ],

@@ -26,7 +26,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Inference:
 def test_the_bare_loop_writes_what_our_mapper_writes(work: Inference, tmp_path: Path) -> None:
     path = work.shards.paths[0]
     expected, _ = work.make_work()({"images": storage.read_table(path)}, None)
-    loops.bare_shard(path, str(tmp_path), work.networks(True), work.config.scales)
+    loops.bare_shard(path, str(tmp_path), work.networks(work.dtype), work.config.scales)
     found = storage.read_table(str(tmp_path / work.shards.names[0]))
     assert found.select(["image_id", "image_labels"]).equals(
         expected.select(["image_id", "image_labels"]).cast(
@@ -45,7 +45,7 @@ def test_the_field_writes_the_maps_that_ours_are_a_small_copy_of(
 ) -> None:
     table = storage.read_table(work.shards.paths[0])
     table, image = work.make_work()({"images": table}, None)[0], table.to_pylist()[0]
-    network = work.networks(False)["cam"]
+    network = work.networks(None)["cam"]
     stem = tmp_path / "first"
     loops.field_image(image["image"], image["image_labels"], stem, network, work.config.scales)
     small, full = (np.load(f"{stem}.{name}.npy") for name in ("cam", "high_res"))
@@ -60,7 +60,7 @@ def test_the_field_writes_the_maps_that_ours_are_a_small_copy_of(
 def test_rows_of_time_bytes_and_miou(work: Inference) -> None:
     rows = inference.loop_rows(work, 1)
     assert [row.goal for row in rows] == [0.95, 0.95, 2.0]
-    stored, miou = inference.storage_rows(work)
+    stored, miou = inference.storage_rows(work, trained=True)
     # float32 maps at stride 4 and 1 are 68 times the uint8 ones at stride 4, before compression.
     assert stored.ratio > 50
     assert 0.95 < miou.ratio <= 1

@@ -1,0 +1,196 @@
+"""What each measure for GPUs gains on one, and how busy trainings and inference keep it."""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pyarrow as pa
+import torch
+
+from slams_ray import storage
+from slams_ray.benchmarks.busy import watched_gpus
+from slams_ray.benchmarks.inference import Inference, inference_contest
+from slams_ray.benchmarks.measure import Row, compare, row
+from slams_ray.benchmarks.training import Windows, ray_points
+from slams_ray.benchmarks.training_loops import SEED, lasting, planned_batches
+from slams_ray.benchmarks.workers import map_by_ray, ray_connection, warm_rate, warm_since
+from slams_ray.errors import ConfigError
+from slams_ray.models.inference import inference_dtype
+from slams_ray.predictors import ActivationPredictor
+from slams_ray.stages.infer_activation import COLUMNS
+from slams_ray.tasks.training import Training
+
+BATCHES_HELD = 4
+GOAL_BUSY = 0.9
+_ALL = "all of the time"
+
+
+def find_gpu() -> torch.device:
+    """The GPU of this process.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not torch.cuda.is_available():
+        raise ConfigError("this machine has no GPU that torch can use: run it on one that has")
+    return torch.device("cuda")
+
+
+class Steps:
+    """Optimisation steps on batches that wait on the device, so that nothing else is timed."""
+
+    def __init__(
+        self,
+        training: Training,
+        device: torch.device,
+        *,
+        channels_last: bool = True,
+        compiled: bool = False,
+    ) -> None:
+        torch.manual_seed(SEED)
+        self.training = training
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.module = training.build().to(device).to(memory_format=layout).train()
+        if compiled:
+            for network in self.module.children():
+                network.compile()
+        self.optimizer = training.optimizer(self.module)
+        held = itertools.islice(planned_batches(lasting(training, BATCHES_HELD)), BATCHES_HELD)
+        self.batches = itertools.cycle([{n: v.to(device) for n, v in b.items()} for b in held])
+
+    def run(self, num_steps: int) -> None:
+        for step in range(num_steps):
+            batch = next(self.batches)
+            self.training.step(self.module, self.optimizer, batch, step, num_steps)
+
+
+def step_rows(
+    name: str, training: Training, device: torch.device, steps_each: int, rounds: int
+) -> list[Row]:
+    """A step as we take it against one without each of our measures, and compiled against it."""
+    images = steps_each * training.config.batch_size
+    ours = Steps(training, device)
+    without = {
+        "in float32": Steps(_without_amp(training), device),
+        "channels first": Steps(training, device, channels_last=False),
+    }
+    compiled = Steps(training, device, compiled=True)
+    rate = images / _seconds(lambda: ours.run(steps_each), device)
+
+    def against(other: Steps, what: str, by: str, own: Steps, goal: float) -> Row:
+        return compare(
+            what,
+            lambda: own.run(steps_each),
+            by,
+            lambda: other.run(steps_each),
+            goal=goal,
+            rounds=rounds,
+            clock=lambda: _now(device),
+        )
+
+    what = f"training step of {name}, {rate:.0f} images/s"
+    rows = [against(other, what, by, ours, 1.0) for by, other in without.items()]
+    # Told and without a goal: trainings are not compiled.
+    return [*rows, against(ours, f"training step of {name}, compiled", "not compiled", compiled, 0)]
+
+
+def _without_amp(training: Training) -> Training:
+    return replace(training, config=replace(training.config, amp=False))
+
+
+def training_busy_row(
+    name: str,
+    training: Training,
+    device: torch.device,
+    windows: Windows,
+    directory: str,
+    num_feeders: int | None,
+) -> Row:
+    """Share of the time the GPU computes while a training runs through Ray Train and Ray Data."""
+    # Ray's workers want the memory this process holds and no longer needs.
+    torch.cuda.empty_cache()
+    output_dir = storage.join(directory, f"{name}-busy")
+    with ray_connection(), watched_gpus() as busy:
+        # The point before the measured windows tells when they began.
+        wider = replace(windows, num_warm=windows.num_warm - 1, number=windows.number + 1)
+        kind = "gpu" if device.type == "cuda" else "cpu"
+        points = ray_points(training, wider, output_dir, num_feeders, kind)
+    began, ended = points[0]["time"], points[-1]["time"]
+    images = windows.steps_each * windows.number * training.config.batch_size
+    what = f"training of {name} through Ray, {images / (ended - began):.0f} images/s: GPU busy"
+    return row(what, _ALL, [busy.share(began, ended)], goal=GOAL_BUSY)
+
+
+def inference_rows(inference: Inference, device: torch.device, rounds: int) -> list[Row]:
+    """Both methods' maps of the images of a shard, as we infer them and without each measure."""
+    config = inference.config
+    table = storage.read_table(inference.shards.paths[0], list(COLUMNS))
+    low = inference_dtype(config.precision, device)
+    ours = _predict(inference, device, table, low, None)
+    rate = table.num_rows / _seconds(ours, device)
+    others = {
+        "in float32": _predict(inference, device, table, torch.float32, None),
+        "image by image": _predict(inference, device, table, low, 1),
+    }
+    return [
+        compare(
+            f"activation inference, {rate:.0f} images/s",
+            ours,
+            by,
+            theirs,
+            goal=1.0,
+            rounds=rounds,
+            clock=lambda: _now(device),
+        )
+        for by, theirs in others.items()
+    ]
+
+
+def _predict(
+    inference: Inference,
+    device: torch.device,
+    table: pa.Table,
+    dtype: torch.dtype,
+    batch_size: int | None,
+) -> Callable[[], object]:
+    config = inference.config
+    predictor = ActivationPredictor(
+        inference.networks(dtype),
+        scales=config.scales,
+        flip=config.flip,
+        device=device,
+        batch_size=batch_size,
+    )
+    rows = table.to_pydict()
+    return lambda: predictor(rows)
+
+
+def inference_busy_row(inference: Inference, device: torch.device, actors_per_gpu: int) -> Row:
+    """Share of the time the GPU computes while that many warm actors map shards on it."""
+    contest = inference_contest(inference)
+    label = f"busy-{actors_per_gpu}"
+    gpus_each = 1 / actors_per_gpu if device.type == "cuda" else 0
+    with ray_connection(), watched_gpus() as busy:
+        finished = map_by_ray(contest, actors_per_gpu, label, gpus_each)
+    # Until the first has no more to do.
+    share = busy.share(warm_since(finished), min(max(times) for times in finished))
+    rate = warm_rate(finished, actors_per_gpu) * inference.shards.images_per_shard
+    plural = "" if actors_per_gpu == 1 else "s"
+    what = f"activation inference, {actors_per_gpu} actor{plural}, {rate:.0f} images/s: GPU busy"
+    return row(what, _ALL, [share], goal=GOAL_BUSY)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Of the second call: the first also starts what there is to start."""
+    work()
+    began = _now(device)
+    work()
+    return _now(device) - began
+
+
+def _now(device: torch.device) -> float:
+    """The time once everything asked of the device so far is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

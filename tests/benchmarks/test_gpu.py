@@ -1,0 +1,119 @@
+"""The GPU benchmark's rows, on a CPU and with a driver that says what it is told to."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from slams_ray.benchmarks import gpu, inference, shards, training, training_loops
+from slams_ray.benchmarks.busy import BusyLog, watched_gpus
+from slams_ray.benchmarks.inference import Inference
+from slams_ray.config import ActivationInferenceConfig, PipelineConfig
+from slams_ray.errors import ConfigError
+from slams_ray.tasks.training import Training
+
+CPU = torch.device("cpu")
+DRIVER = """#!/bin/sh
+[ "$4" = --loop-ms=200 ] || [ "$3" = --loop-ms=200 ] || exit 2
+while :; do echo "0, 100"; echo "1, 50"; sleep 0.05; done
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An nvidia-smi of two GPUs, one busy all the time and one half of it."""
+    directory = tmp_path / "driver"
+    directory.mkdir()
+    (directory / "nvidia-smi").write_text(DRIVER)
+    (directory / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory), prepend=":")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> shards.Shards:
+    return shards.write_shards(shards.data_config(None, 8, None), str(tmp_path), 4, 2)
+
+
+@pytest.fixture
+def classifier(tiny_config: PipelineConfig, data: shards.Shards) -> Training:
+    return training_loops.make_trainings(tiny_config, data)["classifier"]
+
+
+@pytest.fixture
+def work(data: shards.Shards, tmp_path: Path) -> Inference:
+    models = inference.random_models(data, str(tmp_path))
+    config = ActivationInferenceConfig(scales=(1.0,), precision="float32")
+    return Inference(shards=data, models=models, config=config, directory=str(tmp_path))
+
+
+def test_the_share_is_the_mean_of_the_samples_between_two_times() -> None:
+    log = BusyLog(samples=[(1.0, 0.0), (2.0, 0.5), (3.0, 1.0), (4.0, 0.0)])
+    assert log.share(1.5, 3.5) == 0.75
+    with pytest.raises(ConfigError, match=r"no sample in the 0\.5 s"):
+        log.share(10.0, 10.5)
+
+
+def test_the_driver_is_asked_for_as_long_as_the_block_runs(driver: None) -> None:
+    began = time.time()
+    with watched_gpus() as busy:
+        while len(busy.samples) < 6:
+            time.sleep(0.01)
+    assert busy.share(began, time.time()) == pytest.approx(0.75, abs=0.1)
+    number = len(busy.samples)
+    time.sleep(0.2)
+    assert len(busy.samples) == number
+
+
+def test_a_machine_without_a_driver_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="nvidia-smi is not on the PATH"), watched_gpus():
+        pass
+
+
+@pytest.mark.slow
+def test_compiled_networks_have_the_same_loss_and_learn(classifier: Training) -> None:
+    plain, compiled = (gpu.Steps(classifier, CPU, compiled=flag) for flag in (False, True))
+    batch = next(plain.batches)
+    losses = [steps.module(batch, 0)[0].item() for steps in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    before = {k: v.clone() for k, v in compiled.module.state_dict().items()}
+    assert list(before) == list(plain.module.state_dict())
+    compiled.run(1)
+    assert any((before[k] != v).any() for k, v in compiled.module.state_dict().items())
+
+
+@pytest.mark.slow
+def test_rows_of_steps(classifier: Training) -> None:
+    rows = gpu.step_rows("classifier", classifier, CPU, 1, 1)
+    assert [row.against for row in rows] == ["in float32", "channels first", "not compiled"]
+    assert [row.goal for row in rows] == [1.0, 1.0, 0]
+    assert all(row.ratio > 0 for row in rows)
+
+
+def test_rows_of_inference(work: Inference) -> None:
+    rows = gpu.inference_rows(work, CPU, 1)
+    assert [row.against for row in rows] == ["in float32", "image by image"]
+    assert all(row.ratio > 0 and "images/s" in row.what for row in rows)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_how_busy_inference_keeps_a_gpu(ray_cluster: None, driver: None, work: Inference) -> None:
+    row = gpu.inference_busy_row(work, CPU, 1)
+    assert row.ratio == pytest.approx(0.75, abs=0.1)
+    assert not row.met
+    assert "1 actor," in row.what
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_how_busy_a_training_keeps_a_gpu(
+    ray_cluster: None, driver: None, classifier: Training, tmp_path: Path
+) -> None:
+    windows = training.Windows(steps_each=2, number=2)
+    row = gpu.training_busy_row("classifier", classifier, CPU, windows, str(tmp_path), 1)
+    assert row.ratio == pytest.approx(0.75, abs=0.1)
+    assert row.goal == gpu.GOAL_BUSY
