@@ -19,6 +19,9 @@ class GpuCommand(BenchmarkCommand):
 
     recipe: Literal["demo", "folder", "voc12", "coco14"] = "voc12"
     """Whose settings are taken."""
+    device: Literal["gpu", "cpu"] = "gpu"
+    """cpu times the same work there, where it makes no difference to ask for mixed precision; how
+    busy it is cannot be told."""
     voc_dir: str | None = None
     """A VOC tree with masks; none: the built-in set."""
     num_images: int = 512
@@ -42,7 +45,7 @@ class GpuCommand(BenchmarkCommand):
 def _measure(command: GpuCommand) -> "list[Row]":
     from slams_ray.benchmarks import gpu, inference, shards, training, training_loops
 
-    device = gpu.find_gpu()
+    device = gpu.find_device(command.device)
     config = RECIPES[command.recipe]()
     windows = training.Windows(steps_each=command.steps, number=command.windows, num_warm=2)
     rows = []
@@ -61,6 +64,8 @@ def _measure(command: GpuCommand) -> "list[Row]":
         for name, one in trainings.items():
             rows += gpu.step_rows(name, one, device, command.steps, command.rounds)
         rows += gpu.inference_rows(work, device, command.rounds)
+        if command.device == "cpu":
+            return rows
         for name, one in trainings.items():
             rows.append(
                 gpu.training_busy_row(name, one, device, windows, directory, command.feed_tasks)

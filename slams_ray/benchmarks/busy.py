@@ -21,23 +21,27 @@ COMMAND = (
 
 @dataclass
 class BusyLog:
-    """Samples of all GPUs: (when, share of the time it computed)."""
+    """Samples of all GPUs: (when, which GPU, share of the time it computed)."""
 
-    samples: list[tuple[float, float]] = field(default_factory=list)
+    samples: list[tuple[float, int, float]] = field(default_factory=list)
 
     def share(self, began: float, ended: float) -> float:
-        """Mean over all GPUs and the samples between two times in seconds since the epoch.
+        """Of the busiest GPU, the one that is measured where there are several: mean over its
+        samples between two times in seconds since the epoch.
 
         Raises:
             ConfigError: there is none.
         """
-        found = [share for when, share in self.samples if began <= when <= ended]
-        if not found:
+        by_gpu: dict[int, list[float]] = {}
+        for when, gpu, share in list(self.samples):
+            if began <= when <= ended:
+                by_gpu.setdefault(gpu, []).append(share)
+        if not by_gpu:
             raise ConfigError(
                 f"nvidia-smi gave no sample in the {ended - began:.1f} s that were measured: "
                 "measure longer, or see what it prints"
             )
-        return mean(found)
+        return max(mean(shares) for shares in by_gpu.values())
 
 
 @contextmanager
@@ -68,4 +72,5 @@ def watched_gpus() -> Iterator[BusyLog]:
 def _read(process: "subprocess.Popen[str]", log: BusyLog) -> None:
     assert process.stdout is not None
     for line in process.stdout:
-        log.samples.append((time.time(), float(line.split(",")[1]) / 100))
+        gpu, per_cent = line.split(",")
+        log.samples.append((time.time(), int(gpu), float(per_cent) / 100))

@@ -26,14 +26,19 @@ GOAL_BUSY = 0.9
 _ALL = "all of the time"
 
 
-def find_gpu() -> torch.device:
-    """The GPU of this process.
+def find_device(kind: str) -> torch.device:
+    """The device of a kind, "gpu" or "cpu".
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no GPU.
     """
+    if kind == "cpu":
+        return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ConfigError("this machine has no GPU that torch can use: run it on one that has")
+        raise ConfigError(
+            "this machine has no GPU that torch can use: run it on one that has, or give "
+            "--device cpu"
+        )
     return torch.device("cuda")
 
 

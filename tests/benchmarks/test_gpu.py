@@ -15,14 +15,14 @@ from slams_ray.tasks.training import Training
 
 CPU = torch.device("cpu")
 DRIVER = """#!/bin/sh
-[ "$4" = --loop-ms=200 ] || [ "$3" = --loop-ms=200 ] || exit 2
-while :; do echo "0, 100"; echo "1, 50"; sleep 0.05; done
+[ "$1" = --query-gpu=index,utilization.gpu ] || exit 2
+while :; do echo "0, 75"; echo "1, 5"; sleep 0.05; done
 """
 
 
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An nvidia-smi of two GPUs, one busy all the time and one half of it."""
+    """An nvidia-smi of two GPUs, one busy three quarters of the time and one hardly."""
     directory = tmp_path / "driver"
     directory.mkdir()
     (directory / "nvidia-smi").write_text(DRIVER)
@@ -47,8 +47,9 @@ def work(data: shards.Shards, tmp_path: Path) -> Inference:
     return Inference(shards=data, models=models, config=config, directory=str(tmp_path))
 
 
-def test_the_share_is_the_mean_of_the_samples_between_two_times() -> None:
-    log = BusyLog(samples=[(1.0, 0.0), (2.0, 0.5), (3.0, 1.0), (4.0, 0.0)])
+def test_the_share_is_the_busiest_gpus_mean_between_two_times() -> None:
+    first = [(1.0, 0, 0.0), (2.0, 0, 0.5), (3.0, 0, 1.0), (4.0, 0, 0.0)]
+    log = BusyLog(samples=[*first, (2.0, 1, 0.1), (3.0, 1, 0.8)])
     assert log.share(1.5, 3.5) == 0.75
     with pytest.raises(ConfigError, match=r"no sample in the 0\.5 s"):
         log.share(10.0, 10.5)
@@ -59,7 +60,7 @@ def test_the_driver_is_asked_for_as_long_as_the_block_runs(driver: None) -> None
     with watched_gpus() as busy:
         while len(busy.samples) < 6:
             time.sleep(0.01)
-    assert busy.share(began, time.time()) == pytest.approx(0.75, abs=0.1)
+    assert busy.share(began, time.time()) == pytest.approx(0.75)
     number = len(busy.samples)
     time.sleep(0.2)
     assert len(busy.samples) == number
@@ -71,6 +72,13 @@ def test_a_machine_without_a_driver_is_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="nvidia-smi is not on the PATH"), watched_gpus():
         pass
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_machine_without_a_gpu_is_named() -> None:
+    assert gpu.find_device("cpu") == CPU
+    with pytest.raises(ConfigError, match=r"no GPU that torch can use.*--device cpu"):
+        gpu.find_device("gpu")
 
 
 @pytest.mark.slow
@@ -103,7 +111,7 @@ def test_rows_of_inference(work: Inference) -> None:
 @pytest.mark.slow
 def test_how_busy_inference_keeps_a_gpu(ray_cluster: None, driver: None, work: Inference) -> None:
     row = gpu.inference_busy_row(work, CPU, 1)
-    assert row.ratio == pytest.approx(0.75, abs=0.1)
+    assert row.ratio == pytest.approx(0.75)
     assert not row.met
     assert "1 actor," in row.what
 
@@ -115,5 +123,5 @@ def test_how_busy_a_training_keeps_a_gpu(
 ) -> None:
     windows = training.Windows(steps_each=2, number=2)
     row = gpu.training_busy_row("classifier", classifier, CPU, windows, str(tmp_path), 1)
-    assert row.ratio == pytest.approx(0.75, abs=0.1)
+    assert row.ratio == pytest.approx(0.75)
     assert row.goal == gpu.GOAL_BUSY
