@@ -161,7 +161,7 @@ def _predict(
 ) -> Callable[[], object]:
     config = inference.config
     predictor = ActivationPredictor(
-        inference.networks(dtype),
+        inference.networks(dtype, device),
         scales=config.scales,
         flip=config.flip,
         device=device,

@@ -29,6 +29,7 @@ from slams_ray.stages.infer_activation import COLUMNS, make_mapper
 
 BACKBONE = BackboneConfig(name="mobilenet_v2", output_stride=16)
 NUM_LEVELS = 256
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +47,11 @@ class Inference:
 
     @property
     def dtype(self) -> torch.dtype:
-        return inference_dtype(self.config.precision, torch.device("cpu"))
+        return inference_dtype(self.config.precision, CPU)
 
-    def networks(self, dtype: torch.dtype | None) -> dict[str, torch.nn.Module]:
+    def networks(
+        self, dtype: torch.dtype | None, device: torch.device = CPU
+    ) -> dict[str, torch.nn.Module]:
         """The networks as our stage makes them to compute in dtype; None: as trained."""
         found: dict[str, torch.nn.Module] = {
             name: load_network(storage.read_bytes(path), path, "activation_network")
@@ -56,7 +59,7 @@ class Inference:
         }
         if dtype is None:
             return found
-        return {name: made_for_inference(net, dtype) for name, net in found.items()}
+        return {name: made_for_inference(net, dtype, device) for name, net in found.items()}
 
     @property
     def make_work(self) -> partial:  # type: ignore[type-arg]
@@ -108,9 +111,9 @@ def random_models(
     return paths
 
 
-def bare_loop(inference: Inference, names: Sequence[str], output_dir: str) -> None:
+def bare_loop(inference: Inference, made: bool, names: Sequence[str], output_dir: str) -> None:
     """What a plain process does: loads the networks once, then shard after shard."""
-    networks = inference.networks(inference.dtype)
+    networks = inference.networks(inference.dtype if made else None)
     for name in names:
         path = storage.join(inference.shards.directory, name)
         bare_shard(path, output_dir, networks, inference.config.scales)
@@ -224,14 +227,19 @@ def _seed_miou(shards: Shards, ours_dir: str, field_dir: str) -> tuple[float, fl
     return own, other
 
 
-def inference_contest(inference: Inference) -> Contest:
-    """Ray's warm workers against bare loops with the same networks, side by side."""
+def inference_contest(inference: Inference, made: bool = False) -> Contest:
+    """Ray's warm workers against bare loops side by side.
+
+    Args:
+        made: the loops too compute with networks made for inference: what is left between the two
+            is what Ray takes.
+    """
     return Contest(
         what="activation inference",
-        against="bare loops, same networks",
+        against="bare loops, same networks" if made else "bare loops",
         names=inference.shards.names,
         inputs={"images": ShardInput(directory=inference.shards.directory, columns=COLUMNS)},
         make_work=inference.make_work,
-        plain=partial(bare_loop, inference),
-        directory=inference.directory,
+        plain=partial(bare_loop, inference, made),
+        directory=storage.join(inference.directory, "same" if made else "plain"),
     )

@@ -50,7 +50,7 @@ def make_predictor(
     network = load_network(storage.read_bytes(path), path, "segmentation_network", class_names)
     target = torch.device(device)
     return SegmentationPredictor(
-        made_for_inference(network, inference_dtype(config.precision, target)),
+        made_for_inference(network, inference_dtype(config.precision, target), target),
         scales=config.scales,
         flip=config.flip,
         device=target,

@@ -75,7 +75,9 @@ def make_mapper(
     dtype = inference_dtype(config.precision, device)
     networks = {
         column: made_for_inference(
-            load_network(storage.read_bytes(path), path, "activation_network", class_names), dtype
+            load_network(storage.read_bytes(path), path, "activation_network", class_names),
+            dtype,
+            device,
         )
         for column, path in paths.items()
     }

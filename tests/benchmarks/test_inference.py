@@ -85,5 +85,5 @@ def test_ray_and_plain_processes_write_every_shard(ray_cluster: None, work: Infe
     assert workers.ray_rate(contest, 1, "ray") > 0
     assert workers.plain_rate(contest, 1, "plain") > 0
     for label in ("ray", "plain"):
-        directory = Path(work.directory, label)
+        directory = Path(contest.directory, label)
         assert sorted(p.name for p in directory.iterdir()) == list(work.shards.names)

@@ -46,7 +46,7 @@ def test_it_takes_and_returns_float32_close_to_the_network_as_trained(
 ) -> None:
     with torch.inference_mode():
         expected = build()(images())
-        network = made_for_inference(build(), dtype)
+        network = made_for_inference(build(), dtype, CPU)
         found = network(images())
     assert found.dtype == torch.float32
     assert {p.dtype for p in network.parameters()} == {dtype}
@@ -54,15 +54,15 @@ def test_it_takes_and_returns_float32_close_to_the_network_as_trained(
 
 
 def test_bfloat16_is_what_it_computes_in() -> None:
-    found = made_for_inference(activation_network(), torch.bfloat16)(images())
+    found = made_for_inference(activation_network(), torch.bfloat16, CPU)(images())
     assert torch.equal(found, found.to(torch.bfloat16).float())
 
 
 def test_maps_differ_by_few_levels_between_precisions() -> None:
     predictor = ActivationPredictor(
         {
-            "whole": made_for_inference(activation_network(), torch.float32),
-            "half": made_for_inference(activation_network(), torch.bfloat16),
+            "whole": made_for_inference(activation_network(), torch.float32, CPU),
+            "half": made_for_inference(activation_network(), torch.bfloat16, CPU),
         },
         scales=(0.5, 1.0),
         flip=True,
