@@ -53,7 +53,7 @@ def contest_row(contest: Contest, num_workers: int, rounds: int, goal: float = 0
     plural = "" if num_workers == 1 else "s"
     return row(
         f"{contest.what}, {num_workers} warm Ray worker{plural}",
-        f"{num_workers} {contest.against}",
+        f"as many {contest.against}",
         ratios,
         goal=goal,
     )
