@@ -32,22 +32,25 @@ class GpuCommand(BenchmarkCommand):
     """Photographs are stored with at most this many pixels on their longer side."""
     steps: int = 20
     """Optimisation steps of a timed window."""
-    windows: int = 10
-    """Windows over which a training through Ray is watched, after two that warm it up."""
-    feed_tasks: int | None = None
-    """Processes that feed that training; None as a stage takes them."""
+    waves: int = 4
+    """Times that all feeders' batches are taken while a training through Ray is watched, after two
+    times that warm it up."""
+    feed_tasks: int = 16
+    """Processes that feed that training."""
     actors_per_gpu: tuple[int, ...] = (1, 2)
     """Inference actors that share the GPU, for each a row."""
+    compiled: bool = True
+    """Compile the networks too and time them, last of all; wants a C++ compiler."""
     rounds: int = 5
     """Times each pair is measured."""
 
 
 def _measure(command: GpuCommand) -> "list[Row]":
-    from slams_ray.benchmarks import gpu, inference, shards, training, training_loops
+    from slams_ray.benchmarks import gpu, inference, shards, training_loops
 
     device = gpu.find_device(command.device)
     config = RECIPES[command.recipe]()
-    windows = training.Windows(steps_each=command.steps, number=command.windows, num_warm=2)
+    timed = device, command.steps, command.rounds
     rows = []
     with shards.scratch(command.workspace) as directory:
         data = shards.write_shards(
@@ -61,16 +64,18 @@ def _measure(command: GpuCommand) -> "list[Row]":
         work = inference.Inference(
             shards=data, models=models, config=config.inference, directory=directory
         )
-        for name, one in trainings.items():
-            rows += gpu.step_rows(name, one, device, command.steps, command.rounds)
+        if command.device == "gpu":
+            feeders = command.feed_tasks
+            for name, one in trainings.items():
+                windows = gpu.fed_windows(one, feeders, command.steps, command.waves)
+                rows += gpu.training_busy_rows(name, one, device, windows, directory, feeders)
+            for number in command.actors_per_gpu:
+                rows += gpu.inference_busy_rows(work, device, number)
         rows += gpu.inference_rows(work, device, command.rounds)
-        if command.device == "cpu":
-            return rows
         for name, one in trainings.items():
-            rows.append(
-                gpu.training_busy_row(name, one, device, windows, directory, command.feed_tasks)
-            )
-        rows += [gpu.inference_busy_row(work, device, number) for number in command.actors_per_gpu]
+            rows += gpu.step_rows(name, one, *timed)
+        if command.compiled:
+            rows += [gpu.compiled_row(name, one, *timed) for name, one in trainings.items()]
     return rows
 
 

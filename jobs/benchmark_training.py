@@ -61,7 +61,7 @@ def _measure(command: TrainingCommand) -> "list[Row]":
                         one,
                         windows,
                         directory,
-                        num_feeders=config.compute.feed_tasks or training.NUM_FEEDERS,
+                        num_feeders=config.compute.feed_tasks,
                         rounds=command.ray_rounds,
                     )
                 )

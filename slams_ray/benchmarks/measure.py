@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
+import torch
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -80,8 +82,10 @@ def _seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def machine() -> str:
-    """Cores and processor of this machine."""
+    """Cores and processor of this machine, and the GPU that this process has used, if any."""
     information = Path("/proc/cpuinfo")
     text = information.read_text() if information.exists() else ""
     names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]
-    return f"{os.cpu_count()} cores, {names[0] if names else platform.machine()}"
+    found = f"{os.cpu_count()} cores, {names[0] if names else platform.machine()}"
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return f"{found}, {torch.cuda.get_device_name()}" if on_gpu else found

@@ -13,13 +13,11 @@ import torch
 from slams_ray import storage
 from slams_ray.benchmarks.measure import Row, compare, row
 from slams_ray.benchmarks.training_loops import SEED, BareLoop, OurLoop, lasting
-from slams_ray.runtime import cluster
+from slams_ray.benchmarks.workers import ray_connection
+from slams_ray.runtime.cluster import FEEDERS_ON_CPU
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
 from slams_ray.tasks.training import Training
-
-NUM_FEEDERS = 2
-"""Where the recipe leaves their number open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,23 +55,22 @@ def ray_row(
     windows: Windows,
     directory: str,
     *,
-    num_feeders: int,
+    num_feeders: int | None,
     rounds: int,
 ) -> Row:
     """Images per second of a training through Ray Train and Ray Data, against the bare loop with as
     many processes that feed it; both use all cores of this process.
     """
-    # Ray gives its workers a low priority, which on a busy machine would be what is measured.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    cluster.connect()
+    feeders = num_feeders or FEEDERS_ON_CPU
     ratios = []
-    for number in range(rounds):
-        own_dir = storage.join(directory, f"{name}-{number}")
-        own = [p["images_per_second"] for p in ray_points(training, windows, own_dir, num_feeders)]
-        path = storage.join(directory, f"{name}-{number}.json")
-        other = bare_rates(training, windows, path, num_feeders)
-        ratios.append(median(own) / median(other))
-    against = f"a bare loop, DataLoader of {num_feeders}"
+    with ray_connection():
+        for number in range(rounds):
+            own_dir = storage.join(directory, f"{name}-{number}")
+            points = ray_points(training, windows, own_dir, feeders)
+            own = [point["images_per_second"] for point in points]
+            path = storage.join(directory, f"{name}-{number}.json")
+            ratios.append(median(own) / median(bare_rates(training, windows, path, feeders)))
+    against = f"a bare loop, DataLoader of {feeders}"
     return row(f"training of {name} through Ray", against, ratios, goal=0.95)
 
 

@@ -21,7 +21,7 @@ class ComputeConfig:
     same figures on machines with more or fewer cores need the same number. The demo takes 1."""
     feed_tasks: int | None = None
     """Processes that decode and augment for each training worker; None is 2 on CPUs, and on GPUs
-    the CPUs of a node divided by its GPUs."""
+    the CPUs of a node divided by its GPUs less one, 2 to 16."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """auto takes GPUs where the cluster has them."""
     gpu_actors: int | None = None

@@ -66,7 +66,7 @@ class TrainingConfig:
     checkpoint_every_steps: int = 500
     """A killed run continues from the last of these."""
     log_every_steps: int = 20
-    """Steps between metric points."""
+    """Steps between metric points, at which a loss that is not finite is noticed."""
 
     def __post_init__(self) -> None:
         check(self.epochs > 0, "training.epochs", self.epochs, "> 0")

@@ -1,6 +1,7 @@
 """Augmentation of one image (numpy, seeded) and normalisation of a batch (torch)."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -61,10 +62,15 @@ def _place(length: int, crop: int, rng: np.random.Generator) -> tuple[int, int, 
 
 def normalise(images: torch.Tensor, boxes: torch.Tensor | None = None) -> torch.Tensor:
     """(B, H, W, 3) uint8 to (B, 3, H, W) float, ImageNet mean and std; padding becomes 0."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device)
-    std = torch.tensor(IMAGENET_STD, device=images.device)
+    mean, std = _imagenet_statistics(images.device)
     normalised = ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
     return normalised if boxes is None else normalised * valid_mask(boxes, images.shape[1])
+
+
+@lru_cache(maxsize=8)
+def _imagenet_statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and std, each (3,); kept, because a GPU lets nothing run while numbers come to it."""
+    return torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
 
 
 def valid_mask(boxes: torch.Tensor, crop_px: int) -> torch.Tensor:

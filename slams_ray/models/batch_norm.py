@@ -37,7 +37,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
             return super().forward(features)
         # Statistics in float32 and around the mean: a difference of large squares loses its digits.
         values = features.float()
-        own = values.new_tensor([values.numel() // values.shape[1]])
+        own = values.new_full((1,), values.numel() // values.shape[1])
         # The count travels with the sum: a collective of its own would cost as much again.
         total = _SumOverWorkers.apply(torch.cat([values.mean(dim=(0, 2, 3)) * own, own]))
         num_values = total[-1]

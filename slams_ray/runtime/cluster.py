@@ -24,7 +24,7 @@ _LOGGING: dict[str, Any] = {
 
 
 MAX_START_DEATHS = 3
-FEEDERS_ON_CPU = 2
+FEEDERS_ON_CPU, MAX_FEEDERS = 2, 16
 
 
 def connect() -> None:
@@ -115,14 +115,15 @@ def assigned_device() -> str:
 
 
 def num_feeders() -> int:
-    """Processes to feed a training worker, asked by the worker: its node's CPUs, shared among the
-    node's GPUs, where it has a GPU.
+    """Processes to feed a training worker, asked by the worker: where it has a GPU, the CPUs of its
+    node divided by the GPUs there, one left to the worker.
     """
     if assigned_device() == "cpu":
         return FEEDERS_ON_CPU
     own = ray.get_runtime_context().get_node_id()
     resources = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == own)
-    return max(FEEDERS_ON_CPU, int(resources["CPU"] / resources["GPU"]))
+    share = int(resources["CPU"] / resources["GPU"]) - 1
+    return min(max(FEEDERS_ON_CPU, share), MAX_FEEDERS)
 
 
 def use_gpu(device: str) -> bool:

@@ -117,8 +117,8 @@ def _reason(error: Exception) -> str:
     if "low on memory" in text:
         # Ray's own last line is about its documentation.
         return (
-            "a process was killed because its node ran low on memory: lower compute.feed_tasks, "
-            "the batch size or crop_px, or take nodes with more memory"
+            "a process was killed because its node ran low on memory: set compute.feed_tasks "
+            "lower, the batch size or crop_px, or take nodes with more memory"
         )
     return str(error).strip().splitlines()[-1]
 
@@ -220,7 +220,7 @@ def _batches(
 
 
 def _moved(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Ray's arrays are read-only; only from pinned memory does a GPU copy while it computes."""
+    """Ray's arrays are read-only; from memory that is not pinned the host waits for the copy."""
     tensor = torch.from_numpy(np.array(values))
     pinned = tensor.pin_memory() if device.type == "cuda" else tensor
     return pinned.to(device, non_blocking=True)

@@ -76,7 +76,8 @@ def train(
     )
     attempt.nodes.update(result["nodes"])
     attempt.run.log_file(storage.join(attempt.output_dir, MODEL_NAME), "checkpoint")
-    last = result["history"][-1] if result["history"] else {}
+    history = [{k: v for k, v in point.items() if k != "time"} for point in result["history"]]
+    last = history[-1] if history else {}
     metrics = dict(result["metrics"]) | {"loss": last.get("loss", float("nan"))}
     notes = {"num_steps": training.num_steps, LAST: last}
     return Outcome(num_rows=data.num_images(TRAIN), metrics=metrics, notes=notes)

@@ -49,8 +49,9 @@ def train_step(
 ) -> dict[str, torch.Tensor]:
     """Forward, backward, clip, update; returns loss, gradient_norm and the task's scalars.
 
-    Nothing here waits for a GPU, which would idle meanwhile: whether the loss is finite is for
-    `check_finite` to say, once in a while.
+    Nothing here waits for a GPU, which would idle meanwhile (the activation losses do, once, to
+    know how many classes are present): whether the loss is finite is for `check_finite` to say,
+    once in a while.
 
     Args:
         batch: this worker's share of the global batch.

@@ -1,13 +1,14 @@
 """The GPU benchmark's rows, on a CPU and with a driver that says what it is told to."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from slams_ray.benchmarks import gpu, inference, shards, training, training_loops
-from slams_ray.benchmarks.busy import BusyLog, watched_gpus
+from slams_ray.benchmarks.busy import BusyLog, check_watchable, watched_gpus
 from slams_ray.benchmarks.inference import Inference
 from slams_ray.config import ActivationInferenceConfig, PipelineConfig
 from slams_ray.errors import ConfigError
@@ -15,19 +16,26 @@ from slams_ray.tasks.training import Training
 
 CPU = torch.device("cpu")
 DRIVER = """#!/bin/sh
-[ "$1" = --query-gpu=index,utilization.gpu ] || exit 2
-while :; do echo "0, 75"; echo "1, 5"; sleep 0.05; done
+[ "$1" = --query-gpu=timestamp,index,utilization.gpu ] || exit 2
+[ "$4" = "$ASKED_FOR" ] || exit 2
+while :; do
+  now=$(date "+%Y/%m/%d %H:%M:%S.%3N")
+  echo "$now, 0, 75"; echo "$now, 1, 5"; echo "$now, 2, [N/A]"
+  sleep 0.05
+done
 """
 
 
 @pytest.fixture
 def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An nvidia-smi of two GPUs, one busy three quarters of the time and one hardly."""
+    """An nvidia-smi of three GPUs: one busy three quarters of the time, one hardly, one unknown."""
     directory = tmp_path / "driver"
     directory.mkdir()
     (directory / "nvidia-smi").write_text(DRIVER)
     (directory / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(directory), prepend=":")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.setenv("ASKED_FOR", "--id=0,1,2")
 
 
 @pytest.fixture
@@ -51,7 +59,8 @@ def test_the_share_is_the_busiest_gpus_mean_between_two_times() -> None:
     first = [(1.0, 0, 0.0), (2.0, 0, 0.5), (3.0, 0, 1.0), (4.0, 0, 0.0)]
     log = BusyLog(samples=[*first, (2.0, 1, 0.1), (3.0, 1, 0.8)])
     assert log.share(1.5, 3.5) == 0.75
-    with pytest.raises(ConfigError, match=r"no sample in the 0\.5 s"):
+    log.add("No devices were found\n")
+    with pytest.raises(ConfigError, match=r"no sample in the 0\.5 s .* said \['No devices"):
         log.share(10.0, 10.5)
 
 
@@ -60,18 +69,25 @@ def test_the_driver_is_asked_for_as_long_as_the_block_runs(driver: None) -> None
     with watched_gpus() as busy:
         while len(busy.samples) < 6:
             time.sleep(0.01)
-    assert busy.share(began, time.time()) == pytest.approx(0.75)
+    # The driver's clock counts whole milliseconds.
+    assert busy.share(began - 0.001, time.time()) == pytest.approx(0.75)
+    assert all(line.endswith("2, [N/A]") for line in busy.not_understood)
     number = len(busy.samples)
     time.sleep(0.2)
     assert len(busy.samples) == number
 
 
-def test_a_machine_without_a_driver_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_cannot_be_watched_is_named_before_anything_is_measured(
+    driver: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    check_watchable()
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(ConfigError, match="RAY_ADDRESS names a cluster"):
+        check_watchable()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="nvidia-smi is not on the PATH"), watched_gpus():
-        pass
+    with pytest.raises(ConfigError, match="nvidia-smi is not on the PATH"):
+        check_watchable()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
@@ -95,25 +111,40 @@ def test_compiled_networks_have_the_same_loss_and_learn(classifier: Training) ->
 
 @pytest.mark.slow
 def test_rows_of_steps(classifier: Training) -> None:
-    rows = gpu.step_rows("classifier", classifier, CPU, 1, 1)
-    assert [row.against for row in rows] == ["in float32", "channels first", "not compiled"]
-    assert [row.goal for row in rows] == [1.0, 1.0, 0]
-    assert all(row.ratio > 0 for row in rows)
+    rate, layout = gpu.step_rows("classifier", classifier, CPU, 1, 1)
+    assert "images per second" in rate.what
+    assert (layout.against, layout.goal) == ("channels first", 1.0)
+    compiled = gpu.compiled_row("classifier", classifier, CPU, 1, 1)
+    assert (compiled.against, compiled.goal) == ("not compiled", 0)
+    assert min(row.ratio for row in (rate, layout, compiled)) > 0
 
 
 def test_rows_of_inference(work: Inference) -> None:
-    rows = gpu.inference_rows(work, CPU, 1)
-    assert [row.against for row in rows] == ["in float32", "image by image"]
-    assert all(row.ratio > 0 and "images/s" in row.what for row in rows)
+    # On a CPU and in float32 there is nothing to compare with.
+    (rate,) = gpu.inference_rows(work, CPU, 1)
+    assert "images per second" in rate.what
+    low = replace(work, config=replace(work.config, precision="bfloat16"))
+    _, whole = gpu.inference_rows(low, CPU, 1)
+    assert whole.against.startswith("in float32")
+    assert min(row.ratio for row in (rate, whole)) > 0
+
+
+def test_a_training_is_watched_once_its_feeders_have_been_taken_from_twice(
+    classifier: Training,
+) -> None:
+    # Batches of 4 from 4 shards: 4 lanes, so a feeder makes 4 x 8 images at once.
+    assert classifier.config.batch_size == 4
+    windows = gpu.fed_windows(classifier, num_feeders=3, steps_each=2, rounds=5)
+    assert windows == training.Windows(steps_each=2, number=5 * 12, num_warm=2 * 12)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_how_busy_inference_keeps_a_gpu(ray_cluster: None, driver: None, work: Inference) -> None:
-    row = gpu.inference_busy_row(work, CPU, 1)
-    assert row.ratio == pytest.approx(0.75)
-    assert not row.met
-    assert "1 actor," in row.what
+    rate, busy = gpu.inference_busy_rows(work, CPU, 1)
+    assert rate.ratio > 0
+    assert busy.ratio == pytest.approx(0.75)
+    assert not busy.met
 
 
 @pytest.mark.ray
@@ -122,6 +153,7 @@ def test_how_busy_a_training_keeps_a_gpu(
     ray_cluster: None, driver: None, classifier: Training, tmp_path: Path
 ) -> None:
     windows = training.Windows(steps_each=2, number=2)
-    row = gpu.training_busy_row("classifier", classifier, CPU, windows, str(tmp_path), 1)
-    assert row.ratio == pytest.approx(0.75)
-    assert row.goal == gpu.GOAL_BUSY
+    rate, busy = gpu.training_busy_rows("classifier", classifier, CPU, windows, str(tmp_path), 1)
+    assert rate.ratio > 0
+    assert busy.ratio == pytest.approx(0.75)
+    assert busy.goal == gpu.GOAL_BUSY

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from slams_ray.models.activated_convolution import ActivatedConv2d
 from slams_ray.models.activation_network import ActivationNetwork
 from slams_ray.models.inference import inference_dtype, made_for_inference
 from slams_ray.models.segmentation_network import SegmentationNetwork
@@ -102,3 +103,14 @@ def test_auto_does_not_take_emulation_on_a_gpu_for_support(
     )
     expected = torch.bfloat16 if supported else torch.float32
     assert inference_dtype("auto", torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize(("multiplies", "merged"), [(True, True), (False, False)])
+def test_activations_are_merged_only_where_the_cpu_can_take_it(
+    monkeypatch: pytest.MonkeyPatch, multiplies: bool, merged: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": multiplies})
+    network = made_for_inference(activation_network(), torch.bfloat16, CPU)
+    assert any(isinstance(m, ActivatedConv2d) for m in network.modules()) == merged
+    whole = made_for_inference(activation_network(), torch.float32, CPU)
+    assert not any(isinstance(m, ActivatedConv2d) for m in whole.modules())

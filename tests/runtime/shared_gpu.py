@@ -6,16 +6,19 @@ python -m tests.runtime.shared_gpu DIRECTORY
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 import ray
 
+from slams_ray.config import ComputeConfig
 from slams_ray.runtime import cluster
 from slams_ray.runtime.search import SearchPlan, search
 from slams_ray.runtime.shards import ShardJob, ShardWork, gpu_pool, run_shards
+from slams_ray.stages.infer_activation import inference_pool
 
-PER_GPU, NUM_CPUS = 2, 3
+PER_GPU, NUM_CPUS, NUM_GPUS = 2, 8, 2
 NAMES = [f"{number:06d}.parquet" for number in range(3)]
 
 
@@ -39,7 +42,7 @@ def trial(point: Mapping[str, Any]) -> Iterator[dict[str, float]]:
 
 if __name__ == "__main__":
     (directory,) = sys.argv[1:]
-    ray.init(address="local", num_cpus=NUM_CPUS, num_gpus=1, include_dashboard=False)
+    ray.init(address="local", num_cpus=NUM_CPUS, num_gpus=NUM_GPUS, include_dashboard=False)
     pool = gpu_pool("auto", None, PER_GPU)
     job = ShardJob(
         label="shared",
@@ -64,4 +67,14 @@ if __name__ == "__main__":
     )
     trials = search(trial, {"x": [1, 2]}, plan, directory, "trials", str)
     shares = [found.history[-1]["share"] for found in trials]
-    print(json.dumps({"shards": shards, "trials": shares, "on_cpu": gpu_pool("cpu", None, 2)()}))
+    chosen = inference_pool(ComputeConfig(gpu_actors=1, actors_per_gpu=4))()
+    print(
+        json.dumps(
+            {
+                "shards": shards,
+                "trials": shares,
+                "on_cpu": gpu_pool("cpu", None, 2)(),
+                "inference": asdict(chosen),
+            }
+        )
+    )
