@@ -58,16 +58,14 @@ def _measure(command: InferenceCommand) -> "list[Row]":
         models = inference.open_models(command.models, data, directory)
         config = ActivationInferenceConfig(scales=command.scales, precision=command.precision)
         work = inference.Inference(shards=data, models=models, config=config, directory=directory)
-        contests = [(inference.inference_contest(work), 0.95)]
-        # Told and without a goal.
-        contests.append((inference.inference_contest(work, made=True), 0.0))
+        contests = [inference.inference_contest(work, made) for made in (False, True)]
         return [
             *inference.loop_rows(work, command.rounds),
             *inference.storage_rows(work, trained=command.models is not None),
             *(
-                workers.contest_row(contest, number, command.rounds, goal)
+                workers.contest_row(contest, number, command.rounds)
                 for number in command.num_workers
-                for contest, goal in contests
+                for contest in contests
             ),
         ]
 
