@@ -202,7 +202,7 @@ def _batches(
     chunks = [{"chunk": pickle.dumps(c)} for c in job.task.chunks(rank, num_workers, first_step)]
     if not chunks:
         return
-    read = job.task.read
+    read = job.task.reader
     dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
         lambda batch: read(pickle.loads(batch["chunk"][0])),
         batch_size=1,
@@ -231,11 +231,14 @@ def _mean_over_workers(
 ) -> dict[str, float]:
     """Mean over the steps of the window and the images of all workers.
 
+    A metric that only some steps have is averaged over those; the last step has all.
+
     Args:
         weight: share of the global batch that is this worker's.
     """
-    names = list(window[0])
-    means = torch.stack([torch.stack([m[n].float() for m in window]).mean() for n in names])
+    names = list(window[-1])
+    values = ([m[name].float() for m in window if name in m] for name in names)
+    means = torch.stack([torch.stack(found).mean() for found in values])
     if dist.is_initialized() and dist.get_world_size() > 1:
         means = means * weight
         dist.all_reduce(means)

@@ -65,7 +65,7 @@ class Line:
         for step in range(first_step, NUM_STEPS):
             yield step, rank
 
-    def read(self, chunk: tuple[int, int]) -> dict[str, np.ndarray]:
+    def reader(self, chunk: tuple[int, int]) -> dict[str, np.ndarray]:
         step, rank = chunk
         both = np.array([[step + 1.0], [step - 3.0]], np.float32) / 4
         return {"x": both[rank : rank + 1] if self.num_workers == 2 else both}
