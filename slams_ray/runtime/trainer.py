@@ -33,6 +33,7 @@ from torch import nn
 from slams_ray import storage
 from slams_ray.errors import TrainingError
 from slams_ray.runtime import cluster
+from slams_ray.runtime.devices import device_name
 from slams_ray.runtime.progress import followed
 from slams_ray.runtime.rendezvous import NodeAddressConfig
 from slams_ray.runtime.training_job import SealedJob, TrainingJob, progress_path
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 TRAINING_NAME = "training.json"
 """Metrics and metric history of a finished training, from when to when its last attempt took steps
-and judged them, and its workers on each node; beside its model.pt."""
+and evaluated them, and its workers on each node and kind of device; beside its model.pt."""
 WORKER_CPUS, FEED_CPUS = 0.97, 0.01
 """Logical CPUs of a training worker and of a task that feeds it: a worker and up to three feeders
 take one CPU, so N workers fit on N cores, and more do not: they would leave none to their feeders
@@ -160,6 +161,7 @@ def _train_worker(config: dict[str, Any]) -> None:
     wrapped.eval()
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
     nodes = Counter(_gather(cluster.node_id(), num_workers))
+    devices = Counter(_gather(device_name(get_device().type), num_workers))
     metrics = job.task.summarise(results) if rank == 0 else {}
     if rank == 0:
         storage.write_bytes(storage.join(job.output_dir, "model.pt"), job.task.dump(module))
@@ -172,6 +174,7 @@ def _train_worker(config: dict[str, Any]) -> None:
             "tracked": log.tracked,
             "worked": (began or ended, ended),
             "nodes": nodes,
+            "devices": devices,
         }
         text = json.dumps(content).encode()
         storage.write_bytes(storage.join(job.output_dir, TRAINING_NAME), text)

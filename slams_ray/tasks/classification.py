@@ -1,6 +1,7 @@
 """What the three trainings on image labels share: their samples, and scores by multi-label mAP."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from slams_ray.tasks.training_module import LabelledCrops, Row, Sampler, multi_h
 
 class ImageLabelTask:
     """Samples are labelled crops; the network is evaluated by its scores of whole images."""
+
+    inference: Mapping[str, Any] | None = None
 
     def __init__(self, training: TrainingConfig, class_names: Sequence[str]) -> None:
         self.training = training

@@ -1,7 +1,7 @@
 """Stage 3: a segmentation network learns from pseudo labels (method section 7)."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -61,11 +61,23 @@ class PseudoLabelledCrops:
 
 
 class SegmentationTask:
-    """Builds the segmentation network; the evaluate stage scores it against masks."""
+    """Builds the segmentation network; the evaluate stage scores it against masks.
 
-    def __init__(self, config: SegmentationConfig, class_names: Sequence[str]) -> None:
+    Args:
+        max_side_px: images are stored with a longer side of at most this; None keeps every size.
+    """
+
+    def __init__(
+        self,
+        config: SegmentationConfig,
+        class_names: Sequence[str],
+        max_side_px: int | None = None,
+    ) -> None:
         self.config = config
         self.class_names = class_names
+        self.inference: Mapping[str, Any] | None = asdict(config.inference) | {
+            "max_side_px": max_side_px
+        }
         self.architecture: dict[str, Any] = {
             "backbone_name": config.backbone.name,
             "output_stride": config.backbone.output_stride,

@@ -98,7 +98,8 @@ class Training:
         return self.task.summarise(results) if self.val_names else {}
 
     def dump(self, module: nn.Module) -> bytes:
-        return dump_network(network_of(module), self.task.architecture, self.task.class_names)
+        task = self.task
+        return dump_network(network_of(module), task.architecture, task.class_names, task.inference)
 
 
 def seed_generators(seed: int) -> None:

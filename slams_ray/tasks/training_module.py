@@ -63,10 +63,15 @@ class Sampler(Protocol):
 
 
 class Task(Protocol):
-    """One training: how to build it, how rows become samples, how the result is evaluated."""
+    """One training: how to build it, how rows become samples, how the result is evaluated.
+
+    Attributes:
+        inference: settings the trained network is to be used with; None where it serves training.
+    """
 
     class_names: Sequence[str]
     architecture: dict[str, Any]
+    inference: Mapping[str, Any] | None
 
     @property
     def sampler(self) -> Sampler: ...
