@@ -3,8 +3,11 @@
 import numpy as np
 
 from slams_ray.core.crf import CrfKernels
+from slams_ray.errors import ConfigError
 
 MAX_KEY = 2**62
+_FIELDS = {2: "crf.gaussian_sxy_px", 5: "crf.bilateral_sxy_px or crf.bilateral_srgb"}
+"""Axes of a kernel -> the settings that are its standard deviations."""
 
 
 def kernel_points(image: np.ndarray, kernels: CrfKernels) -> list[tuple[np.ndarray, float]]:
@@ -44,7 +47,7 @@ def key_strides(extent: np.ndarray) -> np.ndarray:
         extent: (d,) how far the scaled points reach along each axis.
 
     Raises:
-        ValueError: there are more vertices than integers.
+        ConfigError: there are more vertices than integers.
     """
     num_dims = len(extent)
     extent = extent.astype(float)
@@ -56,9 +59,10 @@ def key_strides(extent: np.ndarray) -> np.ndarray:
         strides.append(strides[-1] * (int(reach) + 4 * (num_dims + 1)))
     if strides[-1] > MAX_KEY:
         reaches = ", ".join(f"{value:.0f}" for value in extent)
-        raise ValueError(
-            f"the pixels reach {reaches} lattice units along the axes of the kernel, too many for "
-            "keys of 62 bits: raise its standard deviations (sxy in pixels, srgb in colour steps)"
+        fields = _FIELDS.get(num_dims, "the standard deviations of the kernel")
+        raise ConfigError(
+            f"the pixels of an image reach {reaches} lattice units along the axes of a CRF kernel, "
+            f"too many to number its vertices by 62 bits: raise {fields}"
         )
     return np.array(strides[:-1], np.int64)
 

@@ -1,25 +1,32 @@
 """Text files that name the images of a split, one id a line."""
 
+from collections import Counter
+
 from slams_ray import storage
 from slams_ray.data.names import check_file_name, check_relative_path
 from slams_ray.errors import DataError
 
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+
 
 def read_id_list(path: str) -> list[str]:
-    """Ids in file order, the first word of each line: VOC's pairs of paths work as well.
+    """Ids in file order, one a line.
+
+    A name may hold blanks. What the field's lists write behind it is left out: anything behind a
+    word with an image suffix, and a flag (-1, 0 or 1) behind a name of one word.
 
     Raises:
         DataError: the file is missing, empty, names an id twice, or one that is no file name.
     """
-    words = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
-    for word in words:
+    names = [_name(line.strip()) for line in read_text(path).splitlines() if line.strip()]
+    for name in names:
         # VOC's paths start with a slash and are relative all the same.
-        check_relative_path(word.removeprefix("/"), path)
-    ids = [_stem(word) for word in words]
+        check_relative_path(name.removeprefix("/"), path)
+    ids = [_stem(name) for name in names]
     if not ids:
         raise DataError(f"list {path} is empty: it must name one image id a line")
     if len(set(ids)) < len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
+        twice, _ = Counter(ids).most_common(1)[0]
         raise DataError(f"list {path} names {twice!r} twice: name each image once")
     for image_id in ids:
         check_file_name(image_id, path)
@@ -40,6 +47,12 @@ def read_text(path: str) -> str:
         raise DataError(f"{path} is no UTF-8 text ({error}): save it as UTF-8") from error
 
 
-def _stem(word: str) -> str:
-    name = word.rsplit("/", 1)[-1]
-    return name.rsplit(".", 1)[0] if name.lower().endswith((".jpg", ".jpeg", ".png")) else name
+def _name(line: str) -> str:
+    words = line.split()
+    flagged = len(words) == 2 and words[1] in ("-1", "0", "1")
+    return words[0] if flagged or words[0].lower().endswith(_SUFFIXES) else line
+
+
+def _stem(path: str) -> str:
+    name = path.rsplit("/", 1)[-1]
+    return name.rsplit(".", 1)[0] if name.lower().endswith(_SUFFIXES) else name

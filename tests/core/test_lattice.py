@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from slams_ray.core.crf import CrfKernels, make_crf
 from slams_ray.core.lattice import Lattice, blur, build_lattice
+from slams_ray.errors import ConfigError
 
 
 def filtered(lattice: Lattice, values: np.ndarray) -> np.ndarray:
@@ -78,7 +80,25 @@ def test_more_vertices_than_the_first_table_holds() -> None:
     np.testing.assert_allclose(ones.mean(), 1, atol=0.05)
 
 
-def test_a_kernel_too_narrow_to_number_its_vertices_raises() -> None:
-    features = np.array([[0, 1e6]] * 5, np.float32)
-    with pytest.raises(ValueError, match="too many for keys of 62 bits: raise its"):
+@pytest.mark.parametrize(
+    ("num_axes", "fields"), [(2, "crf.gaussian_sxy_px"), (5, "crf.bilateral_sxy_px or crf.bi")]
+)
+def test_a_kernel_too_narrow_to_number_its_vertices_names_its_settings(
+    num_axes: int, fields: str
+) -> None:
+    features = np.array([[0, 1e6 if num_axes == 5 else 1e10]] * num_axes, np.float32)
+    with pytest.raises(ConfigError, match=f"62 bits: raise {fields}"):
         build_lattice(features)
+
+
+def test_settings_of_the_crf_that_are_too_narrow_for_a_photograph_are_named() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (375, 500, 3), np.uint8)
+    narrow = CrfKernels(
+        gaussian_sxy_px=3.0,
+        gaussian_compat=3.0,
+        bilateral_sxy_px=1.0,
+        bilateral_srgb=0.1,
+        bilateral_compat=10.0,
+    )
+    with pytest.raises(ConfigError, match=r"crf\.bilateral_sxy_px or crf\.bilateral_srgb"):
+        make_crf("numba", image, 2, narrow)

@@ -20,9 +20,17 @@ def test_ids_come_in_file_order_without_blank_lines(tmp_path: Path) -> None:
         "2007_01 -1",
     ],
 )
-def test_an_id_is_the_stem_of_the_first_word(tmp_path: Path, line: str) -> None:
+def test_an_id_is_the_stem_of_the_path_whatever_voc_writes_behind_it(
+    tmp_path: Path, line: str
+) -> None:
     (tmp_path / "l.txt").write_text(line)
     assert read_id_list(str(tmp_path / "l.txt")) == ["2007_01"]
+
+
+def test_a_name_may_hold_blanks(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("my holiday 1.jpg\nmy holiday 2.jpg\nbeach in June\n")
+    found = read_id_list(str(tmp_path / "l.txt"))
+    assert found == ["my holiday 1", "my holiday 2", "beach in June"]
 
 
 def test_a_dot_that_starts_no_image_suffix_stays(tmp_path: Path) -> None:

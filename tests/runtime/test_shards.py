@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,36 @@ def test_shards_of_another_fingerprint_or_damaged_ones_do_not_count(
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         assert read_seal(str(path), "abc") is None
+
+
+def test_shards_that_an_earlier_output_holds_as_they_would_be_made_now_are_taken_over(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: f"abc-{name}" for name in NAMES}
+    earlier = job(images, tmp_path / "earlier", fingerprint="before", fingerprints=before)
+    for name in NAMES:
+        ShardMapper(earlier).map_shard(name, name, before[name])
+    now = before | {NAMES[2]: "abc-changed"}
+    output = tmp_path / "now"
+    mapped = job(
+        images,
+        output,
+        fingerprint="now",
+        fingerprints=now,
+        earlier=[str(tmp_path / "nothing"), str(tmp_path / "earlier")],
+    )
+    made: list[str] = []
+
+    def make(job: ShardJob, waiting: list[str]) -> Iterator[tuple[str, Any]]:
+        made.extend(waiting)
+        mapper = ShardMapper(job)
+        return ((name, mapper.map_shard(name, name, now[name])) for name in waiting)
+
+    monkeypatch.setattr("slams_ray.runtime.shards._map_with_ray", make)
+    assert [s["num_rows"] for _, s in run_shards(mapped)] == [1, 2, 3, 4, 5]
+    assert made == [NAMES[2]]
+    assert sorted(path.name for path in output.iterdir()) == NAMES
+    assert sum(mapped.devices.values()) == len(NAMES)
 
 
 def test_a_truncated_input_shard_is_named(images: Path, tmp_path: Path) -> None:

@@ -135,6 +135,35 @@ def test_changing_one_crf_field_reruns_what_depends_on_it(finished: Any) -> None
     assert worked == {"refine", "train_segmentation", "evaluate"}
 
 
+def test_a_corrected_mask_is_scored_anew_and_nothing_else_is_made_again(
+    finished: Any, tmp_path: Path
+) -> None:
+    workspace = finished.copy_to(tmp_path)
+    (annotations,) = (workspace / "synthetic").glob("*/annotations/instances_val.json")
+    content = json.loads(annotations.read_text())
+    left_out = content["annotations"].pop(0)
+    labels = [a["category_id"] for a in content["annotations"]]
+    assert left_out["category_id"] in labels
+    annotations.write_text(json.dumps(content))
+    changed = pipeline.run(finished.config, str(workspace), "tiny")
+    worked = {name for name, result in changed.results.items() if not result.cached}
+    assert worked == {"prepare", "evaluate"}
+    before, after = finished.result.results, changed.results
+    assert after["evaluate"].record.metrics != before["evaluate"].record.metrics
+    old, new = (r["evaluate"].record.notes["num_scored_images"] for r in (before, after))
+    assert old == new
+    images = {
+        path.relative_to(after["prepare"].output_dir): path.read_bytes()
+        for path in Path(after["prepare"].output_dir).rglob("*.parquet")
+    }
+    unchanged = [
+        name
+        for name, data in images.items()
+        if (Path(before["prepare"].output_dir) / name).read_bytes() == data
+    ]
+    assert len(unchanged) == len(images) - 1
+
+
 def test_a_crf_in_torch_gives_the_labels_of_the_compiled_one(finished: Any, tmp_path: Path) -> None:
     config = override(finished.config, {"crf.backend": "torch"})
     found = pipeline.run(config, str(finished.copy_to(tmp_path)), "tiny", last_stage="refine")

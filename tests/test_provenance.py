@@ -1,0 +1,52 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from slams_ray import provenance
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package in a repository of its own."""
+    copy = tmp_path / "repository" / "slams_ray"
+    shutil.copytree(
+        Path(provenance.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], cwd=copy.parent, check=True)
+    monkeypatch.setattr(provenance, "_PACKAGE", copy)
+    provenance.arithmetic.cache_clear()
+    yield copy
+    provenance.arithmetic.cache_clear()
+
+
+def test_a_changed_source_file_is_told_beside_the_commit(package: Path) -> None:
+    before = provenance.commit()
+    assert len(before or "") == 40
+    assert provenance.has_changes() is False
+    (package / "errors.py").write_text("")
+    assert provenance.has_changes() is True
+    assert provenance.commit() == before
+
+
+def test_outside_a_repository_neither_is_known(package: Path) -> None:
+    shutil.rmtree(package.parent / ".git")
+    assert provenance.commit() is None
+    assert provenance.has_changes() is None
+
+
+@pytest.mark.parametrize(
+    ("path", "computes"),
+    [("core/losses.py", True), ("predictors.py", True), ("runtime/shards.py", False)],
+)
+def test_the_digest_of_the_arithmetic_follows_the_code_that_computes(
+    path: str, computes: bool, package: Path
+) -> None:
+    before = provenance.arithmetic()
+    with (package / path).open("a") as file:
+        file.write("\n# changed\n")
+    provenance.arithmetic.cache_clear()
+    assert (provenance.arithmetic() != before) is computes
