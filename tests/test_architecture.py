@@ -65,6 +65,7 @@ ONLY_IN = {
         "slams_ray.data.transforms",
         "slams_ray.predictors",
         "slams_ray.tasks",
+        "slams_ray.runtime.metric_window",
         "slams_ray.runtime.trainer",
         "slams_ray.runtime.training_job",
         "slams_ray.stages",
