@@ -3,6 +3,7 @@
 Only this, outbox and watchdog import mlflow.
 """
 
+import errno
 import json
 import os
 import tempfile
@@ -39,10 +40,23 @@ def create_database(workspace: str) -> None:
         with tempfile.TemporaryDirectory(dir=workspace, prefix=".mlflow-") as directory:
             aside = Path(directory) / DATABASE_NAME
             _client(f"sqlite:///{aside}").search_experiments()
-            aside.replace(database)
+            _move_unless_there(aside, database)
     except OSError as error:
         reason = f"the workspace {workspace} cannot be written ({error})"
         raise ConfigError(f"{reason}: choose another with --workspace") from error
+
+
+def _move_unless_there(aside: Path, database: Path) -> None:
+    """Another start may have made the database meanwhile, and have it open."""
+    try:
+        os.link(aside, database)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP):
+            raise
+        # Without hard links; only one driver at a time gets here.
+        aside.replace(database)
 
 
 def _client(uri: str) -> "MlflowClient":

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from slams_ray.errors import ConfigError, DataError
-from slams_ray.runtime import outbox
+from slams_ray.runtime import outbox, tracking
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run, Tracker
 from slams_ray.runtime.tracking_address import tracking_uri
@@ -189,3 +189,22 @@ def test_sigkill_does_not_leave_runs_running(tmp_path: Path) -> None:
     while "RUNNING" in statuses(tmp_path).values() and time.monotonic() < deadline:
         time.sleep(2)
     assert set(statuses(tmp_path).values()) == {"KILLED"}
+
+
+def test_a_first_start_does_not_replace_the_database_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other is ready after this one has looked, and has its database open."""
+    genuine, others = tracking._client, []
+
+    def meanwhile(uri: str) -> object:
+        monkeypatch.setattr(tracking, "_client", genuine)
+        tracker = Tracker(str(tmp_path), "e")
+        others.append(tracker.start("run", {}))
+        return genuine(uri)
+
+    monkeypatch.setattr(tracking, "_client", meanwhile)
+    tracking.create_database(str(tmp_path))
+    (run,) = others
+    found = genuine(tracking_uri(str(tmp_path))).get_run(run.run_id)
+    assert found.info.run_name == "run"
