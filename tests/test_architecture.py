@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"slams_ray.errors", "slams_ray.redaction", "slams_ray.storage"}
+BASE = {"slams_ray.errors", "slams_ray.redaction", "slams_ray.retries", "slams_ray.storage"}
 LEAVES = BASE | {"slams_ray.core", "slams_ray.models", "slams_ray.data"}
 ALLOWED = {
     "slams_ray.errors": set(),
     "slams_ray.redaction": set(),
     "slams_ray.config": {"slams_ray.errors", "slams_ray.redaction"},
-    "slams_ray.storage": {"slams_ray.errors", "slams_ray.redaction"},
+    "slams_ray.retries": set(),
+    "slams_ray.storage": {"slams_ray.errors", "slams_ray.redaction", "slams_ray.retries"},
     "slams_ray.artifacts": BASE,
     "slams_ray.core": {"slams_ray.errors"},
     "slams_ray.models": BASE | {"slams_ray.core"},

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from slams_ray import storage
+from slams_ray import retries, storage
 from slams_ray.errors import ArtifactError
 
 
@@ -172,7 +172,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "WRITE_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(retries, "PATIENCE_SECONDS", 0.1)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
