@@ -57,6 +57,7 @@ ONLY_IN = {
     "mlflow": (
         "slams_ray.runtime.outbox",
         "slams_ray.runtime.tracking",
+        "slams_ray.runtime.tracking_database",
         "slams_ray.runtime.watchdog",
     ),
     "matplotlib": ("slams_ray.figures", "slams_ray.runtime.tracking"),

@@ -4,6 +4,7 @@ import json
 import logging
 import pickle
 import time
+import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -134,8 +135,10 @@ class ShardMapper:
             seal = self.map_shard(name, pickle.loads(batch["payload"][0]))
         except errors.SlamsError as error:
             # Returned, not raised, so that the driver sees our error and not a Ray traceback of it.
-            return {"name": [name], "error": [type(error).__name__], "said": [str(error)]}
-        return {"name": [name], "error": [""], "said": [json.dumps(seal)]}
+            trace = traceback.format_exc()
+            kind = type(error).__name__
+            return {"name": [name], "error": [kind], "said": [str(error)], "trace": [trace]}
+        return {"name": [name], "error": [""], "said": [json.dumps(seal)], "trace": [""]}
 
     def map_shard(self, name: str, payload: Any) -> Seal:
         """Reads the shard's inputs, does the work, and writes the output whole."""
@@ -287,6 +290,8 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, 
     progress = Progress(job.label, len(items), "shards")
     for number, row in enumerate(mapped.iter_rows(), start=1):
         if row["error"]:
-            raise getattr(errors, row["error"])(row["said"])
+            error = getattr(errors, row["error"])(row["said"])
+            error.add_note(f"\nIn the process that worked on {row['name']}:\n{row['trace']}")
+            raise error
         yield str(row["name"]), json.loads(row["said"])
         progress.advance(number)

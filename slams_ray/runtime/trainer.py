@@ -156,6 +156,7 @@ def _train(job: TrainingJob) -> None:
     batches = _batches(job, rank, num_workers, first_step, device)
     began = None
     for step, batch in zip(range(first_step, job.num_steps), batches, strict=True):
+        log.flush_if_due()
         # The first batch is there: what came before was starting.
         began = began or time.time()
         window.add(job.task.step(wrapped, optimizer, batch, step, job.num_steps))
@@ -170,6 +171,7 @@ def _train(job: TrainingJob) -> None:
                 saw_drain = saved = True
         if saved:
             _report(module, optimizer, done, log.history, window.sums(), rank)
+    log.flush()
     wrapped.eval()
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
     nodes = Counter(_gather(cluster.node_id(), num_workers))

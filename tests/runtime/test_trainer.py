@@ -270,6 +270,8 @@ class Drained(Counted):
                 found = PreemptionInfo(deadline_ms=deadline, preempted_node_to_ranks={"node": [0]})
                 get_train_context().preemption_context.preemption_info = found
             if args[3] == 3:
+                # Until Ray Train has asked its workers what they know.
+                time.sleep(6)
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().step(*args)
 
