@@ -34,7 +34,13 @@ from slams_ray.runtime import cluster
 from slams_ray.runtime.metric_window import MetricWindow
 from slams_ray.runtime.progress import followed
 from slams_ray.runtime.rendezvous import NodeAddressConfig
-from slams_ray.runtime.training_failure import WorkerError, may_be_retried, training_error
+from slams_ray.runtime.training_failure import (
+    DrainWatch,
+    WorkerError,
+    may_be_retried,
+    training_error,
+    was_announced,
+)
 from slams_ray.runtime.training_job import SealedJob, TrainingJob, progress_path
 from slams_ray.runtime.training_log import TrainingLog
 
@@ -76,21 +82,20 @@ def _fit_with_retries(job: TrainingJob) -> None:
 
     Ray Train itself would retry every exception, those that repeat as well.
     """
-    for num_losses in range(job.max_failures + 1):
+    num_losses = 0
+    while True:
         try:
             _trainer(job).fit()
             return
         except (TrainingFailedError, RayError) as error:
             failure = training_error(job.label, error)
-            is_loss = isinstance(error, TrainingFailedError) and may_be_retried(error)
-            if not is_loss or num_losses == job.max_failures:
+            if isinstance(error, RayError) or not may_be_retried(error):
                 raise failure from error
-            logger.warning(
-                "%s; a worker or node was lost, restart %d of at most %d from the last checkpoint",
-                failure,
-                num_losses + 1,
-                job.max_failures,
-            )
+            num_losses += not was_announced(error)
+            if num_losses > job.max_failures:
+                raise failure from error
+            count = f"{num_losses} of at most {job.max_failures} losses"
+            logger.warning("%s; going on from the last checkpoint (%s)", failure, count)
 
 
 def _trainer(job: TrainingJob) -> TorchTrainer:
@@ -130,13 +135,14 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def _train_worker(config: dict[str, Any]) -> None:
+    drain = DrainWatch()
     try:
-        _train(pickle.loads(config["job"].pickled))
+        _train(pickle.loads(config["job"].pickled), drain)
     except Exception as error:
-        raise WorkerError.of(error) from error
+        raise WorkerError.of(error, drain.has_seen) from error
 
 
-def _train(job: TrainingJob) -> None:
+def _train(job: TrainingJob, drain: DrainWatch) -> None:
     context = train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
     _set_threads(job, context)
@@ -152,7 +158,6 @@ def _train(job: TrainingJob) -> None:
     log = TrainingLog(job, rank, first_step, history)
     share = job.task.batch_share(rank, num_workers)
     window = MetricWindow(share / job.batch_size, unlogged)
-    saw_drain = False
     batches = _batches(job, rank, num_workers, first_step, device)
     began = None
     for step, batch in zip(range(first_step, job.num_steps), batches, strict=True):
@@ -167,8 +172,7 @@ def _train(job: TrainingJob) -> None:
             job.task.check(window.steps, done)
         if logged:
             log.add(done, window.means(), optimizer.param_groups[0]["lr"])
-            if not saw_drain and train.get_preemption_info() is not None:
-                saw_drain = saved = True
+            saved = drain.is_news() or saved
         if saved:
             _report(module, optimizer, done, log.history, window.sums(), rank)
     log.flush()

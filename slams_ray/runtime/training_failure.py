@@ -4,6 +4,7 @@ import re
 import traceback
 from collections.abc import Iterator
 
+from ray import train
 from ray.exceptions import (
     ActorUnschedulableError,
     LocalRayletDiedError,
@@ -52,20 +53,40 @@ class WorkerError(Exception):
         reason: for the user, one line.
         traceback: of the worker, whole.
         is_loss: the worker failed because another process or node was lost.
+        is_announced: a node of the training had announced that it would go.
     """
 
-    def __init__(self, reason: str, traceback: str, is_loss: bool) -> None:
-        super().__init__(reason, traceback, is_loss)
-        self.reason, self.traceback, self.is_loss = reason, traceback, is_loss
+    def __init__(self, reason: str, traceback: str, is_loss: bool, is_announced: bool) -> None:
+        super().__init__(reason, traceback, is_loss, is_announced)
+        self.reason, self.traceback = reason, traceback
+        self.is_loss, self.is_announced = is_loss, is_announced
 
     def __str__(self) -> str:
         return self.reason
 
     @classmethod
-    def of(cls, error: Exception) -> "WorkerError":
+    def of(cls, error: Exception, is_announced: bool = False) -> "WorkerError":
         """The exception that is being handled in a worker."""
         text = "".join(traceback.format_exception(error))
-        return cls(_reason(error, text), text, is_loss(error))
+        return cls(_reason(error, text), text, is_loss(error), is_announced)
+
+
+class DrainWatch:
+    """Asks Ray Train whether a node of the training has announced that it will go.
+
+    Attributes:
+        has_seen: it has.
+    """
+
+    def __init__(self) -> None:
+        self.has_seen = False
+
+    def is_news(self) -> bool:
+        """Whether it has, for the first time; all workers ask at the same step."""
+        if self.has_seen or train.get_preemption_info() is None:
+            return False
+        self.has_seen = True
+        return True
 
 
 def is_loss(error: BaseException) -> bool:
@@ -117,6 +138,11 @@ def may_be_retried(error: TrainingFailedError) -> bool:
     failures = _worker_failures(error)
     kinds = [f.is_loss if isinstance(f, WorkerError) else None for f in failures]
     return bool(kinds) and (None in kinds or all(kinds))
+
+
+def was_announced(error: TrainingFailedError) -> bool:
+    """Whether the lost node had announced that it would go."""
+    return any(isinstance(f, WorkerError) and f.is_announced for f in _worker_failures(error))
 
 
 def training_error(label: str, error: Exception) -> TrainingError:

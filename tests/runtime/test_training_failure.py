@@ -13,6 +13,7 @@ from slams_ray.runtime.training_failure import (
     is_loss,
     may_be_retried,
     training_error,
+    was_announced,
 )
 
 CLOSED = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:544] Connection closed by peer"
@@ -98,3 +99,9 @@ def test_the_workers_own_traceback_survives_the_way_to_the_driver() -> None:
     told = training_error("cam", WorkerGroupError("", {0: failure}))
     assert "in raised" in told.__notes__[0]
     assert "KeyError: 'image'" in told.__notes__[0]
+
+
+def test_the_loss_of_a_node_that_announced_it_is_known_as_such() -> None:
+    peers = [WorkerError.of(raised(RuntimeError(CLOSED)), known) for known in (False, True)]
+    assert was_announced(WorkerGroupError("", dict(enumerate(peers))))
+    assert not was_announced(WorkerGroupError("", {0: peers[0]}))
