@@ -47,6 +47,7 @@ ALLOWED = {
         "slams_ray.core.comparison",
         "slams_ray.config",
         "slams_ray.artifacts",
+        "slams_ray.runtime.environment",
         "slams_ray.runtime.progress",
     },
 }

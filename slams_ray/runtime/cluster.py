@@ -12,8 +12,10 @@ from typing import Any
 
 import ray
 import ray.data
+from ray import _raylet
 
 from slams_ray.errors import ConfigError
+from slams_ray.runtime.environment import set_defaults
 
 _LOGGING: dict[str, Any] = {
     "logging_level": "WARNING",
@@ -29,6 +31,7 @@ FEEDERS_ON_CPU, MAX_FEEDERS = 2, 16
 
 def connect() -> None:
     """Connects once to the cluster at RAY_ADDRESS, or starts a local one with a token."""
+    _set_environment()
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):
@@ -39,6 +42,15 @@ def connect() -> None:
         _ensure_private_token()
     ray.init(address="local", include_dashboard=False, **_LOGGING)
     _end_on_sigterm()
+
+
+def _set_environment() -> None:
+    """Of a program that has imported Ray by itself; jobs set it before."""
+    is_mode_new = "RAY_AUTH_MODE" not in os.environ
+    set_defaults()
+    if is_mode_new and not ray.is_initialized():
+        # Ray has read the mode when it was imported; this is how it reads it again itself.
+        _raylet.Config.initialize("")
 
 
 def disconnect() -> None:

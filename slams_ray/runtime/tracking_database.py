@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slams_ray.errors import ConfigError
+from slams_ray.runtime.environment import set_defaults
 from slams_ray.runtime.tracking_address import DATABASE_NAME
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def _move_unless_there(aside: Path, database: Path) -> None:
 
 def new_client(uri: str) -> "MlflowClient":
     """Imports MLflow, which takes seconds."""
+    set_defaults()
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)

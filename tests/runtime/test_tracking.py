@@ -215,7 +215,7 @@ def test_metrics_wait_for_others_no_longer_than_a_while(
 ) -> None:
     run = Tracker(str(tmp_path), "e").start("run", {})
     now = time.monotonic()
-    monkeypatch.setattr(tracking.time, "monotonic", lambda: now)
+    monkeypatch.setattr("slams_ray.runtime.tracking.time.monotonic", lambda: now)
 
     def stored() -> list[float]:
         return [m.value for m in run.client.get_metric_history(str(run.run_id), "loss")]
@@ -238,7 +238,7 @@ def test_a_point_has_the_time_at_which_it_was_logged(
     run = Tracker(str(tmp_path), "e").start("run", {})
     run.log_metrics({"loss": 1.0})
     later = time.time() + 3600
-    monkeypatch.setattr(tracking.time, "time", lambda: later)
+    monkeypatch.setattr("slams_ray.runtime.tracking.time.time", lambda: later)
     run.flush()
     (point,) = run.client.get_metric_history(str(run.run_id), "loss")
     assert point.timestamp < 1000 * (later - 3000)
