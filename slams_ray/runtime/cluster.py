@@ -50,7 +50,7 @@ def _set_environment() -> None:
     set_defaults()
     if is_mode_new and not ray.is_initialized():
         # Ray has read the mode when it was imported; this is how it reads it again itself.
-        _raylet.Config.initialize("")
+        _raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 
 def disconnect() -> None:
