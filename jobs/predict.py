@@ -3,17 +3,21 @@
 python -m jobs.predict --model runs/demo --images photos --output masks
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 import tyro
 
 from jobs.command import guarded
-from slams_ray.config import InferenceConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictCommand:
-    """Masks for every image of a directory."""
+    """Masks for every image of a directory.
+
+    The network infers as it was scored: what is not given below comes from the checkpoint or the
+    workspace.
+    """
 
     model: str
     """model.pt of a train_segmentation stage, or the workspace of a finished pipeline."""
@@ -21,18 +25,20 @@ class PredictCommand:
     """Directory of .jpg, .png, .webp or .bmp files."""
     output: str
     """Directory for <name>.png (palette mask) and <name>_overlay.jpg."""
-    max_side_px: int = 1024
+    scales: tuple[float, ...] | None = None
+    """Image scales whose scores are averaged."""
+    flip: bool | None = None
+    """Also the mirrored image."""
+    precision: Literal["auto", "float32", "bfloat16"] | None = None
+    """What the network computes in; auto is bfloat16 where the device multiplies it itself."""
+    max_side_px: int | None = None
     """Larger photographs are segmented at this length of their longer side; masks are full size."""
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
-    """Scales and mirroring."""
 
 
 def _predict(command: PredictCommand) -> None:
     from slams_ray.stages import predict
 
-    predict.run(
-        command.model, command.images, command.output, command.inference, command.max_side_px
-    )
+    predict.run(**asdict(command))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from slams_ray import storage
 from slams_ray.errors import ArtifactError
 
 RECORD_NAME = "record.json"
-FORMAT = 2
+FORMAT = 3
 """Raised when the meaning of an output changes, so that older outputs are not mistaken for current
 ones.
 """
@@ -30,6 +30,9 @@ class Record:
         notes: anything else worth keeping: counts, skipped images, choices.
         warnings: what to look at before using the output, and what to change.
         nodes: id of a node of the cluster -> shards, or training workers, that were on it.
+        devices: name of a CPU or GPU -> shards, or training workers, that it computed.
+        arithmetic: digest of the code that computes.
+        commit, has_changes: of the source, and whether it differed from that commit.
     """
 
     stage: str
@@ -42,8 +45,11 @@ class Record:
     notes: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     nodes: dict[str, int] = field(default_factory=dict)
+    devices: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    arithmetic: str | None = None
     commit: str | None = None
+    has_changes: bool | None = None
     mlflow_run_id: str | None = None
 
 
@@ -61,6 +67,14 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def digest(values: Iterable[Any]) -> str:
+    """32 hexadecimal digits that differ when any of the values, or their order, differs."""
+    total = hashlib.sha256()
+    for value in values:
+        total.update(repr(value).encode())
+    return total.hexdigest()[:32]
 
 
 def fingerprint(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

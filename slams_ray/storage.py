@@ -94,12 +94,19 @@ def list_names(path: str) -> list[str]:
 
 def list_files(path: str) -> list[str]:
     """Sorted relative paths of all files below a directory; empty when it does not exist."""
+    return [name for name, _, _ in list_states(path)]
+
+
+def list_states(path: str) -> list[tuple[str, int, int]]:
+    """Sorted (relative path, size, modification time in ns) of all files below a directory."""
     filesystem, inner = resolve(path)
     selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
     with _reached(path):
         entries = retried(path, lambda: filesystem.get_file_info(selector))
     files = [info for info in entries if info.type == fs.FileType.File]
-    return sorted(info.path.removeprefix(inner).lstrip("/") for info in files)
+    return sorted(
+        (info.path.removeprefix(inner).lstrip("/"), info.size, info.mtime_ns) for info in files
+    )
 
 
 def read_bytes(path: str) -> bytes:

@@ -65,9 +65,9 @@ def test_a_mixed_precision_step_is_finite(name: str, tiny_config: PipelineConfig
     config = replace(task.config.training, amp=True)
     module = task.build().to("cuda", memory_format=torch.channels_last).train()
     optimizer = build_optimizer(module.network, config)
-    samples = [task.sample(synthetic_row(), np.random.default_rng(i)) for i in range(4)]
+    samples = [task.sampler.sample(synthetic_row(), np.random.default_rng(i)) for i in range(4)]
     batch = {k: torch.from_numpy(np.stack([s[k] for s in samples])).cuda() for k in samples[0]}
-    metrics = train_step(module, optimizer, batch, 0, 10, config)
+    metrics = train_step(module, optimizer, batch, 0, 10, config, 0)
     assert all(torch.isfinite(value) for value in metrics.values())
 
 

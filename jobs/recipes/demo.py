@@ -51,7 +51,7 @@ def demo() -> PipelineConfig:
         classifier=ClassifierConfig(backbone=backbone, training=training(8, 1e-3, 3)),
         activation=ActivationConfig(
             training=training(8, 1e-3, 1),
-            fill="companion",
+            fill="image",
             losses=LossConfig(regularization=0.15),
             encoder_input_px=72,
         ),

@@ -18,7 +18,7 @@ from slams_ray.benchmarks.measure import Row, compare, row
 from slams_ray.benchmarks.training import Windows, ray_points
 from slams_ray.benchmarks.training_loops import SEED, lasting, planned_batches
 from slams_ray.benchmarks.workers import map_by_ray, ray_connection, warm_rate, warm_since
-from slams_ray.core.sampling import ROWS_PER_GROUP, num_lanes
+from slams_ray.core.sampling import STEPS_PER_CHUNK
 from slams_ray.errors import ConfigError
 from slams_ray.models.inference import inference_dtype
 from slams_ray.predictors import ActivationPredictor
@@ -140,8 +140,7 @@ def fed_windows(training: Training, num_feeders: int, steps_each: int, rounds: i
     before the first is measured, and so many times more while it is.
     """
     config = training.config
-    lanes = num_lanes(config.batch_size, len(training.shard_rows))
-    wave = num_feeders * ROWS_PER_GROUP * lanes
+    wave = num_feeders * STEPS_PER_CHUNK * config.batch_size
     per_wave = max(1, math.ceil(wave / (steps_each * config.batch_size)))
     return Windows(steps_each=steps_each, number=rounds * per_wave, num_warm=2 * per_wave)
 

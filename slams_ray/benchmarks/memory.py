@@ -145,7 +145,9 @@ def _evaluate(place: Workplace, shards: Shards, made: Result) -> Result:
 def _prepared(shards: Shards) -> PreparedData:
     return PreparedData(
         directory=shards.root,
+        images_digest="memory",
         fingerprint="memory",
+        contents={TRAIN: {}},
         description=shards.description,
         shard_rows={TRAIN: [(name, shards.images_per_shard) for name in shards.names]},
     )

@@ -13,7 +13,7 @@ from slams_ray.benchmarks.measure import Row, row
 from slams_ray.config import PipelineConfig
 from slams_ray.data.source import generate
 from slams_ray.runtime import cluster
-from slams_ray.runtime.shards import worked
+from slams_ray.runtime.finished_shards import worked
 from slams_ray.runtime.trainer import TRAINING_NAME
 from slams_ray.stages import pipeline
 from slams_ray.stages.stage import Result

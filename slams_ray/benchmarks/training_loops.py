@@ -86,15 +86,15 @@ class _Images(Dataset[dict[str, np.ndarray]]):
     def __init__(self, training: Training) -> None:
         names = [name for name, _ in training.shard_rows]
         self.rows = list(iterate_rows(names, training.sources))
-        self.task = training.task
+        self.sampler = training.task.sampler
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng()
-        companion = self.rows[int(rng.integers(len(self.rows)))]
-        return self.task.sample(self.rows[index], rng, companion)
+        filler = self.rows[int(rng.integers(len(self.rows)))]
+        return self.sampler.sample(self.rows[index], rng, filler)
 
 
 class BareLoop:
@@ -122,7 +122,8 @@ class BareLoop:
 
     def run(self, num_steps: int) -> None:
         for _ in range(num_steps):
-            loss, _ = self.module(next(self.batches), self.step)
+            draw = np.random.default_rng((SEED, self.step))
+            loss, _ = self.module(next(self.batches), draw, False)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -133,8 +134,9 @@ def planned_batches(training: Training) -> Iterator[dict[str, torch.Tensor]]:
     """The batches of a training with one worker."""
     size = training.config.batch_size
     waiting: dict[str, np.ndarray] = {}
+    reader = training.reader
     for chunk in training.chunks(0, 1, 0):
-        read = training.read(chunk)
+        read = reader(chunk)
         waiting = {n: np.concatenate([waiting[n], v]) if waiting else v for n, v in read.items()}
         while len(next(iter(waiting.values()))) >= size:
             yield {name: torch.from_numpy(values[:size]) for name, values in waiting.items()}

@@ -1,13 +1,14 @@
-"""In which order images are trained on: the same for any number of workers.
+"""The order in which training visits images: the same for any number of workers.
 
-A global batch takes B / L images from each of L lanes. In pass after pass the shards are permuted
-and dealt to the lanes, so the L shards at hand, a block, change together. Each of N workers owns
-consecutive lanes, equally many where N divides L, and reads only their shards, yet the N workers
-together form, step for step, the batches one worker would. Within a shard whole row groups are
-permuted, then the rows in each, so that a chunk of a few steps touches one row group or two per
-lane and not the whole shard.
+A global batch of B images takes one image from each of B streams. In pass after pass the read units
+of all shards (row groups, or smaller ones where there are fewer row groups than streams) are
+permuted and queued; a stream that has used up its unit takes the next one from the queue. So every
+image is visited once per pass, whatever the batch size and the number of shards. Each of N workers
+owns consecutive streams and reads only their units, yet the N workers together form, step for step,
+the batches that one worker would.
 """
 
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,53 +18,45 @@ from slams_ray.errors import ConfigError
 
 ROWS_PER_GROUP = 8
 """Rows per Parquet row group of shards that are trained on."""
+STEPS_PER_CHUNK = 8
+"""Steps that one data-loading task prepares."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Consecutive samples of one worker, in order.
+    """The samples of one worker for a few consecutive steps.
 
     Attributes:
-        block: number of the block; with lane and position it seeds a sample's augmentation.
-        shards: name of the shard of each lane of this worker.
-        lanes: global lane numbers of those shards.
-        rows: rows[lane][i] is the row of sample i of that lane.
-        start: position of the first sample within the block.
+        first_step: optimisation step of the first sample of every stream.
+        streams: numbers of the worker's streams within the global batch.
+        rows: rows[i][j] is (shard name, row) of stream streams[i] at step first_step + j.
     """
 
-    block: int
-    shards: tuple[str, ...]
-    lanes: tuple[int, ...]
-    rows: tuple[tuple[int, ...], ...]
-    start: int
+    first_step: int
+    streams: tuple[int, ...]
+    rows: tuple[tuple[tuple[str, int], ...], ...]
 
 
-def num_lanes(batch_size: int, num_shards: int) -> int:
-    """The largest divisor of the batch size that the number of shards allows.
+@dataclass(frozen=True, kw_only=True)
+class _Unit:
+    """Consecutive rows of one shard."""
 
-    It does not depend on the number of workers, which share the lanes.
-    """
-    return max(d for d in range(1, batch_size + 1) if batch_size % d == 0 and d <= num_shards)
+    shard: str
+    rows: range
 
 
-def own_lanes(lanes: int, rank: int, num_workers: int) -> range:
-    """The lanes of a worker.
+def own_streams(batch_size: int, rank: int, num_workers: int) -> range:
+    """The streams of a worker: as many as its images in a global batch.
 
     Raises:
-        ConfigError: there are fewer lanes than workers.
+        ConfigError: there are more workers than images in a batch.
     """
-    if num_workers > lanes:
+    if num_workers > batch_size:
         raise ConfigError(
-            f"{num_workers} training workers cannot share {lanes} lanes: take fewer workers, a "
-            "larger batch size, or lower data.images_per_shard to get more shards"
+            f"{num_workers} training workers cannot share a batch of {batch_size} images: take "
+            "fewer workers (compute.train_workers) or a larger training.batch_size"
         )
-    return range(rank * lanes // num_workers, (rank + 1) * lanes // num_workers)
-
-
-def batch_share(batch_size: int, num_shards: int, rank: int, num_workers: int) -> int:
-    """Images of a global batch that a worker brings."""
-    lanes = num_lanes(batch_size, num_shards)
-    return batch_size // lanes * len(own_lanes(lanes, rank, num_workers))
+    return range(rank * batch_size // num_workers, (rank + 1) * batch_size // num_workers)
 
 
 def num_steps(epochs: float, num_images: int, batch_size: int) -> int:
@@ -86,58 +79,55 @@ def plan_chunks(
     Args:
         shard_rows: (name, rows) of every shard that has rows.
     """
-    lanes = num_lanes(batch_size, len(shard_rows))
-    own = own_lanes(lanes, rank, num_workers)
-    per_step = batch_size // lanes
-    first, last = first_step * per_step, last_step * per_step
-    offset = 0
-    for block, members in enumerate(_blocks(shard_rows, lanes, seed)):
-        if offset >= last:
-            return
-        # Lanes must stay in step for any number of workers, so a block is as long as its shortest
-        # shard; shards are balanced when written, and another pass shuffles other rows to the end.
-        length = min(rows for _, rows in members)
-        start, stop = max(first - offset, 0), min(last - offset, length)
-        if start < stop:
-            orders = [_row_order(members[lane][1], (seed, block, lane)) for lane in own]
-            for begin in range(start - start % ROWS_PER_GROUP, stop, ROWS_PER_GROUP):
-                span = slice(max(begin, start), min(begin + ROWS_PER_GROUP, stop))
-                yield Chunk(
-                    block=block,
-                    shards=tuple(members[lane][0] for lane in own),
-                    lanes=tuple(own),
-                    rows=tuple(tuple(int(r) for r in order[span]) for order in orders),
-                    start=span.start,
-                )
-        offset += length
+    own = own_streams(batch_size, rank, num_workers)
+    queue = _queue(_units(shard_rows, batch_size), seed)
+    # (step at which the stream needs another unit, stream): ties go to the lower stream.
+    needs = [(0, stream) for stream in range(batch_size)]
+    planned: dict[int, list[tuple[str, int]]] = {stream: [] for stream in own}
+    for begin in range(0, last_step, STEPS_PER_CHUNK):
+        end = min(begin + STEPS_PER_CHUNK, last_step)
+        while needs[0][0] < end:
+            step, stream = needs[0]
+            rows = next(queue)
+            if stream in planned:
+                planned[stream].extend(rows)
+            heapq.heapreplace(needs, (step + len(rows), stream))
+        skipped = max(first_step - begin, 0)
+        if begin + skipped < end:
+            yield Chunk(
+                first_step=begin + skipped,
+                streams=tuple(own),
+                rows=tuple(tuple(planned[stream][skipped : end - begin]) for stream in own),
+            )
+        for rows in planned.values():
+            del rows[: end - begin]
 
 
-def _blocks(
-    shard_rows: Sequence[tuple[str, int]], lanes: int, seed: int
-) -> Iterator[list[tuple[str, int]]]:
-    """Endless groups of `lanes` shards, dealt from one permutation of all shards after another."""
-    waiting: list[tuple[str, int]] = []
+def sample_order(chunk: Chunk) -> Iterator[tuple[int, int, str, int]]:
+    """(step, stream, shard name, row) of each sample of a chunk, in the order of training."""
+    for offset in range(len(chunk.rows[0])):
+        for stream, rows in zip(chunk.streams, chunk.rows, strict=True):
+            yield chunk.first_step + offset, stream, *rows[offset]
+
+
+def _units(shard_rows: Sequence[tuple[str, int]], batch_size: int) -> list[_Unit]:
+    """Read units: row groups, cut where there would be fewer of them than streams."""
+    num_rows = sum(rows for _, rows in shard_rows)
+    size = min(max(num_rows // batch_size, 1), ROWS_PER_GROUP)
+    return [
+        _Unit(shard=name, rows=range(low, min(low + size, group + ROWS_PER_GROUP, rows)))
+        for name, rows in shard_rows
+        for group in range(0, rows, ROWS_PER_GROUP)
+        for low in range(group, min(group + ROWS_PER_GROUP, rows), size)
+    ]
+
+
+def _queue(units: Sequence[_Unit], seed: int) -> Iterator[list[tuple[str, int]]]:
+    """(shard, row) pairs of one unit after another, permuted anew in every pass, without end."""
     pass_number = 0
     while True:
-        order = np.random.default_rng((seed, pass_number)).permutation(len(shard_rows))
-        waiting.extend(shard_rows[i] for i in order)
-        while len(waiting) >= lanes:
-            yield waiting[:lanes]
-            waiting = waiting[lanes:]
+        rng = np.random.default_rng((seed, pass_number))
+        for index in rng.permutation(len(units)):
+            unit = units[index]
+            yield [(unit.shard, int(row)) for row in rng.permutation(unit.rows)]
         pass_number += 1
-
-
-def _row_order(num_rows: int, seed: tuple[int, ...]) -> np.ndarray:
-    """A permutation of 0..num_rows - 1 that keeps row groups together."""
-    rng = np.random.default_rng(seed)
-    groups = np.array_split(
-        np.arange(num_rows), np.arange(ROWS_PER_GROUP, num_rows, ROWS_PER_GROUP)
-    )
-    return np.concatenate([rng.permutation(groups[g]) for g in rng.permutation(len(groups))])
-
-
-def sample_order(chunk: Chunk) -> Iterator[tuple[int, int, int]]:
-    """(lane in the chunk, row of its shard, position in the block) of each sample."""
-    for i in range(len(chunk.rows[0])):
-        for lane, rows in enumerate(chunk.rows):
-            yield lane, rows[i], chunk.start + i

@@ -98,6 +98,49 @@ def resize(pixels: np.ndarray, size: tuple[int, int], resampling: Image.Resampli
     return np.asarray(Image.fromarray(pixels).resize(size, resampling))
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredImage:
+    """An image as shards hold it.
+
+    Attributes:
+        data: its encoded bytes, re-encoded only where it was turned or made smaller.
+        size: (height, width) of those.
+        full_size: (height, width) before it was made smaller.
+    """
+
+    data: bytes
+    size: tuple[int, int]
+    full_size: tuple[int, int]
+
+
+def store_image(
+    data: bytes,
+    source: str,
+    *,
+    upright: bool,
+    max_side_px: int | None,
+    limits: ImageLimits = DEFAULT_LIMITS,
+) -> StoredImage:
+    """What training, scoring and prediction see of an encoded image: the same pixels for all.
+
+    Args:
+        upright: turn it by its EXIF orientation.
+        max_side_px: a longer side is reduced to this length; None keeps every size.
+
+    Raises:
+        DataError: the bytes are truncated, no image, or an image beyond the limits.
+    """
+    stored = decode_image(data, source, limits)
+    image = decode_upright(data, source, limits) if upright else stored
+    full_size = image.shape[:2]
+    height, width = shrunk_size(full_size, max_side_px)
+    if (height, width) != full_size:
+        image = resize(image, (width, height), Image.Resampling.LANCZOS)
+    if image is not stored and not np.array_equal(image, stored):
+        data = encode_jpeg(image)
+    return StoredImage(data=data, size=(height, width), full_size=full_size)
+
+
 def encode_jpeg(pixels: np.ndarray) -> bytes:
     """JPEG of an (H, W, 3) uint8 image."""
     buffer = io.BytesIO()

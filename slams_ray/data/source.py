@@ -1,18 +1,20 @@
-"""One entrance to all loaders: a split, and a digest that tells whether the data changed."""
+"""One entrance to all loaders."""
 
-import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from slams_ray import storage
 from slams_ray.config import DataConfig
 from slams_ray.data import coco, folder, synthetic, voc
 from slams_ray.data.image import ImageLimits
 from slams_ray.data.lists import read_id_list
-from slams_ray.data.schema import Split
+from slams_ray.data.schema import Item, Split
 from slams_ray.errors import DataError
 
 TRAIN, VAL = "train", "val"
+_SHUFFLE_SEED = 0
 
 
 def roles(config: DataConfig) -> dict[str, str]:
@@ -89,7 +91,7 @@ def load_split(config: DataConfig, root: str, role: str) -> Split:
 
 def _keep_scored_masks(config: DataConfig, root: str, split: Split) -> Split:
     """Forgets the masks of training images that may not be scored on."""
-    path = _score_list(config, root)
+    path = score_list(config, root)
     if path is None:
         return split
     scored = set(read_id_list(path))
@@ -101,7 +103,8 @@ def _keep_scored_masks(config: DataConfig, root: str, split: Split) -> Split:
     return replace(split, items=items)
 
 
-def _score_list(config: DataConfig, root: str) -> str | None:
+def score_list(config: DataConfig, root: str) -> str | None:
+    """Path of the list of training images whose masks may be scored on, None for all."""
     name = config.score_list
     if name is not None and config.format == "voc" and not name.endswith(".txt"):
         return voc.list_file(root, name)
@@ -123,43 +126,11 @@ def _check_items(split: Split, name: str) -> None:
         seen.add(item.image_id)
 
 
-def digest(config: DataConfig, root: str) -> str:
-    """SHA-256 over lists and annotation files, and over the names of images and masks.
+def shuffle(items: Sequence[Item]) -> tuple[Item, ...]:
+    """The items in an order that is random and always the same.
 
-    Not over their bytes: a data set in which one image was mended is still the same data set, and
-    the shards made before stay good.
+    Data sets are listed by class, by film or by day. Shards and row groups hold neighbours of the
+    list, so what lies together in it would be trained on together for ever.
     """
-    total = hashlib.sha256()
-    for setting, path in _defining_files(config, root).items():
-        if storage.exists(path):
-            total.update(f"{setting}\n".encode())
-            total.update(hashlib.sha256(storage.read_bytes(path)).digest())
-    for directory in _image_directories(config):
-        listing = storage.list_files(storage.join(root, directory))
-        total.update(json.dumps([directory, listing]).encode())
-    return total.hexdigest()
-
-
-def _defining_files(config: DataConfig, root: str) -> dict[str, str]:
-    """Setting or role -> file that says which images there are and what is in them."""
-    lists = {
-        "train_list": config.train_list,
-        "val_list": config.val_list,
-        "score_list": _score_list(config, root),
-    }
-    files = {setting: path for setting, path in lists.items() if path}
-    if config.format in ("coco", "synthetic"):
-        path_of = coco.annotation_path
-    elif config.format == "voc":
-        path_of = voc.list_file
-    else:
-        return files | {n: storage.join(root, n) for n in ("labels.csv", "classes.txt")}
-    return files | {role: path_of(root, name) for role, name in roles(config).items()}
-
-
-def _image_directories(config: DataConfig) -> tuple[str, ...]:
-    if config.format in ("coco", "synthetic"):
-        return tuple(roles(config).values())
-    if config.format == "voc":
-        return ("JPEGImages", config.voc_mask_dir, "Annotations")
-    return ("images", "masks")
+    order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(items))
+    return tuple(items[index] for index in order)

@@ -7,16 +7,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from slams_ray.artifacts import digest
 from slams_ray.data.image import (
     DEFAULT_LIMITS,
     ImageLimits,
-    decode_image,
-    decode_upright,
-    encode_jpeg,
     encode_mask,
     read_file,
     resize,
-    shrunk_size,
+    store_image,
 )
 from slams_ray.data.schema import DatasetDescription, Item
 from slams_ray.errors import DataError
@@ -77,25 +75,28 @@ class PrepareMapper(TracedMapper):
             "num_rows": len(rows),
             "num_masks": sum(row["mask"] is not None for row in rows),
             "images_per_class": images_per_class.tolist(),
+            "images_digest": digest((r["image_id"], r["image"], r["image_labels"]) for r in rows),
+            "masks_digest": digest((r["image_id"], r["mask"]) for r in rows),
             "bad": bad,
         }
         return pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA), summary
 
     def _row(self, item: Item) -> dict[str, Any]:
         self.enter(item.image_path)
-        data = read_file(item.image_path, self.limits)
-        stored = decode_image(data, item.image_path, self.limits)
-        image = decode_upright(data, item.image_path, self.limits) if self.upright else stored
-        mask = item.read_mask(*image.shape[:2]) if item.read_mask is not None else None
-        height, width = shrunk_size(image.shape[:2], self.max_side_px)
-        if (height, width) != image.shape[:2]:
-            image = resize(image, (width, height), Image.Resampling.LANCZOS)
-            mask = None if mask is None else resize(mask, (width, height), Image.Resampling.NEAREST)
-        if image is not stored and not np.array_equal(image, stored):
-            data = encode_jpeg(image)
+        image = store_image(
+            read_file(item.image_path, self.limits),
+            item.image_path,
+            upright=self.upright,
+            max_side_px=self.max_side_px,
+            limits=self.limits,
+        )
+        mask = item.read_mask(*image.full_size) if item.read_mask is not None else None
+        height, width = image.size
+        if mask is not None and image.size != image.full_size:
+            mask = resize(mask, (width, height), Image.Resampling.NEAREST)
         return {
             "image_id": item.image_id,
-            "image": data,
+            "image": image.data,
             "height": height,
             "width": width,
             "image_labels": list(item.image_labels),

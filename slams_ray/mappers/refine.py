@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from slams_ray import storage
+from slams_ray.artifacts import digest
 from slams_ray.core.metrics import IGNORE_INDEX, confusion_matrix
 from slams_ray.core.pseudo_label import Confidence, Refinement, refine
 from slams_ray.core.seed import upsample_stored
@@ -76,6 +77,7 @@ class RefineMapper(TracedMapper):
             "confusion": confusion.tolist(),
             "num_pixels": num_pixels,
             "num_ignored": num_ignored,
+            "labels_digest": digest([(row["image_id"], row["pseudo_label"]) for row in rows]),
         }
         return pa.Table.from_pylist(rows, schema=PSEUDO_LABEL_SCHEMA), summary
 

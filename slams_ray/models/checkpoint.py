@@ -1,7 +1,7 @@
-"""Trained networks as one file: architecture, class names, state dict; loads without pickle."""
+"""Trained networks as one file: architecture, classes, how to infer, weights; no pickle."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,9 +25,17 @@ def build_network(kind: str, architecture: dict[str, Any]) -> nn.Module:
 
 
 def dump_network(
-    network: nn.Module, architecture: dict[str, Any], class_names: Sequence[str]
+    network: nn.Module,
+    architecture: dict[str, Any],
+    class_names: Sequence[str],
+    inference: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Serialises a network of one of the `NETWORKS` classes."""
+    """Serialises a network of one of the `NETWORKS` classes.
+
+    Args:
+        inference: settings it is to be used with, as plain values; None where no one predicts
+            with it alone.
+    """
     kind = next(name for name, cls in NETWORKS.items() if type(network) is cls)
     buffer = io.BytesIO()
     torch.save(
@@ -35,6 +43,7 @@ def dump_network(
             "kind": kind,
             "architecture": dict(architecture),
             "class_names": list(class_names),
+            "inference": None if inference is None else dict(inference),
             "state_dict": {k: v.detach().cpu() for k, v in network.state_dict().items()},
         },
         buffer,
@@ -73,6 +82,21 @@ def load_network(
 def network_class_names(data: bytes, source: str) -> list[str]:
     """The class names a checkpoint was trained for, background first."""
     return list(_load_content(data, source)["class_names"])
+
+
+def inference_settings(data: bytes, source: str) -> dict[str, Any]:
+    """The settings a checkpoint says it is to be used with, as given to `dump_network`.
+
+    Raises:
+        ArtifactError: it holds none.
+    """
+    settings = _load_content(data, source).get("inference")
+    if settings is None:
+        raise ArtifactError(
+            f"{source} does not say at which scales and size it infers: give all of --scales, "
+            "--flip, --max-side-px and --precision, or a checkpoint of train_segmentation"
+        )
+    return dict(settings)
 
 
 def _load_content(data: bytes, source: str) -> dict[str, Any]:

@@ -7,15 +7,20 @@ import secrets
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.data
 from ray import _raylet
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from slams_ray.errors import ConfigError
+from slams_ray.runtime.devices import has_gpu
 from slams_ray.runtime.environment import set_defaults
+
+Answer = TypeVar("Answer")
 
 _LOGGING: dict[str, Any] = {
     "logging_level": "WARNING",
@@ -118,6 +123,34 @@ def has_node(node: str) -> bool:
     return not ray.is_initialized() or any(
         entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes()
     )
+
+
+def ask_each_node(question: Callable[[str], Answer], device: str) -> list[Answer]:
+    """What a function of torch's device name answers on every node that computes.
+
+    A cluster that is this machine alone is asked in this process.
+
+    Args:
+        device: "auto", "cpu" or "gpu", as in `use_gpu`.
+    """
+    if not ray.is_initialized() and os.environ.get("RAY_ADDRESS"):
+        connect()
+    if not ray.is_initialized():
+        on_gpu = device != "cpu" and has_gpu()
+        return [question("cuda" if on_gpu else "cpu")]
+    on_gpu = use_gpu(device)
+    kind, name = ("GPU", "cuda") if on_gpu else ("CPU", "cpu")
+    nodes = [n["NodeID"] for n in ray.nodes() if n["Alive"] and n["Resources"].get(kind)]
+    if nodes == [node_id()]:
+        return [question(name)]
+    task = ray.remote(num_cpus=0)(question)
+    answers = [
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            name
+        )
+        for node in nodes
+    ]
+    return list(ray.get(answers))
 
 
 def assigned_device() -> str:

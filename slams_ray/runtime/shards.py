@@ -4,11 +4,9 @@ import json
 import logging
 import pickle
 import time
-import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,20 +17,15 @@ import ray
 from slams_ray import errors, storage
 from slams_ray.runtime import cluster
 from slams_ray.runtime.attempts import AttemptLog
+from slams_ray.runtime.devices import device_name
+from slams_ray.runtime.finished_shards import KEY, Seal, read_seals, take_over
 from slams_ray.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 Summary = dict[str, Any]
-Seal = dict[str, Any]
-"""What the footer of an output shard says of it: fingerprint, summary, and where and from when to
-when it was made."""
 ShardWork = Callable[[dict[str, pa.Table], Any], tuple[pa.Table, Summary]]
 """(input tables by name, payload) -> output table and a JSON-able summary with integer counts."""
-
-_KEY = "slams_ray"
-FOOTER_READERS, FOOTERS_AHEAD = 16, 256
-"""Footers of an object store take tens of milliseconds each, nearly all of it waiting."""
 
 
 @runtime_checkable
@@ -71,6 +64,10 @@ class ShardJob:
         rows_per_group: row-group size of the outputs.
         run_token: tells the attempts of this run from those of earlier ones.
         nodes: counts the shards that each node has made, as they come in.
+        devices: counts the shards that each kind of device has made.
+        fingerprints: fingerprint of single shards, by name, where it is not that of the job: it
+            tells whether an output of an earlier job is still current.
+        earlier: directories of earlier outputs, from which current shards are taken over.
     """
 
     label: str
@@ -84,6 +81,13 @@ class ShardJob:
     rows_per_group: int | None = None
     run_token: str = field(default_factory=lambda: uuid.uuid4().hex)
     nodes: Counter[str] = field(default_factory=Counter)
+    devices: Counter[str] = field(default_factory=Counter)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    earlier: Sequence[str] = ()
+
+    def fingerprint_of(self, name: str) -> str:
+        """What the output shard of that name must have been made from."""
+        return self.fingerprints.get(name, self.fingerprint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,18 +134,20 @@ class ShardMapper:
         self.work: ShardWork | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        name = str(batch["name"][0])
+        name, fingerprint = str(batch["name"][0]), str(batch["fingerprint"][0])
         try:
-            seal = self.map_shard(name, pickle.loads(batch["payload"][0]))
+            seal = self.map_shard(name, pickle.loads(batch["payload"][0]), fingerprint)
         except errors.SlamsError as error:
             # Returned, not raised, so that the driver sees our error and not a Ray traceback of it.
-            trace = traceback.format_exc()
-            kind = type(error).__name__
-            return {"name": [name], "error": [kind], "said": [str(error)], "trace": [trace]}
-        return {"name": [name], "error": [""], "said": [json.dumps(seal)], "trace": [""]}
+            return {"name": [name], "error": [type(error).__name__], "said": [errors.packed(error)]}
+        return {"name": [name], "error": [""], "said": [json.dumps(seal)]}
 
-    def map_shard(self, name: str, payload: Any) -> Seal:
-        """Reads the shard's inputs, does the work, and writes the output whole."""
+    def map_shard(self, name: str, payload: Any, fingerprint: str | None = None) -> Seal:
+        """Reads the shard's inputs, does the work, and writes the output whole.
+
+        Args:
+            fingerprint: None means that of the job.
+        """
         if self.work is None:
             self.work = self.job.make_work()
         attempts = self._begin(name)
@@ -153,12 +159,13 @@ class ShardMapper:
         check_aligned(name, tables)
         table, summary = self.work(tables, payload)
         seal = {
-            "fingerprint": self.job.fingerprint,
+            "fingerprint": fingerprint or self.job.fingerprint,
             "summary": summary,
             "worked": (began, time.time()),
             "node": cluster.node_id(),
+            "device": device_name(cluster.assigned_device()),
         }
-        sealed = table.replace_schema_metadata({_KEY: json.dumps(seal)})
+        sealed = table.replace_schema_metadata({KEY: json.dumps(seal)})
         storage.write_table(
             storage.join(self.job.output_dir, name), sealed, self.job.rows_per_group
         )
@@ -186,18 +193,6 @@ def check_aligned(name: str, tables: Mapping[str, pa.Table]) -> None:
         )
 
 
-def read_seal(path: str, fingerprint: str) -> Seal | None:
-    """The seal of a finished output shard; None when it is missing, damaged or foreign."""
-    seal = json.loads((storage.table_metadata(path) or {}).get(_KEY, "null"))
-    return seal if seal and seal["fingerprint"] == fingerprint else None
-
-
-def worked(path: str) -> tuple[float, float]:
-    """From when to when, in seconds since the epoch, a finished shard was read and worked on."""
-    began, ended = json.loads((storage.table_metadata(path) or {})[_KEY])["worked"]
-    return began, ended
-
-
 def run_shards(job: ShardJob) -> Iterator[tuple[str, Summary]]:
     """Maps every shard that is not finished yet.
 
@@ -211,11 +206,16 @@ def run_shards(job: ShardJob) -> Iterator[tuple[str, Summary]]:
     Raises:
         SlamsError: what the work raised, once, for the first failing shard; finished shards stay.
     """
-    finished = {name for name, seal in _read_seals(job, _present(job)) if seal is not None}
+    finished = {n for n, seal in read_seals(job.output_dir, _marks(job, job.names)) if seal}
+    if job.earlier and len(finished) < len(job.names):
+        missing = _marks(job, [name for name in job.names if name not in finished])
+        taken = take_over(job.earlier, job.output_dir, missing)
+        finished |= taken
+        logger.info("%s: %d of %d shards are unchanged", job.label, len(taken), len(job.names))
     waiting = [name for name in job.names if name not in finished]
     if finished:
         logger.info("%s: %d of %d shards are there", job.label, len(finished), len(job.names))
-    earlier = _read_seals(job, [name for name in job.names if name in finished])
+    earlier = read_seals(job.output_dir, _marks(job, [n for n in job.names if n in finished]))
     now = _map_with_ray(job, waiting) if waiting else iter(())
     early: dict[str, Seal] = {}
     for name in job.names:
@@ -231,47 +231,50 @@ def run_shards(job: ShardJob) -> Iterator[tuple[str, Summary]]:
                 "the same command again, and one run at a time"
             )
         job.nodes[seal["node"]] += 1
+        job.devices[seal["device"]] += 1
         yield name, seal["summary"]
 
 
-def sum_shards(job: ShardJob, keys: Sequence[str]) -> dict[str, Any]:
+def sum_shards(
+    job: ShardJob, keys: Sequence[str], each: Callable[[str, Summary], None] | None = None
+) -> dict[str, Any]:
     """Maps as `run_shards` and adds up what the summaries hold under the keys.
+
+    Args:
+        each: called with name and summary of every shard, in order.
 
     Returns:
         key -> sum: an int, or an int64 array where the summaries hold nested lists of one shape.
     """
     totals: dict[str, Any] = dict.fromkeys(keys, 0)
-    for _, summary in run_shards(job):
+    for name, summary in run_shards(job):
+        if each is not None:
+            each(name, summary)
         for key in keys:
             totals[key] = totals[key] + np.asarray(summary[key], np.int64)
     return {key: int(v) if np.ndim(v) == 0 else v for key, v in totals.items()}
 
 
-def _present(job: ShardJob) -> list[str]:
-    """Names in the order of the job that the output directory holds, whole or not: one listing."""
-    found = set(storage.list_names(job.output_dir))
-    return [name for name in job.names if name in found]
-
-
-def _read_seals(job: ShardJob, names: Sequence[str]) -> Iterator[tuple[str, Seal | None]]:
-    """The seals of output shards in order, a bounded number ahead of who iterates."""
-
-    def look(name: str) -> tuple[str, Seal | None]:
-        return name, read_seal(storage.join(job.output_dir, name), job.fingerprint)
-
-    with ThreadPoolExecutor(FOOTER_READERS) as readers:
-        for start in range(0, len(names), FOOTERS_AHEAD):
-            yield from readers.map(look, names[start : start + FOOTERS_AHEAD])
+def _marks(job: ShardJob, names: Sequence[str]) -> dict[str, str]:
+    """Name -> fingerprint of its output shard."""
+    return {name: job.fingerprint_of(name) for name in names}
 
 
 def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, Seal]]:
     cluster.connect()
     cluster.data_context()
-    items = [{"name": n, "payload": pickle.dumps(job.payloads.get(n))} for n in waiting]
+    items = [
+        {
+            "name": name,
+            "fingerprint": job.fingerprint_of(name),
+            "payload": pickle.dumps(job.payloads.get(name)),
+        }
+        for name in waiting
+    ]
     dataset = ray.data.from_items(items, override_num_blocks=len(items))
     options: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
-    # Every process unpickles the job, so it must not carry the payloads of all shards.
-    bare = replace(job, names=(), payloads={}, pool=None)
+    # Every process unpickles the job, so it must not carry what belongs to single shards.
+    bare = replace(job, names=(), payloads={}, fingerprints={}, pool=None, earlier=())
     actors = job.pool() if job.pool is not None else None
     if actors is None:
         mapped = dataset.map_batches(ShardMapper(bare).__call__, **options)
@@ -290,8 +293,6 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, 
     progress = Progress(job.label, len(items), "shards")
     for number, row in enumerate(mapped.iter_rows(), start=1):
         if row["error"]:
-            error = getattr(errors, row["error"])(row["said"])
-            error.add_note(f"\nIn the process that worked on {row['name']}:\n{row['trace']}")
-            raise error
+            raise errors.unpacked(row["error"], row["said"])
         yield str(row["name"]), json.loads(row["said"])
         progress.advance(number)

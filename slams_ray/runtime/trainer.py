@@ -31,7 +31,8 @@ from torch import nn
 
 from slams_ray import storage
 from slams_ray.runtime import cluster
-from slams_ray.runtime.metric_window import MetricWindow
+from slams_ray.runtime.devices import device_name
+from slams_ray.runtime.metric_window import MetricWindow, Sums
 from slams_ray.runtime.progress import followed
 from slams_ray.runtime.rendezvous import NodeAddressConfig
 from slams_ray.runtime.training_failure import (
@@ -48,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 TRAINING_NAME = "training.json"
 """Metrics and metric history of a finished training, from when to when its last attempt took steps
-and judged them, and its workers on each node; beside its model.pt."""
+and evaluated them, and its workers on each node and kind of device; beside its model.pt."""
 WORKER_CPUS, FEED_CPUS = 0.97, 0.01
 """Logical CPUs of a training worker and of a task that feeds it: a worker and up to three feeders
 take one CPU, so N workers fit on N cores, and more do not: they would leave none to their feeders
@@ -179,6 +180,7 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
     wrapped.eval()
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
     nodes = Counter(_gather(cluster.node_id(), num_workers))
+    devices = Counter(_gather(device_name(get_device().type), num_workers))
     metrics = job.task.summarise(results) if rank == 0 else {}
     if rank == 0:
         storage.write_bytes(storage.join(job.output_dir, "model.pt"), job.task.dump(module))
@@ -191,6 +193,7 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
             "tracked": log.tracked,
             "worked": (began or ended, ended),
             "nodes": nodes,
+            "devices": devices,
         }
         text = json.dumps(content).encode()
         storage.write_bytes(storage.join(job.output_dir, TRAINING_NAME), text)
@@ -221,7 +224,7 @@ def _batches(
     chunks = [{"chunk": pickle.dumps(c)} for c in job.task.chunks(rank, num_workers, first_step)]
     if not chunks:
         return
-    read = job.task.read
+    read = job.task.reader
     dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
         lambda batch: read(pickle.loads(batch["chunk"][0])),
         batch_size=1,
@@ -255,7 +258,7 @@ def _gather(result: Any, num_workers: int) -> list[Any]:
 
 def _restore(
     module: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[dict[str, float]], dict[str, float]]:
+) -> tuple[int, list[dict[str, float]], Sums]:
     """Steps done, logged points, and the sums of what is not logged yet."""
     checkpoint = train.get_checkpoint()
     if checkpoint is None:
@@ -273,7 +276,7 @@ def _report(
     optimizer: torch.optim.Optimizer,
     step: int,
     history: list[dict[str, float]],
-    unlogged: dict[str, float],
+    unlogged: Sums,
     rank: int,
 ) -> None:
     """Every rank reports; rank 0 brings the checkpoint. The position is part of it."""

@@ -1,6 +1,6 @@
 """What one training needs: a task and its settings, handed from the driver to every worker."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,7 +29,10 @@ class TrainedTask(Protocol):
 
     def batch_share(self, rank: int, num_workers: int) -> int: ...
     def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterable[Any]: ...
-    def read(self, chunk: Any) -> dict[str, np.ndarray]: ...
+    @property
+    def reader(self) -> Callable[[Any], dict[str, np.ndarray]]:
+        """Makes samples of a chunk; small, because every data-loading task gets a copy."""
+
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Any: ...
     def summarise(self, results: Sequence[Any]) -> dict[str, float]: ...
     def dump(self, module: nn.Module) -> bytes: ...

@@ -26,6 +26,7 @@ from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stag
 from slams_ray.stages.training import MODEL_NAME
 
 STAGE = "evaluate"
+PREDICTIONS = "predictions"
 METRICS_NAME = "metrics.json"
 CLASS_IOU_NAME = "per_class_iou.png"
 
@@ -34,13 +35,14 @@ def run(
     place: Workplace, config: SegmentationConfig, data: PreparedData, network: Result
 ) -> Result:
     inputs = {"prepare": data.fingerprint, "train_segmentation": network.record.fingerprint}
-    settings = to_plain(config.inference) | {"split": data.scored_role}
+    images = {"split": data.scored_role, "max_side_px": data.max_side_px}
+    settings = to_plain(config.inference) | images
     work = partial(_work, place, config.inference, data, network)
     return run_stage(place, STAGE, settings, inputs, work)
 
 
 def predictions_dir(output_dir: str) -> str:
-    return storage.join(output_dir, "predictions")
+    return storage.join(output_dir, PREDICTIONS)
 
 
 def make_predictor(
@@ -82,7 +84,10 @@ def _work(
         output_dir=predictions_dir(attempt.output_dir),
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
+        devices=attempt.devices,
         make_work=partial(make_mapper, network.path(MODEL_NAME), config, data.description),
+        fingerprints=attempt.shard_fingerprints(data.contents[role]),
+        earlier=attempt.earlier_shards(PREDICTIONS),
         pool=inference_pool(place.compute),
     )
     totals = sum_shards(job, ("num_rows", "num_scored", "confusion"))

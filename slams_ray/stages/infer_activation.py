@@ -41,6 +41,7 @@ def run(
             output_dir=activations_dir(attempt.output_dir),
             fingerprint=attempt.fingerprint,
             nodes=attempt.nodes,
+            devices=attempt.devices,
             make_work=partial(make_mapper, paths, config, data.description.class_names),
             pool=inference_pool(place.compute),
         )
@@ -55,7 +56,7 @@ def run(
         )
 
     inputs = {
-        "prepare": data.fingerprint,
+        "prepare": data.images_digest,
         "train_classifier": networks.cam.record.fingerprint,
         "train_activation": networks.slams.record.fingerprint,
     }

@@ -23,6 +23,7 @@ from slams_ray.stages import (
     train_encoder,
     train_segmentation,
 )
+from slams_ray.stages.precision import resolved
 from slams_ray.stages.stage import Result, Workplace
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,8 @@ def run_stages(
     results[train_activation.CLASSIFIER] = networks.cam
     if done(train_activation.STAGE, networks.slams):
         return results
-    activations = infer_activation.run(place, config.inference, data, networks)
+    inference = resolved(config.inference, place.compute)
+    activations = infer_activation.run(place, inference, data, networks)
     if done(infer_activation.STAGE, activations):
         return results
     threshold = search_threshold.run(place, config.threshold, data, activations)
@@ -129,13 +131,13 @@ def run_stages(
         material = search_refinement.Material(
             data=data, networks=networks, activations=activations, threshold=threshold
         )
-        found = search_refinement.run(place, config.search, crf, config.inference, material)
+        found = search_refinement.run(place, config.search, crf, inference, material)
         results[search_refinement.STAGE] = found
         chosen = search_refinement.choice(found, crf)
         # The searched threshold is that of the SLAMs maps.
         crf, strength = chosen.crf, chosen.strength if method == SLAMS else None
-        if chosen.scales != config.inference.scales:
-            inference = replace(config.inference, scales=chosen.scales)
+        if chosen.scales != inference.scales:
+            inference = replace(inference, scales=chosen.scales)
             activations = infer_activation.run(place, inference, data, networks)
             threshold = search_threshold.run(place, config.threshold, data, activations)
             results |= {infer_activation.STAGE: activations, search_threshold.STAGE: threshold}
@@ -144,10 +146,13 @@ def run_stages(
     refined = refine.run(place, crf, data, activations, threshold, method, strength)
     if done(refine.STAGE, refined):
         return results
-    network = train_segmentation.run(place, config.segmentation, config.seed, data, refined)
+    segmentation = replace(
+        config.segmentation, inference=resolved(config.segmentation.inference, place.compute)
+    )
+    network = train_segmentation.run(place, segmentation, config.seed, data, refined)
     if done(train_segmentation.STAGE, network):
         return results
-    done(evaluate.STAGE, evaluate.run(place, config.segmentation, data, network))
+    done(evaluate.STAGE, evaluate.run(place, segmentation, data, network))
     return results
 
 

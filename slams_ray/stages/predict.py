@@ -2,28 +2,35 @@
 
 import json
 import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from slams_ray import storage
+from slams_ray.artifacts import read_record
 from slams_ray.config import InferenceConfig
 from slams_ray.data.image import (
     IMAGE_SUFFIXES,
+    decode_image,
     decode_upright,
     encode_jpeg,
     encode_mask,
     read_file,
     resize,
-    shrunk_size,
+    store_image,
 )
 from slams_ray.data.schema import voc_palette
 from slams_ray.errors import ArtifactError, ConfigError, DataError
 from slams_ray.figures.montage import overlay_labels
-from slams_ray.models.checkpoint import network_class_names
+from slams_ray.models.checkpoint import inference_settings, network_class_names
 from slams_ray.predictors import SegmentationPredictor
 from slams_ray.runtime.progress import Progress
+from slams_ray.stages.evaluate import STAGE as EVALUATE
 from slams_ray.stages.evaluate import make_predictor
 from slams_ray.stages.pipeline import SUMMARY_NAME
 from slams_ray.stages.train_segmentation import STAGE as TRAIN_SEGMENTATION
@@ -31,56 +38,83 @@ from slams_ray.stages.training import MODEL_NAME
 
 logger = logging.getLogger(__name__)
 
+SETTINGS = ("scales", "flip", "precision", "max_side_px")
+"""What may be set otherwise than the network was scored with."""
 
-def run(
-    model: str, images: str, output: str, config: InferenceConfig, max_side_px: int | None = None
-) -> int:
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A trained network.
+
+    Attributes:
+        path: its checkpoint.
+        scored_with: the `SETTINGS` that a finished evaluation scored it with; None where only the
+            checkpoint knows what it is to be used with.
+    """
+
+    path: str
+    scored_with: Mapping[str, Any] | None = None
+
+
+def run(model: str, images: str, output: str, **changes: Any) -> int:
     """Writes `<name>.png` (palette mask) and `<name>_overlay.jpg`; names and skips bad images.
+
+    An image is predicted as evaluation predicts it: same size, scales and precision.
 
     Args:
         model: a checkpoint, or the workspace of a finished pipeline.
         images: directory of photographs, turned upright by their EXIF orientation.
-        max_side_px: larger images are segmented at this length of their longer side.
+        changes: any of `SETTINGS` to be used instead; None leaves a setting as it is.
 
     Returns:
         number of masks written.
     """
-    path = find_model(model)
-    palette = voc_palette(len(network_class_names(storage.read_bytes(path), path)))
+    found = find_model(model)
+    data = storage.read_bytes(found.path)
+    asked = {name: value for name, value in changes.items() if value is not None}
+    settings = dict(found.scored_with or {})
+    if not settings and asked.keys() < set(SETTINGS):
+        settings = inference_settings(data, found.path)
+    settings |= asked
+    max_side_px = settings.pop("max_side_px")
+    settings["scales"] = tuple(settings["scales"])
+    palette = voc_palette(len(network_class_names(data, found.path)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    predictor = make_predictor(path, config, None, device)
+    predictor = make_predictor(found.path, InferenceConfig(**settings), None, device)
     names = _image_names(images, output)
     progress = Progress("predict", len(names), "images")
     num_written = 0
     for number, name in enumerate(names, start=1):
         source = storage.join(images, name)
         try:
-            image = decode_upright(read_file(source), source)
+            encoded = read_file(source)
+            labels = predict_image(predictor, encoded, source, max_side_px)
         except DataError as error:
             logger.warning("skipped: %s", error)
             continue
-        labels = _predict(predictor, image, max_side_px)
         target = storage.join(output, name.rsplit(".", 1)[0])
         storage.write_bytes(f"{target}.png", encode_mask(labels, palette))
-        storage.write_bytes(
-            f"{target}_overlay.jpg", encode_jpeg(overlay_labels(image, labels, palette))
-        )
+        overlay = overlay_labels(decode_upright(encoded, source), labels, palette)
+        storage.write_bytes(f"{target}_overlay.jpg", encode_jpeg(overlay))
         num_written += 1
         progress.advance(number)
     logger.info("%d masks in %s, %d images skipped", num_written, output, len(names) - num_written)
     return num_written
 
 
-def _predict(
-    predictor: SegmentationPredictor, image: np.ndarray, max_side_px: int | None
+def predict_image(
+    predictor: SegmentationPredictor, encoded: bytes, source: str, max_side_px: int | None
 ) -> np.ndarray:
-    """(H, W) labels at the size of the image, whatever size they were predicted at."""
-    height, width = image.shape[:2]
-    small_height, small_width = shrunk_size((height, width), max_side_px)
-    if (small_height, small_width) == (height, width):
-        return predictor.predict(image)
-    small = resize(image, (small_width, small_height), Image.Resampling.LANCZOS)
-    return resize(predictor.predict(small), (width, height), Image.Resampling.NEAREST)
+    """(H, W) uint8 labels at the size of the upright image.
+
+    They are predicted on the pixels that a shard would hold, and enlarged where those are fewer.
+    """
+    image = store_image(encoded, source, upright=True, max_side_px=max_side_px)
+    labels = predictor.predict(decode_image(image.data, source))
+    if image.size == image.full_size:
+        return labels
+    height, width = image.full_size
+    return resize(labels, (width, height), Image.Resampling.NEAREST)
 
 
 def _image_names(images: str, output: str) -> list[str]:
@@ -89,21 +123,21 @@ def _image_names(images: str, output: str) -> list[str]:
         raise DataError(f"{images} holds no image; expected {', '.join(IMAGE_SUFFIXES)}")
     if storage.absolute(images) == storage.absolute(output):
         raise ConfigError(f"output is {output}, where the images are: masks would overwrite them")
-    stems = [name.rsplit(".", 1)[0] for name in names]
-    twice = [stem for stem in stems if stems.count(stem) > 1]
-    if twice:
-        raise DataError(f"{images} holds two images called {twice[0]!r}: rename one")
+    stems = Counter(name.rsplit(".", 1)[0] for name in names)
+    stem, times = stems.most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{images} holds two images called {stem!r}: rename one")
     return names
 
 
-def find_model(model: str) -> str:
+def find_model(model: str) -> Model:
     """The checkpoint itself, or the one the summary of a workspace names.
 
     Raises:
         ArtifactError: neither is there.
     """
     if storage.exists(model):
-        return model
+        return Model(path=model)
     summary = storage.join(model, SUMMARY_NAME)
     if not storage.exists(summary):
         raise ArtifactError(
@@ -111,6 +145,9 @@ def find_model(model: str) -> str:
             "model.pt of a train_segmentation stage, or a workspace with summary.json"
         )
     stages = json.loads(storage.read_bytes(summary))["stages"]
-    return next(
-        storage.join(s["output"], MODEL_NAME) for s in stages if s["stage"] == TRAIN_SEGMENTATION
+    outputs = {stage["stage"]: stage["output"] for stage in stages}
+    record = read_record(outputs[EVALUATE]) if EVALUATE in outputs else None
+    scored_with = None if record is None else {name: record.config[name] for name in SETTINGS}
+    return Model(
+        path=storage.join(outputs[TRAIN_SEGMENTATION], MODEL_NAME), scored_with=scored_with
     )

@@ -3,18 +3,19 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from slams_ray import storage
-from slams_ray.artifacts import to_plain
+from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import DataConfig
 from slams_ray.core.sampling import ROWS_PER_GROUP
+from slams_ray.data.identity import FileStates, digest, file_states, items_digest
 from slams_ray.data.schema import DatasetDescription, Item, Split
-from slams_ray.data.source import TRAIN, VAL, digest, generate, limits, load_split, roles
+from slams_ray.data.source import TRAIN, VAL, generate, limits, load_split, roles, shuffle
 from slams_ray.errors import DataError
 from slams_ray.mappers.prepare import PrepareMapper
 from slams_ray.runtime.shards import ShardJob, run_shards
@@ -37,18 +38,35 @@ _NO_CONTENT = (
 what to do about them (a shard without any is the same either way)."""
 
 
+class Shard(NamedTuple):
+    """An image shard with rows: what the record keeps of it."""
+
+    name: str
+    num_rows: int
+    images_digest: str
+    masks_digest: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
     """The prepared data set as later stages see it.
 
     Attributes:
+        images_digest: of images and labels, which is what training and inference depend on.
+        fingerprint: of masks too, which is what scores depend on. Neither depends on where the
+            data set lay, nor on settings that came to the same.
+        contents: role -> shard name -> digest of its images, labels and masks.
         shard_rows: role -> (shard name, rows) of every shard that has rows.
+        max_side_px: longest side of stored images; None where every size was kept.
     """
 
     directory: str
+    images_digest: str
     fingerprint: str
+    contents: dict[str, dict[str, str]]
     description: DatasetDescription
     shard_rows: dict[str, list[tuple[str, int]]]
+    max_side_px: int | None = None
 
     def images(self, role: str) -> str:
         """Directory of the image shards of a role."""
@@ -69,8 +87,9 @@ class PreparedData:
 def run(place: Workplace, config: DataConfig) -> Result:
     root = generate(config, place.workspace)
     settings = {k: v for k, v in to_plain(config).items() if k not in _NO_CONTENT}
-    inputs = {"source": digest(config, root)}
-    work = partial(_work, config, root, inputs["source"])
+    states = file_states(config, root)
+    inputs = {"source": digest(config, root, states)}
+    work = partial(_work, config, root, states, inputs["source"])
     result = run_stage(place, STAGE, settings, inputs, work)
     bad = [b for split in result.record.notes["splits"].values() for b in split["bad"]]
     if bad and config.on_bad_image == "fail":
@@ -84,25 +103,43 @@ def run(place: Workplace, config: DataConfig) -> Result:
 def open_prepared(result: Result) -> PreparedData:
     """What a finished prepare stage made."""
     description = storage.read_bytes(result.path(DESCRIPTION_NAME)).decode()
-    notes = result.record.notes
+    shards = {
+        role: [Shard(*entry) for entry in entries]
+        for role, entries in result.record.notes["shards"].items()
+    }
+    images = {role: [entry[:3] for entry in entries] for role, entries in shards.items()}
     return PreparedData(
         directory=result.output_dir,
-        fingerprint=result.record.fingerprint,
+        images_digest=fingerprint(STAGE, {"description": description}, {"images": repr(images)}),
+        fingerprint=fingerprint(STAGE, {"description": description}, {"shards": repr(shards)}),
+        contents={
+            role: {e.name: f"{e.images_digest}-{e.masks_digest}" for e in entries}
+            for role, entries in shards.items()
+        },
         description=DatasetDescription.from_json(description),
-        shard_rows={role: [(n, r) for n, r in rows] for role, rows in notes["shards"].items()},
+        shard_rows={
+            role: [(e.name, e.num_rows) for e in entries] for role, entries in shards.items()
+        },
+        max_side_px=result.record.config["max_side_px"],
     )
 
 
-def _work(config: DataConfig, root: str, source_digest: str, attempt: Attempt) -> Outcome:
-    splits = {role: load_split(config, root, role) for role in roles(config)}
+def _work(
+    config: DataConfig, root: str, states: FileStates, source_digest: str, attempt: Attempt
+) -> Outcome:
+    splits = {role: _shuffled(load_split(config, root, role)) for role in roles(config)}
     _check_same_classes(splits)
     _warn_of_shared_images(splits)
     notes: dict[str, Any] = {"digest": source_digest, "shards": {}, "splits": {}}
     bad: list[list[str]] = []
     for role, split in splits.items():
-        summaries = _write_shards(config, role, split, attempt)
-        rows = [(n, s["num_rows"]) for n, s in zip(_names(config, split), summaries, strict=True)]
-        notes["shards"][role] = [(name, count) for name, count in rows if count]
+        found = _write_shards(config, role, split, root, states, attempt)
+        summaries = [summary for _, summary in found]
+        notes["shards"][role] = [
+            Shard(name, s["num_rows"], s["images_digest"], s["masks_digest"])
+            for name, s in found
+            if s["num_rows"]
+        ]
         split_bad = [list(b) for b in split.bad] + [b for s in summaries for b in s["bad"]]
         notes["splits"][role] = _describe(split, summaries, split_bad)
         bad += split_bad
@@ -119,7 +156,7 @@ def _work(config: DataConfig, root: str, source_digest: str, attempt: Attempt) -
     attempt.run.log_dict(
         json.loads(description.to_json()) | {"splits": notes["splits"]}, "dataset.json"
     )
-    num_rows = sum(count for rows in notes["shards"].values() for _, count in rows)
+    num_rows = sum(shard.num_rows for shards in notes["shards"].values() for shard in shards)
     return Outcome(num_rows=num_rows, metrics={"num_skipped": len(bad)}, notes=notes)
 
 
@@ -149,14 +186,24 @@ def _warn_of_shared_images(splits: dict[str, Split]) -> None:
         )
 
 
+def _shuffled(split: Split) -> Split:
+    return replace(split, items=shuffle(split.items))
+
+
 def _names(config: DataConfig, split: Split) -> list[str]:
     num_shards = -(-len(split.items) // config.images_per_shard)
     return [f"{number:06d}.parquet" for number in range(num_shards)]
 
 
 def _write_shards(
-    config: DataConfig, role: str, split: Split, attempt: Attempt
-) -> list[dict[str, Any]]:
+    config: DataConfig,
+    role: str,
+    split: Split,
+    root: str,
+    states: FileStates,
+    attempt: Attempt,
+) -> list[tuple[str, dict[str, Any]]]:
+    """Name and summary of every shard."""
     names = _names(config, split)
     # Balanced, because training reads shards side by side to the end of the shortest.
     bounds = np.linspace(0, len(split.items), len(names) + 1).astype(int)
@@ -164,6 +211,7 @@ def _write_shards(
         name: split.items[low:high]
         for name, low, high in zip(names, bounds[:-1], bounds[1:], strict=True)
     }
+    contents = {name: items_digest(items, root, states) for name, items in payloads.items()}
     job = ShardJob(
         label=f"{STAGE} {role}",
         names=names,
@@ -171,6 +219,7 @@ def _write_shards(
         output_dir=storage.join(attempt.output_dir, "images", role),
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
+        devices=attempt.devices,
         make_work=partial(
             PrepareMapper,
             split.description,
@@ -180,9 +229,11 @@ def _write_shards(
             limits=limits(config),
         ),
         payloads=payloads,
+        fingerprints=attempt.shard_fingerprints(contents),
+        earlier=attempt.earlier_shards("images", role),
         rows_per_group=ROWS_PER_GROUP,
     )
-    return [summary for _, summary in run_shards(job)]
+    return list(run_shards(job))
 
 
 def _describe(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from slams_ray import storage
-from slams_ray.artifacts import to_plain
+from slams_ray.artifacts import digest, to_plain
 from slams_ray.config import ComputeConfig, CrfConfig
 from slams_ray.core.crf import CrfKernels
 from slams_ray.core.metrics import segmentation_scores
@@ -24,6 +24,8 @@ from slams_ray.stages.settings_report import show_settings
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 
 STAGE = "refine"
+LABELS_DIGEST = "labels_digest"
+"""Note of what the pseudo labels are, whatever they score."""
 REFINERS_PER_GPU = 4
 """Each decodes and encodes on a CPU while another computes. Not measured."""
 
@@ -45,11 +47,14 @@ def run(
     inputs = {
         "prepare": data.fingerprint,
         "infer_activation": activations.record.fingerprint,
-        "search_threshold": threshold.record.fingerprint,
     }
     cut = chosen_threshold(threshold, method) if strength is None else strength
-    settings = to_plain(config) | {"method": method, "background_threshold": cut}
     offsets = class_offsets(threshold, method)
+    settings = to_plain(config) | {
+        "method": method,
+        "background_threshold": cut,
+        "class_offsets": list(offsets),
+    }
     refinement = make_refinement(config, offsets)
     strengths = confidence(config, cut)
     pool = refiners(config, place.compute)
@@ -163,6 +168,7 @@ def _refine(
         output_dir=pseudo_labels_dir(attempt.output_dir),
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
+        devices=attempt.devices,
         make_work=partial(
             make_mapper,
             data.description,
@@ -175,7 +181,12 @@ def _refine(
         pool=pool,
         rows_per_group=ROWS_PER_GROUP,
     )
-    totals = sum_shards(job, ("num_rows", "confusion", "num_pixels", "num_ignored"))
+    labels: list[tuple[str, str]] = []
+    totals = sum_shards(
+        job,
+        ("num_rows", "confusion", "num_pixels", "num_ignored"),
+        lambda name, summary: labels.append((name, summary["labels_digest"])),
+    )
     if export_dir is not None:
         _export_lists(export_dir, data, job)
     confusion = totals["confusion"]
@@ -187,7 +198,11 @@ def _refine(
             "refined_foreground_precision": scores.foreground_precision,
             "refined_foreground_recall": scores.foreground_recall,
         }
-    return Outcome(num_rows=totals["num_rows"], metrics=metrics, notes={"export": export_dir})
+    return Outcome(
+        num_rows=totals["num_rows"],
+        metrics=metrics,
+        notes={"export": export_dir, LABELS_DIGEST: digest(labels)},
+    )
 
 
 def _export_lists(export_dir: str, data: PreparedData, job: ShardJob) -> None:

@@ -35,6 +35,7 @@ from slams_ray.stages.threshold_choice import (
 )
 
 STAGE = "search_threshold"
+COUNTS_DIR = "counts"
 THRESHOLD_NAME = "threshold.json"
 CURVE_NAME = "threshold_curve.png"
 
@@ -97,9 +98,12 @@ def _work(
                 columns=("image_id", "height", "width", "image_labels", CAM, SLAMS),
             ),
         },
-        output_dir=storage.join(attempt.output_dir, "counts"),
+        output_dir=storage.join(attempt.output_dir, COUNTS_DIR),
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
+        devices=attempt.devices,
+        fingerprints=attempt.shard_fingerprints(data.contents[TRAIN]),
+        earlier=attempt.earlier_shards(COUNTS_DIR),
         make_work=partial(
             CountMapper,
             len(data.description.class_names),

@@ -122,6 +122,7 @@ def infer_maps(
         output_dir=maps_dir(attempt.output_dir, scales),
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
+        devices=attempt.devices,
         make_work=partial(
             make_mapper,
             {SLAMS: networks.slams.path(MODEL_NAME)},

@@ -1,17 +1,14 @@
 """What all stages share: look for a finished output, work if there is none, keep a record."""
 
-import importlib.metadata
 import logging
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
-from slams_ray import storage
+from slams_ray import provenance, storage
 from slams_ray.artifacts import (
     RECORD_NAME,
     Record,
@@ -30,16 +27,8 @@ from slams_ray.stages.error_file import remove_error, write_error
 
 logger = logging.getLogger(__name__)
 
-_VERSIONED = (
-    "slams-ray",
-    "ray",
-    "torch",
-    "torchvision",
-    "mlflow",
-    "numpy",
-    "pyarrow",
-    "pydensecrf2",
-)
+CONTENT = ("source", "prepare")
+"""Inputs that say what the data set holds: as it lies at its root, and as it was prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +47,27 @@ class Attempt:
 
     Attributes:
         nodes: to be filled with the shards, or workers, that were on each node.
+        devices: to be filled with the shards, or workers, that each kind of device computed.
+        earlier: output directories of the same stage, whose unchanged shards may be taken over.
+        shard_prefix: what the fingerprint of a single shard begins with: it differs when anything
+            but the content of the data set differs.
     """
 
     output_dir: str
     fingerprint: str
     run: Run
     nodes: Counter[str] = field(default_factory=Counter)
+    devices: Counter[str] = field(default_factory=Counter)
+    earlier: Sequence[str] = ()
+    shard_prefix: str = ""
+
+    def shard_fingerprints(self, contents: Mapping[str, str]) -> dict[str, str]:
+        """Shard name -> fingerprint of its output, from name -> digest of its content."""
+        return {name: f"{self.shard_prefix}-{content}" for name, content in contents.items()}
+
+    def earlier_shards(self, *parts: str) -> list[str]:
+        """Directories in which earlier outputs of the stage hold shards."""
+        return [storage.join(directory, *parts) for directory in self.earlier]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,8 @@ def run_stage(
 
     Args:
         config: the settings the output depends on, as plain values.
-        inputs: fingerprints of the outputs, or digests of the data, it depends on.
+        inputs: fingerprints of the outputs, or digests of the data, it depends on; the content of
+            the data set goes by the names in `CONTENT`.
         work: writes into the attempt's output_dir; called again after a kill, it continues there.
     """
     mark = fingerprint(stage, config, inputs)
@@ -107,13 +112,20 @@ def run_stage(
     record = read_record(output_dir)
     if record is not None:
         logger.info("%-18s kept      %s", stage, output_dir)
+        _warn_of_other_arithmetic(stage, record, output_dir)
         return Result(output_dir=output_dir, record=record, cached=True)
     _explain(place.workspace, stage, config, inputs, output_dir)
     started = time.monotonic()
     with place.session.stage_run(stage) as run:
         run.log_params(flatten(config))
         run.set_tags({"slams.fingerprint": mark, "slams.output": output_dir})
-        attempt = Attempt(output_dir=output_dir, fingerprint=mark, run=run)
+        attempt = Attempt(
+            output_dir=output_dir,
+            fingerprint=mark,
+            run=run,
+            earlier=_earlier_outputs(place.workspace, stage, mark),
+            shard_prefix=fingerprint(stage, config, _without_content(inputs)),
+        )
         try:
             outcome = work(attempt)
         except Exception as error:
@@ -130,8 +142,11 @@ def run_stage(
             notes=outcome.notes,
             warnings=list(outcome.warnings),
             nodes=dict(attempt.nodes),
-            versions=_versions(),
-            commit=_commit(),
+            devices=dict(attempt.devices),
+            versions=provenance.versions(),
+            arithmetic=provenance.arithmetic(),
+            commit=provenance.commit(),
+            has_changes=provenance.has_changes(),
             mlflow_run_id=run.run_id,
         )
         run.log_metrics(outcome.metrics | {"seconds": record.seconds})
@@ -145,6 +160,28 @@ def run_stage(
         logger.warning("%-18s %s", stage, warning)
     logger.info("%-18s done in   %.1f s  %s", stage, record.seconds, _scores(outcome.metrics))
     return Result(output_dir=output_dir, record=record, cached=False)
+
+
+def _without_content(inputs: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in inputs.items() if name not in CONTENT}
+
+
+def _earlier_outputs(workspace: str, stage: str, mark: str) -> list[str]:
+    parent = storage.join(workspace, stage)
+    return [storage.join(parent, name) for name in storage.list_names(parent) if name != mark]
+
+
+def _warn_of_other_arithmetic(stage: str, record: Record, output_dir: str) -> None:
+    now = provenance.arithmetic()
+    if record.arithmetic != now:
+        logger.warning(
+            "%-18s was made by another version of the arithmetic (%s, now %s): remove %s to make "
+            "it again",
+            stage,
+            record.arithmetic or "not recorded",
+            now,
+            output_dir,
+        )
 
 
 def _explain(
@@ -180,19 +217,3 @@ def _readable_record(directory: str) -> Record | None:
 
 def _scores(metrics: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _VERSIONED}
-
-
-def _commit() -> str | None:
-    """The git commit of the installed source, None outside a repository."""
-    command = ["git", "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return None
-    return found.stdout.strip() or None

@@ -42,7 +42,7 @@ def run(
 ) -> ActivationNetworks:
     classifier = replace(classifier, backbone=resolve_weights(classifier.backbone))
     cam = train_classifier(place, classifier, seed, data)
-    upstream = {"prepare": data.fingerprint, "train_encoder": encoder.record.fingerprint}
+    upstream = {"prepare": data.images_digest, "train_encoder": encoder.record.fingerprint}
     if config.initialise_from_cam:
         upstream["train_classifier"] = cam.record.fingerprint
 
@@ -77,6 +77,6 @@ def train_classifier(
         place,
         CLASSIFIER,
         training_settings(config) | {"seed": seed},
-        {"prepare": data.fingerprint},
+        {"prepare": data.images_digest},
         lambda attempt: train(place, "classifier", task, config.training, data, seed, attempt),
     )

@@ -24,6 +24,6 @@ def run(place: Workplace, config: EncoderConfig, seed: int, data: PreparedData) 
         place,
         STAGE,
         training_settings(config) | {"seed": seed},
-        {"prepare": data.fingerprint},
+        {"prepare": data.images_digest},
         work,
     )

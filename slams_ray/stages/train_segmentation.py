@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from slams_ray.config import SegmentationConfig
 from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.refine import pseudo_labels_dir
+from slams_ray.stages.refine import LABELS_DIGEST, pseudo_labels_dir
 from slams_ray.stages.stage import Result, Workplace, run_stage
 from slams_ray.stages.training import resolve_weights, train, training_settings
 from slams_ray.tasks.feed import ShardColumns
@@ -17,7 +17,7 @@ def run(
     place: Workplace, config: SegmentationConfig, seed: int, data: PreparedData, refined: Result
 ) -> Result:
     config = replace(config, backbone=resolve_weights(config.backbone))
-    task = SegmentationTask(config, data.description.class_names)
+    task = SegmentationTask(config, data.description.class_names, data.max_side_px)
     labels = ShardColumns(
         directory=pseudo_labels_dir(refined.output_dir), columns=("pseudo_label",)
     )
@@ -26,7 +26,7 @@ def run(
         place,
         STAGE,
         settings | {"seed": seed},
-        {"prepare": data.fingerprint, "refine": refined.record.fingerprint},
+        {"prepare": data.images_digest, "refine": refined.record.notes[LABELS_DIGEST]},
         lambda attempt: train(
             place, "segmentation", task, config.training, data, seed, attempt, [labels]
         ),

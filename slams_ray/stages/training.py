@@ -75,6 +75,7 @@ def train(
         )
     )
     attempt.nodes.update(result["nodes"])
+    attempt.devices.update(result["devices"])
     attempt.run.log_file(storage.join(attempt.output_dir, MODEL_NAME), "checkpoint")
     history = [{k: v for k, v in point.items() if k != "time"} for point in result["history"]]
     last = history[-1] if history else {}

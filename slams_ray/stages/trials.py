@@ -99,6 +99,7 @@ def judge(
         output_dir=storage.join(attempt.output_dir, "judged", label),
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
+        devices=attempt.devices,
         make_work=partial(make_judge, refinement, strength, num_categories),
         pool=pool,
     )

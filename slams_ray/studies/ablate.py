@@ -43,10 +43,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sigmoid masks": {"activation.mask": "sigmoid"},
     "normalised masks": {"activation.mask": "normalised"},
     "filled with grey": {"activation.fill": "grey"},
-    "filled with companions": {"activation.fill": "companion"},
-    "normalised masks filled with companions": {
+    "filled with other images": {"activation.fill": "image"},
+    "normalised masks filled with other images": {
         "activation.mask": "normalised",
-        "activation.fill": "companion",
+        "activation.fill": "image",
     },
     "masks cut": {"activation.cut_width": 0.1},
     "masks not cut": {"activation.cut_width": 0.0},

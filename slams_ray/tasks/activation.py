@@ -1,6 +1,7 @@
 """Stage 2: the activation network learns maps through the frozen encoder (method section 3)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,16 @@ from slams_ray.models.batch_norm import fold_batch_norm
 from slams_ray.models.checkpoint import load_network
 from slams_ray.models.semantic_encoder import SemanticEncoder
 from slams_ray.tasks.classification import ImageLabelTask
-from slams_ray.tasks.training_module import Batch, Row, TrainingModule
+from slams_ray.tasks.training_module import Batch, LabelledCrops, Row, Sampler, TrainingModule
 
 EQUIVARIANCE_SCALES = (0.5, 0.75)
 CUT_THRESHOLDS = (0.25, 0.75)
+FOREGROUND, BACKGROUND = "foreground", "background"
+CATEGORY_LOSSES = {
+    FOREGROUND: losses.category_foreground_loss,
+    BACKGROUND: losses.category_background_loss,
+}
+"""Weight in `LossConfig` -> loss of the image masked by the map, and by its complement."""
 
 
 class ActivationTraining(TrainingModule):
@@ -44,7 +51,9 @@ class ActivationTraining(TrainingModule):
         self.encoder.eval()
         return self
 
-    def forward(self, batch: Batch, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, batch: Batch, draw: np.random.Generator, observe: bool
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         weights = self.config.losses
         images = normalise(batch["image"], batch["box"])
         labels = batch["labels"].float()
@@ -53,12 +62,13 @@ class ActivationTraining(TrainingModule):
         valid = F.interpolate(valid_pixels, size=logits.shape[-2:], mode="area")
         activation = soft_masks(logits.float(), valid, self.config.mask)
 
-        terms, metrics = self._semantic_terms(images, activation, labels, batch)
-        regularized = labels if weights.regularize == "present" else torch.ones_like(labels)
-        terms["regularization"] = losses.activation_regularization(activation, regularized, valid)
+        terms, metrics = self._semantic_terms(images, activation, labels, batch, observe)
+        if weights.regularization:
+            shrunk = labels if weights.regularize == "present" else torch.ones_like(labels)
+            terms["regularization"] = losses.activation_regularization(activation, shrunk, valid)
         if weights.equivariance:
             terms["equivariance"] = self._equivariance(
-                images, activation, valid_pixels, labels, step
+                images, activation, valid_pixels, labels, draw
             )
         if weights.complementation:
             terms["complementation"] = losses.complementation_loss(activation, labels, valid)
@@ -76,8 +86,13 @@ class ActivationTraining(TrainingModule):
         activation: torch.Tensor,
         labels: torch.Tensor,
         batch: Batch,
+        observe: bool,
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Category-foreground and category-background loss per image, through the encoder."""
+        """Category-foreground and category-background loss per image, through the encoder.
+
+        A loss without weight is not computed. The quantities that show a collapse are taken of both
+        masked images, but only where `observe` asks, and without gradient where there is no loss.
+        """
         image_of, class_of = labels.nonzero(as_tuple=True)
         maps = self._encoder_sized(activation[image_of, class_of][:, None])
         if self.config.cut_width:
@@ -85,31 +100,36 @@ class ActivationTraining(TrainingModule):
             maps = cut_masks(maps, batch["cut"][image_of, class_of], self.config.cut_width)
         inputs = self._encoder_sized(images)[image_of]
         fill = self._fill(batch, image_of, class_of)
-        foreground = inputs * maps + fill * (1 - maps)
-        background = inputs * (1 - maps) + fill * maps
-        similarity = self.encoder.similarity(torch.cat([foreground, background]))
-        similarity_fg, similarity_bg = similarity.chunk(2)
+        masks = {FOREGROUND: maps, BACKGROUND: 1 - maps}
+        masked = {part: inputs * mask + fill * (1 - mask) for part, mask in masks.items()}
+        similarity = self._similarity(masked, observe)
 
         present = F.pad(labels.bool(), (1, 0), value=True)[image_of]
         own = F.one_hot(class_of + 1, present.shape[1]).bool()
-        others = present & ~own
-        form = self.config.losses.form
-        pairs = {
-            "foreground": losses.category_foreground_loss(similarity_fg, own, others, form),
-            "background": losses.category_background_loss(similarity_bg, own, others, form),
-        }
         num_present = labels.sum(dim=1).clamp(min=1)
-        terms = {
-            name: torch.zeros_like(num_present).index_add(0, image_of, value) / num_present
-            for name, value in pairs.items()
-        }
-        num_pairs = max(len(image_of), 1)
-        return terms, {
-            "similarity_foreground": (similarity_fg * own).sum().detach() / num_pairs,
-            "similarity_background": (similarity_bg * own).sum().detach() / num_pairs,
-            # Of category background in the masked image: high where context is taken for object.
-            "similarity_context": similarity_fg[:, 0].sum().detach() / num_pairs,
-        }
+        terms = {}
+        for part, category_loss in CATEGORY_LOSSES.items():
+            if getattr(self.config.losses, part):
+                form = self.config.losses.form
+                value = category_loss(similarity[part], own, present & ~own, form)
+                total = torch.zeros_like(num_present).index_add(0, image_of, value)
+                terms[part] = total / num_present
+        return terms, _observed(similarity, own) if observe else {}
+
+    def _similarity(
+        self, masked: dict[str, torch.Tensor], observe: bool
+    ) -> dict[str, torch.Tensor]:
+        """(N, K) similarity of each masked image that a loss or `observe` needs."""
+        learnt = [part for part in masked if getattr(self.config.losses, part)]
+        found = {}
+        if learnt:
+            together = self.encoder.similarity(torch.cat([masked[part] for part in learnt]))
+            found = dict(zip(learnt, together.chunk(len(learnt)), strict=True))
+        if observe:
+            with torch.no_grad():
+                for part in masked.keys() - found.keys():
+                    found[part] = self.encoder.similarity(masked[part])
+        return found
 
     def _encoder_sized(self, maps: torch.Tensor) -> torch.Tensor:
         size = (self.config.encoder_input_px, self.config.encoder_input_px)
@@ -123,9 +143,9 @@ class ActivationTraining(TrainingModule):
         """(N, 3, H, W) what replaces the masked image of each pair; 0 is mean grey."""
         if self.config.fill == "grey":
             return 0.0
-        companions = self._encoder_sized(normalise(batch["companion"], batch["companion_box"]))
-        shows_class = batch["companion_labels"][image_of, class_of].bool()
-        return companions[image_of] * ~shows_class[:, None, None, None]
+        fillers = self._encoder_sized(normalise(batch["filler"], batch["filler_box"]))
+        shows_class = batch["filler_labels"][image_of, class_of].bool()
+        return fillers[image_of] * ~shows_class[:, None, None, None]
 
     def _equivariance(
         self,
@@ -133,11 +153,9 @@ class ActivationTraining(TrainingModule):
         activation: torch.Tensor,
         valid: torch.Tensor,
         labels: torch.Tensor,
-        step: int,
+        draw: np.random.Generator,
     ) -> torch.Tensor:
-        # T is drawn from the step, so that all workers draw the same one.
-        rng = np.random.default_rng(step)
-        scale, mirrored = float(rng.choice(EQUIVARIANCE_SCALES)), bool(rng.integers(2))
+        scale, mirrored = float(draw.choice(EQUIVARIANCE_SCALES)), bool(draw.integers(2))
 
         def mirror(maps: torch.Tensor) -> torch.Tensor:
             return maps.flip(-1) if mirrored else maps
@@ -153,6 +171,17 @@ class ActivationTraining(TrainingModule):
         small_valid = F.interpolate(mirror(valid), size=size, mode="area")
         of_transformed = soft_masks(small_logits, small_valid, self.config.mask)
         return losses.equivariance_loss(transformed, of_transformed, labels, small_valid)
+
+
+def _observed(similarity: dict[str, torch.Tensor], own: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What shows an incomplete map or one that takes context for object (method section 3)."""
+    num_pairs = max(len(own), 1)
+    return {
+        "similarity_foreground": (similarity[FOREGROUND] * own).sum().detach() / num_pairs,
+        "similarity_background": (similarity[BACKGROUND] * own).sum().detach() / num_pairs,
+        # Of category background in the masked image: high where context is taken for object.
+        "similarity_context": similarity[FOREGROUND][:, 0].sum().detach() / num_pairs,
+    }
 
 
 def collapse_metrics(
@@ -171,6 +200,38 @@ def collapse_metrics(
         "activation_mean": (mean * labels).sum() / num_maps,
         "activation_contrast": (variance.sqrt() * labels).sum() / num_maps,
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskableCrops(LabelledCrops):
+    """Labelled crops, and what their masked images are made with."""
+
+    with_filler: bool
+    with_thresholds: bool
+
+    @property
+    def needs_filler(self) -> bool:
+        return self.with_filler
+
+    def sample(
+        self, row: Row, rng: np.random.Generator, filler: Row | None = None
+    ) -> dict[str, np.ndarray]:
+        """A labelled crop; with a filler another one under filler, filler_box and filler_labels;
+        with thresholds cut: (C,) float32.
+        """
+        crop = super().sample(row, rng)
+        sample = dict(crop)
+        if self.with_filler:
+            if filler is None:
+                other = {name: np.zeros_like(value) for name, value in crop.items()}
+            else:
+                other = super().sample(filler, rng)
+            sample["filler"] = other["image"]
+            sample["filler_box"] = other["box"]
+            sample["filler_labels"] = other["labels"]
+        if self.with_thresholds:
+            sample["cut"] = rng.uniform(*CUT_THRESHOLDS, self.num_classes).astype(np.float32)
+        return sample
 
 
 class ActivationTask(ImageLabelTask):
@@ -202,25 +263,14 @@ class ActivationTask(ImageLabelTask):
             "num_classes": self.num_classes,
         }
 
-    def sample(
-        self, row: Row, rng: np.random.Generator, companion: Row | None = None
-    ) -> dict[str, np.ndarray]:
-        """A labelled crop, and where the settings ask for them another one under companion* and
-        cut: (C,) float32 thresholds.
-        """
-        crop = super().sample(row, rng, companion)
-        sample = dict(crop)
-        if self.config.fill == "companion":
-            if companion is None:
-                other = {name: np.zeros_like(value) for name, value in crop.items()}
-            else:
-                other = super().sample(companion, rng)
-            sample["companion"] = other["image"]
-            sample["companion_box"] = other["box"]
-            sample["companion_labels"] = other["labels"]
-        if self.config.cut_width:
-            sample["cut"] = rng.uniform(*CUT_THRESHOLDS, self.num_classes).astype(np.float32)
-        return sample
+    @property
+    def sampler(self) -> Sampler:
+        return MaskableCrops(
+            self.training,
+            self.num_classes,
+            with_filler=self.config.fill == "image",
+            with_thresholds=self.config.cut_width > 0,
+        )
 
     def build(self) -> TrainingModule:
         encoder = load_network(self.encoder, "encoder", "semantic_encoder", self.class_names)

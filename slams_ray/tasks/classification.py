@@ -1,6 +1,7 @@
-"""What the three trainings on image labels share: their samples, and multi-label mAP as a judge."""
+"""What the three trainings on image labels share: their samples, and scores by multi-label mAP."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,23 +12,22 @@ from slams_ray.config import TrainingConfig
 from slams_ray.data.image import decode_image
 from slams_ray.data.transforms import normalise
 from slams_ray.models.activation_network import classification_scores
-from slams_ray.tasks.training_module import Row, labelled_crop, multi_hot
+from slams_ray.tasks.training_module import LabelledCrops, Row, Sampler, multi_hot
 
 
 class ImageLabelTask:
-    """Samples are labelled crops; the network is judged by its scores of whole images."""
+    """Samples are labelled crops; the network is evaluated by its scores of whole images."""
+
+    inference: Mapping[str, Any] | None = None
 
     def __init__(self, training: TrainingConfig, class_names: Sequence[str]) -> None:
         self.training = training
         self.class_names = class_names
         self.num_classes = len(class_names) - 1
 
-    def sample(
-        self, row: Row, rng: np.random.Generator, companion: Row | None = None
-    ) -> dict[str, np.ndarray]:
-        """image (crop, crop, 3) uint8, box (4,) int32, labels (C,) uint8."""
-        training = self.training
-        return labelled_crop(row, rng, self.num_classes, training.crop_px, training.long_side_px)
+    @property
+    def sampler(self) -> Sampler:
+        return LabelledCrops(self.training, self.num_classes)
 
     def score(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
         """(1, C) scores of a (1, 3, H, W) normalised image."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -20,7 +21,9 @@ class ClassifierTraining(TrainingModule):
 
     network: ActivationNetwork
 
-    def forward(self, batch: Batch, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, batch: Batch, draw: np.random.Generator, observe: bool
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         logits = self.network(normalise(batch["image"], batch["box"]))
         valid = valid_mask(batch["box"], batch["image"].shape[1])
         valid = F.interpolate(valid, size=logits.shape[-2:], mode="area")

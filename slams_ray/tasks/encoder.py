@@ -1,6 +1,7 @@
 """Stage 1: the semantic encoder learns one embedding per category (method section 2)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from slams_ray.data.transforms import normalise, random_degradation
 from slams_ray.models.backbone import load_backbone_weights
 from slams_ray.models.semantic_encoder import SemanticEncoder
 from slams_ray.tasks.classification import ImageLabelTask
-from slams_ray.tasks.training_module import Batch, Row, TrainingModule
+from slams_ray.tasks.training_module import Batch, LabelledCrops, Row, Sampler, TrainingModule
 
 DEAD_PREFIX = "dead/"
 
@@ -24,7 +25,9 @@ class EncoderTraining(TrainingModule):
 
     network: SemanticEncoder
 
-    def forward(self, batch: Batch, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, batch: Batch, draw: np.random.Generator, observe: bool
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         images = normalise(batch["image"], batch["box"])
         kept = F.interpolate(
             batch["degradation"][:, None],
@@ -53,6 +56,24 @@ def _mean_where(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum().detach() / mask.sum().clamp(min=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DegradedCrops(LabelledCrops):
+    """Labelled crops that are softly masked or dimmed at random."""
+
+    masked_fraction: float
+    dimmed_fraction: float
+
+    def sample(
+        self, row: Row, rng: np.random.Generator, filler: Row | None = None
+    ) -> dict[str, np.ndarray]:
+        """A labelled crop, and degradation (cells, cells) float32, the soft mask to multiply by."""
+        sample = super().sample(row, rng)
+        sample["degradation"] = random_degradation(
+            rng, masked_fraction=self.masked_fraction, dimmed_fraction=self.dimmed_fraction
+        )
+        return sample
+
+
 class EncoderTask(ImageLabelTask):
     """Builds, samples and evaluates the semantic encoder."""
 
@@ -71,17 +92,14 @@ class EncoderTask(ImageLabelTask):
         load_backbone_weights(network.backbone, self.config.backbone.weights)
         return EncoderTraining(network, self.config.backbone)
 
-    def sample(
-        self, row: Row, rng: np.random.Generator, companion: Row | None = None
-    ) -> dict[str, np.ndarray]:
-        """A labelled crop, and degradation (cells, cells) float32, the soft mask laid over it."""
-        sample = super().sample(row, rng, companion)
-        sample["degradation"] = random_degradation(
-            rng,
+    @property
+    def sampler(self) -> Sampler:
+        return DegradedCrops(
+            self.training,
+            self.num_classes,
             masked_fraction=self.config.masked_fraction,
             dimmed_fraction=self.config.dimmed_fraction,
         )
-        return sample
 
     def score(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
         """Similarities of the object classes."""

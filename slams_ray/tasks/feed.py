@@ -8,7 +8,9 @@ import numpy as np
 from slams_ray import storage
 from slams_ray.core.sampling import ROWS_PER_GROUP, Chunk, sample_order
 from slams_ray.errors import ArtifactError
-from slams_ray.tasks.training_module import Row, Task
+from slams_ray.tasks.training_module import Row, Sampler
+
+_LABELS = "image_labels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,31 +21,83 @@ class ShardColumns:
     columns: tuple[str, ...]
 
 
-def read_chunk(
-    chunk: Chunk, sources: Sequence[ShardColumns], task: Task, seed: int
-) -> dict[str, np.ndarray]:
-    """Augmented samples of a chunk, stacked: name -> (samples, ...) array.
+@dataclass(frozen=True, kw_only=True)
+class ChunkReader:
+    """Reads, decodes and augments the samples of a chunk; every data-loading task gets a copy.
 
-    A sample depends on its image, its place in the plan and the seed, on nothing else: a restarted
-    or differently divided training sees the same pixels.
+    A sample depends on its image, its place in the plan and the random seed, on nothing else: a
+    restarted or differently divided training sees the same pixels.
+
+    Attributes:
+        sources: columns of the training shards, read side by side.
+        seed: random seed of the training.
     """
-    groups = [sorted({row // ROWS_PER_GROUP for row in rows}) for rows in chunk.rows]
-    tables = [
-        read_rows(name, sources, wanted) for name, wanted in zip(chunk.shards, groups, strict=True)
-    ]
-    samples = []
-    for lane, row, position in sample_order(chunk):
-        key = (seed, chunk.block, chunk.lanes[lane], position)
-        companion = _companion(tables[lane], row, np.random.default_rng((*key, 1)))
-        samples.append(task.sample(tables[lane][row], np.random.default_rng(key), companion))
-    return {name: np.stack([s[name] for s in samples]) for name in samples[0]}
+
+    sources: tuple[ShardColumns, ...]
+    sampler: Sampler
+    seed: int
+
+    def __call__(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        """Samples of a chunk, stacked: name -> (samples, ...) array."""
+        order = list(sample_order(chunk))
+        needed: dict[str, set[int]] = {}
+        for _, _, shard, row in order:
+            needed.setdefault(shard, set()).add(row // ROWS_PER_GROUP)
+        tables = {
+            shard: _Shard(shard, self.sources, sorted(groups)) for shard, groups in needed.items()
+        }
+        samples = []
+        for step, stream, shard, row in order:
+            key = (self.seed, step, stream)
+            filler = None
+            if self.sampler.needs_filler:
+                filler = tables[shard].filler(row, np.random.default_rng((*key, 1)))
+            image = tables[shard].rows[row]
+            samples.append(self.sampler.sample(image, np.random.default_rng(key), filler))
+        return {name: np.stack([s[name] for s in samples]) for name in samples[0]}
 
 
-def _companion(table: Mapping[int, Row], row: int, rng: np.random.Generator) -> Row | None:
-    """Another row of the same row group: that much is read however the training is divided."""
-    group = range(row - row % ROWS_PER_GROUP, row - row % ROWS_PER_GROUP + ROWS_PER_GROUP)
-    others = [number for number in group if number in table and number != row]
-    return table[others[rng.integers(len(others))]] if others else None
+class _Shard:
+    """The row groups of one shard that a chunk needs, and more where a filler asks for them."""
+
+    def __init__(self, name: str, sources: Sequence[ShardColumns], groups: Sequence[int]) -> None:
+        self.name, self.sources = name, sources
+        self.rows = read_rows(name, sources, groups)
+        self._labels: dict[int, set[int]] | None = None
+
+    def filler(self, row: int, rng: np.random.Generator) -> Row | None:
+        """Another image, one that shows no class of this row where the shard has any.
+
+        It comes from the same row group where that suffices, because it is read already. Where
+        every image of the shard shows such a class, it is one that shows the fewest. None where
+        the shard has no other image.
+        """
+        present = set(self.rows[row][_LABELS])
+        first = row - row % ROWS_PER_GROUP
+        group = {
+            number: set(self.rows[number][_LABELS])
+            for number in range(first, first + ROWS_PER_GROUP)
+            if number in self.rows and number != row
+        }
+        free = [number for number, labels in group.items() if not labels & present]
+        if not free:
+            others = {n: labels for n, labels in self._all_labels().items() if n != row}
+            fewest = min((len(labels & present) for labels in others.values()), default=0)
+            free = [n for n, labels in others.items() if len(labels & present) == fewest]
+        if not free:
+            return None
+        chosen = free[rng.integers(len(free))]
+        if chosen not in self.rows:
+            self.rows |= read_rows(self.name, self.sources, [chosen // ROWS_PER_GROUP])
+        return self.rows[chosen]
+
+    def _all_labels(self) -> Mapping[int, set[int]]:
+        if self._labels is None:
+            (labelled,) = (source for source in self.sources if _LABELS in source.columns)
+            only = ShardColumns(directory=labelled.directory, columns=(_LABELS,))
+            rows = read_rows(self.name, [only])
+            self._labels = {number: set(row[_LABELS]) for number, row in rows.items()}
+        return self._labels
 
 
 def read_rows(

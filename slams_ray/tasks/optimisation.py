@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -46,8 +47,11 @@ def train_step(
     step: int,
     num_steps: int,
     config: TrainingConfig,
+    seed: int,
 ) -> dict[str, torch.Tensor]:
     """Forward, backward, clip, update; returns loss, gradient_norm and the task's scalars.
+
+    At a step that is logged the task may return more scalars than at others.
 
     Nothing here waits for a GPU, which would idle meanwhile (the activation losses do, once, to
     know how many classes are present): whether the loss is finite is for `check_finite` to say,
@@ -55,6 +59,7 @@ def train_step(
 
     Args:
         batch: this worker's share of the global batch.
+        seed: random seed of the training; with the step it seeds what the loss draws.
     """
     device = next(iter(batch.values())).device
     factor = learning_rate_factor(step, num_steps, config)
@@ -62,7 +67,8 @@ def train_step(
         group["lr"] = group["peak_lr"] * factor
     use_amp = config.amp and device.type == "cuda"
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_amp):
-        loss, metrics = module(batch, step)
+        draw = np.random.default_rng((seed, step))
+        loss, metrics = module(batch, draw, is_logged(step, num_steps, config))
     optimizer.zero_grad(set_to_none=True)
     # DDP averages gradients over workers, whose shares may differ in size.
     (loss * _weight_of_share(batch, config.batch_size)).backward()
@@ -70,6 +76,12 @@ def train_step(
     norm = nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
     optimizer.step()
     return {"loss": loss.detach(), "gradient_norm": norm.detach(), **metrics}
+
+
+def is_logged(step: int, num_steps: int, config: TrainingConfig) -> bool:
+    """Whether a metric point follows a step: every `log_every_steps`, and the last."""
+    done = step + 1
+    return done % config.log_every_steps == 0 or done == num_steps
 
 
 def check_finite(losses: Sequence[torch.Tensor], num_steps_done: int) -> None:

@@ -1,20 +1,21 @@
 """Stage 3: a segmentation network learns from pseudo labels (method section 7)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from slams_ray.config import SegmentationConfig
+from slams_ray.config import SegmentationConfig, TrainingConfig
 from slams_ray.core.losses import segmentation_loss
 from slams_ray.core.metrics import IGNORE_INDEX
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.data.transforms import normalise, random_crop
 from slams_ray.models.backbone import load_backbone_weights
 from slams_ray.models.segmentation_network import SegmentationNetwork
-from slams_ray.tasks.training_module import Batch, Row, TrainingModule
+from slams_ray.tasks.training_module import Batch, Row, Sampler, TrainingModule
 
 
 class SegmentationTraining(TrainingModule):
@@ -22,7 +23,9 @@ class SegmentationTraining(TrainingModule):
 
     network: SegmentationNetwork
 
-    def forward(self, batch: Batch, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, batch: Batch, draw: np.random.Generator, observe: bool
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         logits = self.network(normalise(batch["image"], batch["box"]))
         target = batch["target"].long()
         loss = segmentation_loss(logits, target, IGNORE_INDEX).mean()
@@ -30,12 +33,51 @@ class SegmentationTraining(TrainingModule):
         return loss, {"labelled_pixels": labelled}
 
 
-class SegmentationTask:
-    """Builds and samples the segmentation network; the evaluate stage scores it against masks."""
+@dataclass(frozen=True)
+class PseudoLabelledCrops:
+    """Random crops of images with their pseudo labels."""
 
-    def __init__(self, config: SegmentationConfig, class_names: Sequence[str]) -> None:
+    training: TrainingConfig
+
+    @property
+    def needs_filler(self) -> bool:
+        return False
+
+    def sample(
+        self, row: Row, rng: np.random.Generator, filler: Row | None = None
+    ) -> dict[str, np.ndarray]:
+        """image (crop, crop, 3) uint8, box (4,) int32, target (crop, crop) uint8."""
+        image = decode_image(row["image"], row["image_id"])
+        pseudo_label = decode_mask(row["pseudo_label"], row["image_id"])
+        crop, target, box = random_crop(
+            image,
+            pseudo_label,
+            rng,
+            crop_px=self.training.crop_px,
+            long_side_px=self.training.long_side_px,
+        )
+        assert target is not None
+        return {"image": crop, "box": box, "target": target}
+
+
+class SegmentationTask:
+    """Builds the segmentation network; the evaluate stage scores it against masks.
+
+    Args:
+        max_side_px: images are stored with a longer side of at most this; None keeps every size.
+    """
+
+    def __init__(
+        self,
+        config: SegmentationConfig,
+        class_names: Sequence[str],
+        max_side_px: int | None = None,
+    ) -> None:
         self.config = config
         self.class_names = class_names
+        self.inference: Mapping[str, Any] | None = asdict(config.inference) | {
+            "max_side_px": max_side_px
+        }
         self.architecture: dict[str, Any] = {
             "backbone_name": config.backbone.name,
             "output_stride": config.backbone.output_stride,
@@ -48,17 +90,9 @@ class SegmentationTask:
         load_backbone_weights(network.backbone, self.config.backbone.weights)
         return SegmentationTraining(network, self.config.backbone)
 
-    def sample(
-        self, row: Row, rng: np.random.Generator, companion: Row | None = None
-    ) -> dict[str, np.ndarray]:
-        training = self.config.training
-        image = decode_image(row["image"], row["image_id"])
-        pseudo_label = decode_mask(row["pseudo_label"], row["image_id"])
-        crop, target, box = random_crop(
-            image, pseudo_label, rng, crop_px=training.crop_px, long_side_px=training.long_side_px
-        )
-        assert target is not None
-        return {"image": crop, "box": box, "target": target}
+    @property
+    def sampler(self) -> Sampler:
+        return PseudoLabelledCrops(self.config.training)
 
     def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
         return {}

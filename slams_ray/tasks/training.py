@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from slams_ray.config import TrainingConfig
-from slams_ray.core.sampling import Chunk, batch_share, num_steps, plan_chunks
+from slams_ray.core.sampling import Chunk, num_steps, own_streams, plan_chunks
 from slams_ray.models.batch_norm import synchronise_batch_norm
 from slams_ray.models.checkpoint import dump_network
-from slams_ray.tasks.feed import ShardColumns, iterate_rows, read_chunk
+from slams_ray.tasks.feed import ChunkReader, ShardColumns, iterate_rows
 from slams_ray.tasks.optimisation import build_optimizer, check_finite, train_step
 from slams_ray.tasks.training_module import Task, TrainingModule
 
@@ -25,7 +25,7 @@ class Training:
     Attributes:
         shard_rows: (name, rows) of the training shards.
         sources: columns of the training shards, read side by side.
-        val_names: shards the trained network is judged on; empty judges nothing.
+        val_names: shards the trained network is evaluated on; empty evaluates nothing.
         val_sources: their columns.
     """
 
@@ -43,11 +43,12 @@ class Training:
         return num_steps(self.config.epochs, num_images, self.config.batch_size)
 
     def check_workers(self, num_workers: int) -> None:
-        """Raises ConfigError when this many workers cannot share the shards."""
+        """Raises ConfigError when this many workers cannot share a batch."""
         self.batch_share(0, num_workers)
 
     def batch_share(self, rank: int, num_workers: int) -> int:
-        return batch_share(self.config.batch_size, len(self.shard_rows), rank, num_workers)
+        """Images of a global batch that a worker brings."""
+        return len(own_streams(self.config.batch_size, rank, num_workers))
 
     def build(self) -> TrainingModule:
         module = self.task.build()
@@ -67,7 +68,7 @@ class Training:
     ) -> dict[str, torch.Tensor]:
         # Dropout (the DeepLabV3 head) must not depend on how often the training was restarted.
         seed_generators(self.seed * 1_000_003 + step)
-        return train_step(module, optimizer, batch, step, num_steps, self.config)
+        return train_step(module, optimizer, batch, step, num_steps, self.config, self.seed)
 
     def check(self, metrics: Sequence[Mapping[str, torch.Tensor]], num_steps_done: int) -> None:
         check_finite([m["loss"] for m in metrics], num_steps_done)
@@ -83,8 +84,10 @@ class Training:
             seed=self.seed,
         )
 
-    def read(self, chunk: Chunk) -> dict[str, np.ndarray]:
-        return read_chunk(chunk, self.sources, self.task, self.seed)
+    @property
+    def reader(self) -> ChunkReader:
+        """What data-loading tasks run; it holds no network."""
+        return ChunkReader(sources=tuple(self.sources), sampler=self.task.sampler, seed=self.seed)
 
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Result:
         """Results on every num_workers-th validation shard."""
@@ -95,7 +98,8 @@ class Training:
         return self.task.summarise(results) if self.val_names else {}
 
     def dump(self, module: nn.Module) -> bytes:
-        return dump_network(network_of(module), self.task.architecture, self.task.class_names)
+        task = self.task
+        return dump_network(network_of(module), task.architecture, task.class_names, task.inference)
 
 
 def seed_generators(seed: int) -> None:

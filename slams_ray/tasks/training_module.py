@@ -1,13 +1,14 @@
 """What the four trainings share: a network with its losses, and samples from rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
-from slams_ray.config import BackboneConfig
+from slams_ray.config import BackboneConfig, TrainingConfig
 from slams_ray.data.image import decode_image
 from slams_ray.data.transforms import random_crop
 from slams_ray.models.backbone import Backbone, freeze_batch_norm, freeze_blocks
@@ -20,7 +21,9 @@ Batch = Mapping[str, torch.Tensor]
 class TrainingModule(nn.Module):
     """A network and its loss in one forward pass, so that DDP sees one call per step.
 
-    forward(batch, step) returns the loss, averaged over images, and detached metrics to log.
+    forward(batch, draw, observe) returns the loss, averaged over images, and detached metrics.
+    `draw` is a generator seeded by random seed and step alone, so that all workers draw alike.
+    `observe` asks for metrics that cost extra: it is true at the steps that are logged.
     """
 
     def __init__(self, network: nn.Module, backbone: BackboneConfig) -> None:
@@ -43,19 +46,36 @@ class TrainingModule(nn.Module):
         return self
 
 
-class Task(Protocol):
-    """One training: how to build it, how a row becomes a sample, how the result is judged.
+class Sampler(Protocol):
+    """How a row becomes a training sample.
 
-    A sample may draw on a companion, another image of the same row group; None where there is none.
+    It is small, because every data-loading task gets a copy: it holds no network.
+
+    Attributes:
+        needs_filler: whether a sample draws on a second image, the filler.
+    """
+
+    @property
+    def needs_filler(self) -> bool: ...
+    def sample(
+        self, row: Row, rng: np.random.Generator, filler: Row | None = None
+    ) -> dict[str, np.ndarray]: ...
+
+
+class Task(Protocol):
+    """One training: how to build it, how rows become samples, how the result is evaluated.
+
+    Attributes:
+        inference: settings the trained network is to be used with; None where it serves training.
     """
 
     class_names: Sequence[str]
     architecture: dict[str, Any]
+    inference: Mapping[str, Any] | None
 
+    @property
+    def sampler(self) -> Sampler: ...
     def build(self) -> TrainingModule: ...
-    def sample(
-        self, row: Row, rng: np.random.Generator, companion: Row | None = None
-    ) -> dict[str, np.ndarray]: ...
     def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]: ...
     def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]: ...
 
@@ -67,14 +87,28 @@ def multi_hot(class_indices: Sequence[int], num_classes: int) -> np.ndarray:
     return labels
 
 
-def labelled_crop(
-    row: Row,
-    rng: np.random.Generator,
-    num_classes: int,
-    crop_px: int,
-    long_side_px: tuple[int, int],
-) -> dict[str, np.ndarray]:
-    """image (crop, crop, 3) uint8, box (4,) int32, labels (C,) uint8 of one row."""
-    image = decode_image(row["image"], row["image_id"])
-    crop, _, box = random_crop(image, None, rng, crop_px=crop_px, long_side_px=long_side_px)
-    return {"image": crop, "box": box, "labels": multi_hot(row["image_labels"], num_classes)}
+@dataclass(frozen=True)
+class LabelledCrops:
+    """Samples of the trainings on image labels: random crops with the labels of their image."""
+
+    training: TrainingConfig
+    num_classes: int
+
+    @property
+    def needs_filler(self) -> bool:
+        return False
+
+    def sample(
+        self, row: Row, rng: np.random.Generator, filler: Row | None = None
+    ) -> dict[str, np.ndarray]:
+        """image (crop, crop, 3) uint8, box (4,) int32, labels (C,) uint8."""
+        image = decode_image(row["image"], row["image_id"])
+        crop, _, box = random_crop(
+            image,
+            None,
+            rng,
+            crop_px=self.training.crop_px,
+            long_side_px=self.training.long_side_px,
+        )
+        labels = multi_hot(row["image_labels"], self.num_classes)
+        return {"image": crop, "box": box, "labels": labels}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from slams_ray.config import DataConfig
-from slams_ray.data.source import TRAIN, VAL, digest, generate, load_split, roles
+from slams_ray.data import identity
+from slams_ray.data.source import TRAIN, VAL, generate, load_split, roles
 from slams_ray.errors import DataError
 
 SQUARE = [[2.0, 3.0, 12.0, 3.0, 12.0, 13.0, 2.0, 13.0]]
@@ -20,6 +21,10 @@ ORPHAN = {"image_id": 99, "category_id": 3, "segmentation": SQUARE}
 
 def coco_config(root: str, **changes: object) -> DataConfig:
     return replace(DataConfig(format="coco", root=root, val_split=None), **changes)  # type: ignore[arg-type]
+
+
+def digest(config: DataConfig, root: str) -> str:
+    return identity.digest(config, root, identity.file_states(config, root))
 
 
 def test_a_config_without_val_split_has_one_role() -> None:

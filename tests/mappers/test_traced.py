@@ -71,7 +71,7 @@ def test_the_images_are_named_in_their_order_before_they_are_worked_on(
     def die(*_: object, **__: object) -> np.ndarray:
         raise KeyboardInterrupt
 
-    for module in ("mappers.prepare", "mappers.count", "mappers.refine", "data.batches"):
+    for module in ("data.image", "mappers.count", "mappers.refine", "data.batches"):
         monkeypatch.setattr(f"slams_ray.{module}.decode_image", die)
     with pytest.raises(KeyboardInterrupt):
         begin(mapper, shard)

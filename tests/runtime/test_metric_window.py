@@ -2,12 +2,12 @@
 
 import torch
 
-from slams_ray.runtime.metric_window import MetricWindow
+from slams_ray.runtime.metric_window import MetricWindow, Sums
 
 LOSSES = (0.1, 0.7, 1.3, 2.9, 3.7)
 
 
-def filled(saved: dict[str, float], losses: tuple[float, ...]) -> MetricWindow:
+def filled(saved: Sums, losses: tuple[float, ...]) -> MetricWindow:
     window = MetricWindow(1.0, saved)
     for loss in losses:
         window.add({"loss": torch.tensor(loss)})
@@ -30,3 +30,13 @@ def test_a_window_starts_anew_when_it_is_logged() -> None:
     assert window.sums() == {}
     window.add({"loss": torch.tensor(4.0)})
     assert window.means() == {"loss": 4.0}
+
+
+def test_a_metric_that_some_steps_have_is_averaged_over_those() -> None:
+    window = filled({}, LOSSES[:2])
+    window.add({"loss": torch.tensor(0.4), "contrast": torch.tensor(0.5)})
+    window.sums()
+    window.add({"loss": torch.tensor(0.8)})
+    means = window.means()
+    assert abs(means["loss"] - 0.5) < 1e-6
+    assert means["contrast"] == 0.5

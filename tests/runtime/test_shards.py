@@ -12,15 +12,14 @@ import pytest
 
 from slams_ray import storage
 from slams_ray.errors import ArtifactError, DataError
+from slams_ray.runtime.finished_shards import read_seal, worked
 from slams_ray.runtime.shards import (
     Pool,
     ShardInput,
     ShardJob,
     ShardMapper,
-    read_seal,
     run_shards,
     sum_shards,
-    worked,
 )
 
 NAMES = [f"{i:06d}.parquet" for i in range(5)]

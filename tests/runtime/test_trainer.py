@@ -67,7 +67,7 @@ class Line:
         for step in range(first_step, NUM_STEPS):
             yield step, rank
 
-    def read(self, chunk: tuple[int, int]) -> dict[str, np.ndarray]:
+    def reader(self, chunk: tuple[int, int]) -> dict[str, np.ndarray]:
         step, rank = chunk
         both = np.array([[step + 1.0], [step - 3.0]], np.float32) / 4
         return {"x": both[rank : rank + 1] if self.num_workers == 2 else both}
@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_ends_at_once_with_its_remedy(
 class Damaged(Counted):
     """Its data-loading task finds a damaged shard."""
 
-    def read(self, chunk: tuple[int, int]) -> dict[str, np.ndarray]:
+    def reader(self, chunk: tuple[int, int]) -> dict[str, np.ndarray]:
         raise ArtifactError("shard 000001.parquet is truncated: remove it")
 
 
@@ -220,7 +220,7 @@ def test_a_damaged_shard_ends_at_once_and_the_error_holds_the_workers_traceback(
     assert task.num_attempts() == 1
     (note,) = found.value.__notes__
     assert "trainer.py" in note
-    assert "in read" in note
+    assert "in reader" in note
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,6 @@ def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
 def test_predict_writes_masks_and_leaves_out_what_is_no_image(tmp_path: Path) -> None:
     from PIL import Image
 
-    from slams_ray.config import InferenceConfig
-
     architecture = {
         "backbone_name": "tiny_resnet",
         "output_stride": 8,
@@ -123,7 +121,13 @@ def test_predict_writes_masks_and_leaves_out_what_is_no_image(tmp_path: Path) ->
     (photos / "broken.jpg").write_bytes(b"not an image")
     output = tmp_path / "masks"
     num_written = predict.run(
-        str(model), str(photos), str(output), InferenceConfig(scales=(1.0,)), 64
+        str(model),
+        str(photos),
+        str(output),
+        scales=(1.0,),
+        flip=True,
+        precision="float32",
+        max_side_px=64,
     )
     assert num_written == 2
     assert sorted(p.name for p in output.iterdir()) == [

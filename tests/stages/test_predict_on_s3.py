@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from slams_ray import storage
-from slams_ray.config import InferenceConfig
 from slams_ray.models.checkpoint import dump_network
 from slams_ray.models.segmentation_network import SegmentationNetwork
 from slams_ray.stages import predict
@@ -36,8 +35,10 @@ def test_a_workspace_photographs_and_masks_may_all_be_in_a_bucket(object_store: 
         f"{root}/runs",
         f"{root}/photographs",
         f"{root}/masks",
-        InferenceConfig(scales=(1.0,)),
-        64,
+        scales=(1.0,),
+        flip=True,
+        precision="float32",
+        max_side_px=64,
     )
     assert num_written == 1
     assert storage.list_names(f"{root}/masks") == ["a.png", "a_overlay.jpg"]

@@ -92,7 +92,8 @@ def rows() -> list[Row]:
 def make_batch() -> Callable[..., dict[str, torch.Tensor]]:
     def make(task: Task, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         samples = [
-            task.sample(row, np.random.default_rng(i), rows[i - 2]) for i, row in enumerate(rows)
+            task.sampler.sample(row, np.random.default_rng(i), rows[i - 2])
+            for i, row in enumerate(rows)
         ]
         return {
             name: torch.from_numpy(np.stack([sample[name] for sample in samples]))

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from numpy.random import default_rng as draw
 
 from slams_ray.core.losses import classifier_loss
 from slams_ray.data.transforms import normalise
@@ -19,7 +20,7 @@ def test_scores_are_the_mean_of_the_maps_over_what_is_image(
     batch["box"] = torch.tensor([[0, 8, 16, 24]] * 4)
     logits = module.network(normalise(batch["image"], batch["box"]))
     scores = logits[:, :, :2, 1:].mean(dim=(2, 3))
-    loss, metrics = module(batch, 0)
+    loss, metrics = module(batch, draw(0), True)
     torch.testing.assert_close(loss, classifier_loss(scores, batch["labels"]).mean())
     correct = (scores > 0) == batch["labels"].bool()
     assert metrics["label_accuracy"].item() == correct.float().mean().item()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng as draw
 
 from slams_ray.config import LossConfig
 from slams_ray.core.collapse import (
@@ -30,7 +31,7 @@ def train(task: Any, batch: dict[str, torch.Tensor], num_steps: int) -> dict[str
     optimizer = torch.optim.AdamW(module.network.parameters(), lr=1e-2)
     metrics: dict[str, torch.Tensor] = {}
     for step in range(num_steps):
-        loss, metrics = module(batch, step)
+        loss, metrics = module(batch, draw(step), True)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

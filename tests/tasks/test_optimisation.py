@@ -3,6 +3,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -80,7 +81,7 @@ class Quadratic(nn.Module):
         nn.init.ones_(self.head.weight)
 
     def forward(
-        self, batch: dict[str, torch.Tensor], step: int
+        self, batch: dict[str, torch.Tensor], draw: np.random.Generator, observe: bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return (self.backbone.weight + self.head.weight).sum() * batch["scale"].mean(), {}
 
@@ -93,7 +94,7 @@ SGD = TrainingConfig(
 def test_a_step_moves_each_group_by_its_rate_times_the_schedule() -> None:
     module = Quadratic()
     optimizer = build_optimizer(module, SGD)
-    result = train_step(module, optimizer, {"scale": torch.ones(1)}, 5, 10, SGD)
+    result = train_step(module, optimizer, {"scale": torch.ones(1)}, 5, 10, SGD, 0)
     factor = 0.5**0.9
     assert result["loss"] == 2
     assert result["gradient_norm"].item() == pytest.approx(2**0.5)
@@ -105,7 +106,7 @@ def test_a_long_gradient_is_scaled_down_to_the_configured_norm() -> None:
     config = replace(SGD, max_gradient_norm=2**0.5)
     module = Quadratic()
     optimizer = build_optimizer(module, config)
-    train_step(module, optimizer, {"scale": torch.full((1,), 100.0)}, 0, 10, config)
+    train_step(module, optimizer, {"scale": torch.full((1,), 100.0)}, 0, 10, config, 0)
     assert module.backbone.weight.item() == pytest.approx(0.9, abs=1e-4)
 
 
@@ -115,7 +116,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step(value: float) -> None:
     optimizer = build_optimizer(module, SGD)
     scales = (1.0, value, 1.0)
     losses = [
-        train_step(module, optimizer, {"scale": torch.tensor([scale])}, step, 10, SGD)["loss"]
+        train_step(module, optimizer, {"scale": torch.tensor([scale])}, step, 10, SGD, 0)["loss"]
         for step, scale in enumerate(scales, start=6)
     ]
     check_finite(losses[:1], 7)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng as draw
 
 from slams_ray.tasks.optimisation import build_optimizer, train_step
 from slams_ray.tasks.training_module import multi_hot
@@ -20,7 +21,7 @@ def test_a_batch_gives_a_finite_loss_and_finite_metrics(
     kind: str, make_task: Make, make_batch: Make, rows: Rows
 ) -> None:
     task = make_task(kind)
-    loss, metrics = task.build().train()(make_batch(task, rows), 0)
+    loss, metrics = task.build().train()(make_batch(task, rows), draw(0), True)
     assert loss.shape == ()
     assert loss.requires_grad
     assert torch.isfinite(loss)
@@ -41,7 +42,8 @@ def test_fifteen_steps_on_one_batch_lower_the_loss(
     config = task.config.training
     optimizer = build_optimizer(module.network, config)
     losses = [
-        train_step(module, optimizer, batch, step, 30, config)["loss"].item() for step in range(15)
+        train_step(module, optimizer, batch, step, 30, config, 0)["loss"].item()
+        for step in range(15)
     ]
     assert np.mean(losses[-3:]) < 0.9 * losses[0]
 
@@ -53,8 +55,11 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_images(
     task = make_task(kind, frozen=True)
     module = task.build().train()
     batch = make_batch(task, rows)
-    whole, _ = module(batch, 0)
-    parts = [module({k: v[i : i + 1] for k, v in batch.items()}, 0)[0] for i in range(len(rows))]
+    whole, _ = module(batch, draw(0), True)
+    parts = [
+        module({k: v[i : i + 1] for k, v in batch.items()}, draw(0), True)[0]
+        for i in range(len(rows))
+    ]
     torch.testing.assert_close(whole, torch.stack(parts).mean(), atol=1e-6, rtol=1e-5)
 
 
@@ -66,9 +71,11 @@ def test_the_gradient_of_a_batch_is_the_mean_over_two_workers(
     module = task.build().train()
     batch = make_batch(task, rows)
     parameters = list(module.network.parameters())
-    whole = torch.autograd.grad(module(batch, 3)[0], parameters)
+    whole = torch.autograd.grad(module(batch, draw(3), True)[0], parameters)
     halves = [
-        torch.autograd.grad(module({k: v[part] for k, v in batch.items()}, 3)[0], parameters)
+        torch.autograd.grad(
+            module({k: v[part] for k, v in batch.items()}, draw(3), True)[0], parameters
+        )
         for part in (slice(0, 2), slice(2, 4))
     ]
     for expected, first, second in zip(whole, *halves, strict=True):
@@ -83,7 +90,7 @@ def test_batch_norm_learns_statistics_unless_frozen(
     task = make_task(kind, frozen=frozen)
     module = task.build().train()
     before = {k: v.clone() for k, v in module.network.named_buffers()}
-    module(make_batch(task, rows), 0)
+    module(make_batch(task, rows), draw(0), True)
     unchanged = all(torch.equal(v, before[k]) for k, v in module.network.named_buffers())
     assert unchanged is frozen
 
@@ -92,7 +99,7 @@ def test_batch_norm_learns_statistics_unless_frozen(
 def test_samples_have_the_shapes_and_types_of_the_batch(
     kind: str, make_task: Make, rows: Rows
 ) -> None:
-    sample = make_task(kind).sample(rows[1], np.random.default_rng(0))
+    sample = make_task(kind).sampler.sample(rows[1], np.random.default_rng(0))
     expected = {"image": ((32, 32, 3), np.uint8), "box": ((4,), np.int32)}
     if kind == "segmentation":
         expected["target"] = ((32, 32), np.uint8)
@@ -109,7 +116,7 @@ def test_a_sample_depends_only_on_its_row_and_generator(
     kind: str, make_task: Make, rows: Rows
 ) -> None:
     task = make_task(kind)
-    first, again = (task.sample(rows[3], np.random.default_rng(5)) for _ in range(2))
+    first, again = (task.sampler.sample(rows[3], np.random.default_rng(5)) for _ in range(2))
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 

@@ -37,12 +37,12 @@ def make_trainings(
         for task in (encoder, classifier)
     ]
     activation = ActivationTask(config.activation, config.classifier.backbone, names, *frozen)
-    filled = replace(config.activation, mask="normalised", fill="companion", cut_width=0.1)
+    filled = replace(config.activation, mask="normalised", fill="image", cut_width=0.1)
     tasks: dict[str, tuple[Any, TrainingConfig]] = {
         "encoder": (encoder, config.encoder.training),
         "classifier": (classifier, config.classifier.training),
         "activation": (activation, config.activation.training),
-        "activation filled by companions and cut": (
+        "activation filled by images and cut": (
             ActivationTask(filled, config.classifier.backbone, names, *frozen),
             filled.training,
         ),
@@ -81,7 +81,7 @@ def train_all(
         started[name] = copy.deepcopy(module.state_dict())
         samples: dict[str, list[np.ndarray]] = {}
         for chunk in training.chunks(rank, num_workers, 0):
-            for key, value in training.read(chunk).items():
+            for key, value in training.reader(chunk).items():
                 samples.setdefault(key, []).append(value)
         stream = {key: torch.from_numpy(np.concatenate(v)) for key, v in samples.items()}
         share = training.batch_share(rank, num_workers)

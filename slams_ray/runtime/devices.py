@@ -1,0 +1,31 @@
+"""The devices of this machine, by name; torch is imported only where it is asked."""
+
+import platform
+from functools import lru_cache
+from pathlib import Path
+
+
+def has_gpu() -> bool:
+    """Whether torch finds a GPU on this machine."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def device_name(device: str) -> str:
+    """The model of the GPU or CPU behind torch's device name, "cuda" or "cpu"."""
+    if device == "cuda":
+        import torch
+
+        return str(torch.cuda.get_device_name())
+    return _cpu_name()
+
+
+@lru_cache(maxsize=1)
+def _cpu_name() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
