@@ -140,6 +140,7 @@ def _holder(content: bytes) -> Holder | None:
 
 def _acquire(file: LockFile, holder: Holder, workspace: str) -> str:
     """The version of the lock this process has made, perhaps in place of a dead driver's."""
+    half_written = None
     while True:
         found = file.read()
         if found is None:
@@ -147,6 +148,10 @@ def _acquire(file: LockFile, holder: Holder, workspace: str) -> str:
         else:
             content, version = found
             other = _holder(content)
+            if other is None and version != half_written:
+                half_written = version
+                time.sleep(POLL_SECONDS)
+                continue
             if _is_alive(file, other, version):
                 raise ConfigError(
                     f"the workspace {workspace} is in use by {other or 'another driver'}: wait for "

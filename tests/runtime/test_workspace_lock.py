@@ -131,6 +131,24 @@ def test_a_dead_driver_of_another_machine_is_taken_over_and_a_living_one_is_not(
     sign.join()
 
 
+def test_a_lock_that_is_being_written_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / LOCK_NAME).touch()
+    written = threading.Timer(0.2, lambda: lay(str(tmp_path), Holder.current("demo")))
+    written.start()
+    with (
+        pytest.raises(ConfigError, match=f"in use by demo .*process {os.getpid()}"),
+        workspace_lock(str(tmp_path), "demo"),
+    ):
+        pytest.fail("two drivers work")
+    written.join()
+
+
+def test_an_unreadable_lock_is_taken_over_when_nobody_renews_it(workspace: str, fast: None) -> None:
+    storage.write_bytes(storage.join(workspace, LOCK_NAME), b"{")
+    with workspace_lock(workspace, "demo"):
+        pass
+
+
 def test_a_lock_is_renewed_while_the_driver_works(workspace: str, fast: None) -> None:
     with workspace_lock(workspace, "demo"):
         file = lock_file(storage.join(workspace, LOCK_NAME))
