@@ -81,8 +81,10 @@ def module_name() -> str:
 
 def guarded(work: Callable[[], None]) -> None:
     """Runs the work with logging on; our errors end with one message and exit status 1."""
+    from slams_ray.runtime.environment import set_defaults
     from slams_ray.runtime.progress import log_to_stdout
 
+    set_defaults()
     log_to_stdout()
     try:
         work()

@@ -1,15 +1,12 @@
 """Files at a local path or URI (s3://, gs://) by pyarrow.fs; writes appear whole or not at all."""
 
-import errno
-import logging
 import os
-import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,31 +14,9 @@ from pyarrow import fs
 
 from slams_ray.errors import ArtifactError, ConfigError
 from slams_ray.redaction import holds_password, redacted
+from slams_ray.retries import is_refusal, retried
 
-logger = logging.getLogger(__name__)
-
-WRITE_PATIENCE_SECONDS = 60.0
-"""How long a write is tried again that a full disk or a busy store refuses."""
-LONGEST_PAUSE_SECONDS = 8.0
-_PASSING_ERRNOS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EAGAIN,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-}
-_PASSING_ANSWERS = (
-    "SLOW_DOWN",
-    "SERVICE_UNAVAILABLE",
-    "INTERNAL_FAILURE",
-    "NETWORK_CONNECTION",
-    "REQUEST_TIMEOUT",
-    "HTTP status: 5",
-    "curlCode",
-)
-"""What pyarrow's messages hold of a store's answers."""
+Result = TypeVar("Result")
 
 
 def join(*parts: str) -> str:
@@ -104,7 +79,7 @@ def size_bytes(path: str) -> int | None:
     """Size of a file, None when there is no file of that name."""
     filesystem, inner = resolve(path)
     with _reached(path):
-        info = filesystem.get_file_info(inner)
+        info = retried(path, lambda: filesystem.get_file_info(inner))
     return info.size if info.type == fs.FileType.File else None
 
 
@@ -113,7 +88,8 @@ def list_names(path: str) -> list[str]:
     filesystem, inner = resolve(path)
     selector = fs.FileSelector(inner, allow_not_found=True)
     with _reached(path):
-        return sorted(info.base_name for info in filesystem.get_file_info(selector))
+        entries = retried(path, lambda: filesystem.get_file_info(selector))
+    return sorted(info.base_name for info in entries)
 
 
 def list_files(path: str) -> list[str]:
@@ -126,7 +102,7 @@ def list_states(path: str) -> list[tuple[str, int, int]]:
     filesystem, inner = resolve(path)
     selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
     with _reached(path):
-        entries = filesystem.get_file_info(selector)
+        entries = retried(path, lambda: filesystem.get_file_info(selector))
     files = [info for info in entries if info.type == fs.FileType.File]
     return sorted(
         (info.path.removeprefix(inner).lstrip("/"), info.size, info.mtime_ns) for info in files
@@ -134,9 +110,32 @@ def list_states(path: str) -> list[tuple[str, int, int]]:
 
 
 def read_bytes(path: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ArtifactError: it cannot be read, after a minute where the reason may pass.
+    """
     filesystem, inner = resolve(path)
-    with filesystem.open_input_stream(inner) as stream:
-        return stream.read()
+
+    def read() -> bytes:
+        with filesystem.open_input_stream(inner) as stream:
+            return stream.read()
+
+    return _read(path, read)
+
+
+def _read(path: str, read: Callable[[], Result]) -> Result:
+    """What a read gives; a store that goes on refusing it must not look like a damaged file."""
+    try:
+        return retried(path, read)
+    except OSError as error:
+        if not is_refusal(error):
+            raise
+        raise ArtifactError(
+            f"{path} cannot be read ({error}): the file may be whole, so keep it. Look after the "
+            "store, or the credentials, and give the same command again"
+        ) from error
 
 
 def write_bytes(path: str, data: bytes) -> None:
@@ -146,24 +145,13 @@ def write_bytes(path: str, data: bytes) -> None:
         ArtifactError: it cannot be written, after a minute where the reason may pass.
     """
     filesystem, inner = resolve(path)
-    started, pause = time.monotonic(), 0.5
-    while True:
-        try:
-            return _write_once(filesystem, inner, data)
-        except OSError as error:
-            waited = time.monotonic() - started
-            if not _may_pass(error) or waited + pause > WRITE_PATIENCE_SECONDS:
-                raise ArtifactError(
-                    f"{path} cannot be written ({error}): free space or choose another "
-                    "--workspace; everything finished so far is kept"
-                ) from error
-            logger.warning("%s is refused (%s), trying again", path, error)
-        time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-
-def _may_pass(error: OSError) -> bool:
-    return error.errno in _PASSING_ERRNOS or any(text in str(error) for text in _PASSING_ANSWERS)
+    try:
+        retried(path, lambda: _write_once(filesystem, inner, data))
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be written ({error}): free space or choose another --workspace; "
+            "everything finished so far is kept"
+        ) from error
 
 
 def _write_once(filesystem: fs.FileSystem, inner: str, data: bytes) -> None:
@@ -190,7 +178,7 @@ def _write_local(target: Path, data: bytes) -> None:
 def remove(path: str) -> None:
     """Removes a file."""
     filesystem, inner = resolve(path)
-    filesystem.delete_file(inner)
+    retried(path, lambda: filesystem.delete_file(inner))
 
 
 def write_table(path: str, table: pa.Table, rows_per_group: int | None = None) -> None:
@@ -212,38 +200,51 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
     """Reads a Parquet file or some of its columns.
 
     Raises:
-        ArtifactError: the file is missing, truncated, or lacks a column.
+        ArtifactError: the file is missing, truncated, cannot be read, or lacks a column.
     """
-    with _open_table(path, columns) as file:
-        return file.read(columns=columns)
+
+    def read() -> pa.Table:
+        with _open_table(path, columns) as file:
+            return file.read(columns=columns)
+
+    with _undamaged(path):
+        return _read(path, read)
 
 
 def read_row_groups(
     path: str, columns: list[str], groups: Sequence[int] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row number, row) of the chosen row groups of a Parquet file; None takes all."""
-    with _open_table(path, columns) as file:
+    with _undamaged(path), _read(path, lambda: _open_table(path, columns)) as file:
         sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
         for group in range(len(sizes)) if groups is None else groups:
-            # A row group is small: threads cost a quarter of the time of reading one.
-            table = file.read_row_group(group, columns=columns, use_threads=False)
-            rows = table.to_pylist()
+            rows = _read(path, partial(_rows, file, group, columns))
             yield from enumerate(rows, start=sum(sizes[:group]))
 
 
-@contextmanager
-def _open_table(path: str, columns: list[str] | None) -> Iterator[pq.ParquetFile]:
+def _rows(file: pq.ParquetFile, group: int, columns: list[str]) -> list[dict[str, Any]]:
+    # A row group is small: threads cost a quarter of the time of reading one.
+    return file.read_row_group(group, columns=columns, use_threads=False).to_pylist()
+
+
+def _open_table(path: str, columns: list[str] | None) -> pq.ParquetFile:
     filesystem, inner = resolve(path)
     # Reads of an object store are worth joining; joining those of a disk takes as long as they do.
     remote = not isinstance(filesystem, fs.LocalFileSystem)
+    file = pq.ParquetFile(inner, filesystem=filesystem, pre_buffer=remote)
+    missing = set(columns or []) - set(file.schema_arrow.names)
+    if missing:
+        file.close()
+        raise ArtifactError(
+            f"shard {path} has no column {sorted(missing)}, found {file.schema_arrow.names}"
+        )
+    return file
+
+
+@contextmanager
+def _undamaged(path: str) -> Iterator[None]:
     try:
-        with pq.ParquetFile(inner, filesystem=filesystem, pre_buffer=remote) as file:
-            missing = set(columns or []) - set(file.schema_arrow.names)
-            if missing:
-                raise ArtifactError(
-                    f"shard {path} has no column {sorted(missing)}, found {file.schema_arrow.names}"
-                )
-            yield file
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(
             f"shard {path} is missing or truncated ({error}): remove the directory it stands in, "
@@ -252,13 +253,21 @@ def _open_table(path: str, columns: list[str] | None) -> Iterator[pq.ParquetFile
 
 
 def table_metadata(path: str) -> dict[str, str] | None:
-    """The key-value metadata of a Parquet file; None when it is missing or its footer damaged."""
+    """The key-value metadata of a Parquet file; None when it is missing or its footer damaged.
+
+    Raises:
+        ArtifactError: the store or disk refuses to tell.
+    """
     filesystem, inner = resolve(path)
-    try:
+
+    def read() -> dict[str, str] | None:
         with pq.ParquetFile(inner, filesystem=filesystem) as file:
             metadata = file.schema_arrow.metadata
             groups = [file.metadata.row_group(g) for g in range(file.num_row_groups)]
             whole = file.metadata.num_rows == sum(group.num_rows for group in groups)
+        return {k.decode(): v.decode() for k, v in (metadata or {}).items()} if whole else None
+
+    try:
+        return _read(path, read)
     except (pa.ArrowInvalid, OSError):
         return None
-    return {k.decode(): v.decode() for k, v in (metadata or {}).items()} if whole else None

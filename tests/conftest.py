@@ -52,9 +52,10 @@ def ray_cluster() -> Iterator[None]:
 
     Every CPU is a process that imports torch: the start of workers is most of what tests wait for.
     """
-    import slams_ray.runtime  # noqa: F401  (sets the environment before ray is imported)
+    from slams_ray.runtime.environment import set_defaults
 
-    import ray  # isort: skip
+    set_defaults()
+    import ray
 
     ray.init(
         num_cpus=2,

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BASE = {"slams_ray.errors", "slams_ray.redaction", "slams_ray.storage"}
+BASE = {"slams_ray.errors", "slams_ray.redaction", "slams_ray.retries", "slams_ray.storage"}
 LEAVES = BASE | {"slams_ray.core", "slams_ray.models", "slams_ray.data"}
 ALLOWED = {
     "slams_ray.errors": set(),
     "slams_ray.redaction": set(),
     "slams_ray.config": {"slams_ray.errors", "slams_ray.redaction"},
-    "slams_ray.storage": {"slams_ray.errors", "slams_ray.redaction"},
+    "slams_ray.retries": set(),
+    "slams_ray.storage": {"slams_ray.errors", "slams_ray.redaction", "slams_ray.retries"},
     "slams_ray.artifacts": BASE,
     "slams_ray.provenance": set(),
     "slams_ray.core": {"slams_ray.errors"},
@@ -48,6 +49,7 @@ ALLOWED = {
         "slams_ray.core.comparison",
         "slams_ray.config",
         "slams_ray.artifacts",
+        "slams_ray.runtime.environment",
         "slams_ray.runtime.progress",
     },
 }
@@ -58,6 +60,7 @@ ONLY_IN = {
     "mlflow": (
         "slams_ray.runtime.outbox",
         "slams_ray.runtime.tracking",
+        "slams_ray.runtime.tracking_database",
         "slams_ray.runtime.watchdog",
     ),
     "matplotlib": ("slams_ray.figures", "slams_ray.runtime.tracking"),
@@ -68,6 +71,7 @@ ONLY_IN = {
         "slams_ray.predictors",
         "slams_ray.tasks",
         "slams_ray.runtime.devices",
+        "slams_ray.runtime.metric_window",
         "slams_ray.runtime.trainer",
         "slams_ray.runtime.training_job",
         "slams_ray.stages",

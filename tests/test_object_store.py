@@ -1,7 +1,7 @@
 """Storage on S3: what is written appears whole or not at all, and is found again."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import boto3
 import pyarrow as pa
@@ -9,7 +9,7 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from slams_ray import storage
+from slams_ray import retries, storage
 from slams_ray.errors import ArtifactError
 
 
@@ -81,14 +81,15 @@ class Refusing:
 
     def __init__(self) -> None:
         self.store = DomainDispatcherApplication(create_backend_app)
-        self.lost = ""
+        self.lost, self.status, self.times = "", "403 Forbidden", 1000
         self.requests: list[str] = []
 
     def __call__(self, environ, start_response):  # type: ignore[no-untyped-def]
         request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
         self.requests.append(request)
-        if self.lost and self.lost in request:
-            start_response("403 Forbidden", [("Content-Length", "0")])
+        if self.lost and self.lost in request and self.times:
+            self.times -= 1
+            start_response(self.status, [("Content-Length", "0")])
             return [b""]
         return self.store(environ, start_response)
 
@@ -141,3 +142,38 @@ def test_a_store_that_refuses_us_is_no_missing_file(refusing: Refusing) -> None:
     for look in (storage.exists, storage.list_names, storage.list_files):
         with pytest.raises(ArtifactError, match=r"s3://refusing/a cannot be reached .*credentials"):
             look("s3://refusing/a")
+
+
+@pytest.fixture
+def shard(refusing: Refusing) -> str:
+    path = "s3://refusing/reads/t.parquet"
+    storage.write_table(path, pa.table({"k": [1]}).replace_schema_metadata({"k": "v"}))
+    return path
+
+
+def test_a_read_that_a_busy_store_refuses_is_tried_again(
+    refusing: Refusing, shard: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.01)
+    # More often than the AWS SDK, which tries for 6 s, does by itself.
+    refusing.lost, refusing.status, refusing.times = "/refusing", "503 Slow Down", 35
+    assert storage.table_metadata(shard) == {"k": "v"}
+    assert refusing.times == 0
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        storage.read_bytes,
+        storage.read_table,
+        storage.table_metadata,
+        lambda path: list(storage.read_row_groups(path, ["k"])),
+    ],
+)
+def test_a_store_that_refuses_is_neither_a_damaged_nor_a_missing_shard(
+    refusing: Refusing, shard: str, read: Callable[[str], object]
+) -> None:
+    refusing.lost = "/refusing"
+    with pytest.raises(ArtifactError, match=r"t\.parquet cannot be read .*keep it") as found:
+        read(shard)
+    assert "remove" not in str(found.value)

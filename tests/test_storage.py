@@ -1,12 +1,17 @@
+import errno
 import resource
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+from pyarrow import fs
 
-from slams_ray import storage
+from slams_ray import retries, storage
 from slams_ray.errors import ArtifactError
 
 
@@ -172,7 +177,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "WRITE_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(retries, "PATIENCE_SECONDS", 0.1)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
@@ -180,3 +185,71 @@ def test_patience_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             storage.write_bytes(str(tmp_path / "a.bin"), b"content")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+class Refusing(LocalFileSystem):
+    """A disk that fails to read several times."""
+
+    cachable = False
+    times = 0
+
+    def _refuse(self) -> None:
+        if self.times:
+            self.times -= 1
+            raise OSError(errno.EIO, "Input/output error")
+
+    def info(self, *args: Any, **kwargs: Any) -> Any:
+        self._refuse()
+        return super().info(*args, **kwargs)
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        self._refuse()
+        return super().open(*args, **kwargs)
+
+    def find(self, *args: Any, **kwargs: Any) -> Any:
+        self._refuse()
+        return super().find(*args, **kwargs)
+
+
+READS: dict[str, Callable[[str], object]] = {
+    "exists": storage.exists,
+    "list_names": lambda path: storage.list_names(path.rpartition("/")[0]),
+    "list_files": lambda path: storage.list_files(path.rpartition("/")[0]),
+    "read_bytes": storage.read_bytes,
+    "read_table": lambda path: storage.read_table(path, ["number"]),
+    "read_row_groups": lambda path: list(storage.read_row_groups(path, ["number"])),
+    "table_metadata": storage.table_metadata,
+}
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Refusing:
+    disk = Refusing()
+    filesystem = fs.PyFileSystem(fs.FSSpecHandler(disk))
+    monkeypatch.setattr(storage, "resolve", lambda path: (filesystem, path))
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.01)
+    return disk
+
+
+@pytest.mark.parametrize("name", READS)
+def test_reads_that_fail_for_a_while_are_tried_again(
+    tmp_path: Path, refusing: Refusing, name: str
+) -> None:
+    path = str(tmp_path / "t.parquet")
+    storage.write_table(path, numbered_table(10), rows_per_group=4)
+    expected = READS[name](path)
+    refusing.times = 3
+    assert READS[name](path) == expected
+    assert refusing.times == 0
+
+
+@pytest.mark.parametrize("name", ["read_bytes", "read_table", "read_row_groups", "table_metadata"])
+def test_a_disk_that_goes_on_failing_is_no_damaged_file(
+    tmp_path: Path, refusing: Refusing, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "PATIENCE_SECONDS", 0.0)
+    path = str(tmp_path / "t.parquet")
+    storage.write_table(path, numbered_table(10))
+    refusing.times = 1000
+    with pytest.raises(ArtifactError, match=r"t\.parquet cannot be read .*so keep it"):
+        READS[name](path)

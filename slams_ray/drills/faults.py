@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from slams_ray.drills import poison
+from slams_ray.drills import poison, refused_reads
 from slams_ray.drills.driver import Driver
 from slams_ray.drills.nodes import Nodes, kill
 from slams_ray.drills.tracking_server import TrackingServer
@@ -101,6 +101,17 @@ def _limit(process: psutil.Process, limits: tuple[int, int]) -> None:
         return
 
 
+def _reads_flag(scene: Scene) -> Path:
+    return scene.workspace / "reads-refused"
+
+
+def _refuse_reads(scene: Scene, driver: Driver) -> None:
+    """No worker may read a shard for a while."""
+    _reads_flag(scene).touch()
+    time.sleep(REFUSED_SECONDS)
+    _reads_flag(scene).unlink()
+
+
 def _take_tracking_away(scene: Scene, driver: Driver) -> None:
     scene.server.kill()
     time.sleep(UNTRACKED_SECONDS)
@@ -147,6 +158,10 @@ FAULTS: Mapping[str, Fault] = {
     "driver_killed": Fault(strike=_kill_driver, ends_run=True),
     "stopped": Fault(strike=_stop_driver, ends_run=True),
     "storage_refuses": Fault(strike=_refuse_writes),
+    "reads_refused": Fault(
+        lay=lambda scene: refused_reads.environment(_reads_flag(scene)),
+        strike=_refuse_reads,
+    ),
     "mlflow_gone": Fault(strike=_take_tracking_away, tracked=True),
     "output_truncated": Fault(lay=_truncate_output),
     "image_corrupted": Fault(

@@ -95,7 +95,7 @@ class Nodes:
         ]
 
     def stop(self) -> None:
-        """Ends all nodes and what they left."""
+        """Ends all nodes, and removes their directories: sockets, logs and the token."""
         for node in reversed(self._nodes):
             processes = list(self._processes(node))
             node.terminate()
@@ -104,6 +104,8 @@ class Nodes:
                 kill(process)
         self._nodes.clear()
         shutil.rmtree(self._secret)
+        # What a killed process of Ray still writes must not end the drill.
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _launch(self, place: Place, *arguments: str) -> None:
         log = self._directory / f"node-{len(list(self._directory.glob('node-*')))}.log"
@@ -134,7 +136,8 @@ class Nodes:
         deadline = time.monotonic() + START_SECONDS
         while b"Ray runtime started" not in log.read_bytes():
             if node.poll() is not None or time.monotonic() > deadline:
-                raise TrainingError(f"a Ray node did not start, see {log}")
+                said = log.read_text(errors="replace")[-2000:]
+                raise TrainingError(f"a Ray node did not start: {said}")
             time.sleep(0.3)
 
     def _processes(self, node: "subprocess.Popen[bytes]") -> Iterator[psutil.Process]:

@@ -13,10 +13,12 @@ from typing import Any, TypeVar
 
 import ray
 import ray.data
+from ray import _raylet
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from slams_ray.errors import ConfigError
 from slams_ray.runtime.devices import has_gpu
+from slams_ray.runtime.environment import set_defaults
 
 Answer = TypeVar("Answer")
 
@@ -34,6 +36,7 @@ FEEDERS_ON_CPU, MAX_FEEDERS = 2, 16
 
 def connect() -> None:
     """Connects once to the cluster at RAY_ADDRESS, or starts a local one with a token."""
+    _set_environment()
     if ray.is_initialized():
         return
     if os.environ.get("RAY_ADDRESS"):
@@ -44,6 +47,15 @@ def connect() -> None:
         _ensure_private_token()
     ray.init(address="local", include_dashboard=False, **_LOGGING)
     _end_on_sigterm()
+
+
+def _set_environment() -> None:
+    """Of a program that has imported Ray by itself; jobs set it before."""
+    is_mode_new = "RAY_AUTH_MODE" not in os.environ
+    set_defaults()
+    if is_mode_new and not ray.is_initialized():
+        # Ray has read the mode when it was imported; this is how it reads it again itself.
+        _raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 
 def disconnect() -> None:

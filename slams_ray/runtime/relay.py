@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from ray.exceptions import RayError
 from ray.util.queue import Empty, Queue
 
+logger = logging.getLogger(__name__)
+
 _PACKAGE = "slams_ray"
 _END = None
 
@@ -28,21 +30,31 @@ class LineRelay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.queue.put(_END)
+        try:
+            self.queue.put(_END)
+        except RayError as error:
+            # The tasks are done: what they did matters more than their last lines.
+            logger.warning("the last log lines of tasks are lost (%s)", _last_line(error))
         self._thread.join(timeout=10)
         self.queue.shutdown(force=True)
 
     def _show(self) -> None:
-        logger = logging.getLogger(__name__)
         while True:
             try:
                 entry = self.queue.get(timeout=60)
             except Empty:
                 continue
+            except RayError as error:
+                logger.warning("log lines of tasks are no longer shown (%s)", _last_line(error))
+                return
             if entry is _END:
                 return
             level, line = entry
             logger.log(level, "%s", line)
+
+
+def _last_line(error: RayError) -> str:
+    return str(error).strip().splitlines()[-1]
 
 
 class _Forward(logging.Handler):

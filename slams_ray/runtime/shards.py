@@ -139,7 +139,7 @@ class ShardMapper:
             seal = self.map_shard(name, pickle.loads(batch["payload"][0]), fingerprint)
         except errors.SlamsError as error:
             # Returned, not raised, so that the driver sees our error and not a Ray traceback of it.
-            return {"name": [name], "error": [type(error).__name__], "said": [str(error)]}
+            return {"name": [name], "error": [type(error).__name__], "said": [errors.packed(error)]}
         return {"name": [name], "error": [""], "said": [json.dumps(seal)]}
 
     def map_shard(self, name: str, payload: Any, fingerprint: str | None = None) -> Seal:
@@ -293,6 +293,6 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, 
     progress = Progress(job.label, len(items), "shards")
     for number, row in enumerate(mapped.iter_rows(), start=1):
         if row["error"]:
-            raise getattr(errors, row["error"])(row["said"])
+            raise errors.unpacked(row["error"], row["said"])
         yield str(row["name"]), json.loads(row["said"])
         progress.advance(number)

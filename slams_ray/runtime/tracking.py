@@ -1,11 +1,12 @@
 """MLflow runs: one parent per pipeline, one child per stage.
 
-Only this, outbox and watchdog import mlflow.
+Only this, tracking_database, outbox and watchdog import mlflow.
 """
 
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,39 +17,15 @@ from slams_ray import storage
 from slams_ray.errors import ArtifactError, ConfigError
 from slams_ray.redaction import redacted
 from slams_ray.runtime.outbox import Outbox, first_line
-from slams_ray.runtime.tracking_address import DATABASE_NAME, tracking_uri
+from slams_ray.runtime.tracking_address import tracking_uri
+from slams_ray.runtime.tracking_database import create_database, new_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MAX_PARAM_LENGTH = 500
 METRICS_PER_REQUEST = 500
-
-
-def create_database(workspace: str) -> None:
-    """Makes the workspace's MLflow database aside and moves it into place when it is whole.
-
-    MLflow builds it by dozens of migrations; killed between two of them it never opens
-    again.
-    """
-    database = Path(workspace) / DATABASE_NAME
-    if database.exists():
-        return
-    try:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=workspace, prefix=".mlflow-") as directory:
-            aside = Path(directory) / DATABASE_NAME
-            _client(f"sqlite:///{aside}").search_experiments()
-            aside.replace(database)
-    except OSError as error:
-        reason = f"the workspace {workspace} cannot be written ({error})"
-        raise ConfigError(f"{reason}: choose another with --workspace") from error
-
-
-def _client(uri: str) -> "MlflowClient":
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
+FLUSH_SECONDS = 15.0
+"""How long a metric waits for others at most, where who logs calls `flush_if_due`."""
 
 
 def _contents(path: str) -> bytes:
@@ -72,12 +49,13 @@ class Run:
         self.run_id = run_id
         self._outbox = outbox or Outbox(uri)
         self._lazy_client: MlflowClient | None = None
-        self._buffer: list[tuple[str, float, int]] = []
+        self._buffer: list[tuple[str, float, int, int]] = []
+        self._flush_at: float | None = None
 
     @property
     def client(self) -> "MlflowClient":
         if self._lazy_client is None:
-            self._lazy_client = _client(self.uri)
+            self._lazy_client = new_client(self.uri)
         return self._lazy_client
 
     @property
@@ -95,31 +73,36 @@ class Run:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Logs a flat mapping; values are cut to the length MLflow stores."""
         from mlflow.entities import Param
+        from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-        entities = [Param(k, redacted(str(v))[:MAX_PARAM_LENGTH]) for k, v in params.items()]
+        entities = [Param(k, redacted(str(v))[:MAX_PARAM_VAL_LENGTH]) for k, v in params.items()]
         for start in range(0, len(entities), 100):
             batch = entities[start : start + 100]
             self._send("params", partial(self._log_batch, params=batch))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Buffers numbers; `flush` sends them (one request costs as much as one metric)."""
-        finite = [(k, float(v), step) for k, v in metrics.items() if v == v]
-        self._buffer.extend(finite)
-        if len(self._buffer) >= METRICS_PER_REQUEST:
+        self._flush_at = self._flush_at or time.monotonic() + FLUSH_SECONDS
+        now = int(time.time() * 1000)
+        self._buffer.extend((k, float(v), now, step) for k, v in metrics.items() if v == v)
+        self.flush_if_due()
+
+    def flush_if_due(self) -> None:
+        """Sends buffered metrics that are many, or have waited for `FLUSH_SECONDS`."""
+        is_late = self._flush_at is not None and time.monotonic() >= self._flush_at
+        if is_late or len(self._buffer) >= METRICS_PER_REQUEST:
             self.flush()
 
     def flush(self) -> None:
         """Sends buffered metrics."""
-        from time import time
-
         from mlflow.entities import Metric
 
-        now = int(time() * 1000)
         for start in range(0, len(self._buffer), METRICS_PER_REQUEST):
             part = self._buffer[start : start + METRICS_PER_REQUEST]
-            batch = [Metric(k, v, now, s) for k, v, s in part]
+            batch = [Metric(*entry) for entry in part]
             self._send("metrics", partial(self._log_batch, metrics=batch))
         self._buffer.clear()
+        self._flush_at = None
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -133,6 +116,9 @@ class Run:
 
     def log_dict(self, content: Mapping[str, Any], name: str) -> None:
         self._send("a record", lambda run_id: self.client.log_dict(run_id, dict(content), name))
+
+    def log_text(self, text: str, name: str) -> None:
+        self._send("a text", lambda run_id: self.client.log_text(run_id, text, name))
 
     def log_file(self, path: str, folder: str | None = None) -> None:
         """Uploads a file of the workspace, into a folder of the run's artifacts."""
@@ -216,7 +202,7 @@ class Tracker:
         self.uri = tracking_uri(workspace)
         if self.uri.startswith("sqlite:") and "MLFLOW_TRACKING_URI" not in os.environ:
             create_database(workspace)
-        self._client = _client(self.uri)
+        self._client = new_client(self.uri)
         self._outbox = Outbox(self.uri)
         find = partial(self._experiment, workspace, experiment)
         ask = partial(self._outbox.ask, "the experiment") if patient else self._at_once

@@ -5,6 +5,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from slams_ray.errors import ConfigError
 from slams_ray.redaction import holds_password, redacted
+from slams_ray.runtime.environment import set_defaults
 
 DATABASE_NAME = "mlflow.db"
 
@@ -45,4 +46,5 @@ def _without_password(uri: str) -> str:
 
 def credentials() -> dict[str, str]:
     """MLflow's settings of this process, for the worker that logs on another node."""
+    set_defaults()
     return {k: v for k, v in os.environ.items() if k.startswith(("MLFLOW_", "AWS_"))}

@@ -5,11 +5,10 @@ import json
 import logging
 import os
 import pickle
-import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +30,18 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import nn
 
 from slams_ray import storage
-from slams_ray.errors import TrainingError
 from slams_ray.runtime import cluster
 from slams_ray.runtime.devices import device_name
+from slams_ray.runtime.metric_window import MetricWindow, Sums
 from slams_ray.runtime.progress import followed
 from slams_ray.runtime.rendezvous import NodeAddressConfig
+from slams_ray.runtime.training_failure import (
+    DrainWatch,
+    WorkerError,
+    may_be_retried,
+    training_error,
+    was_announced,
+)
 from slams_ray.runtime.training_job import SealedJob, TrainingJob, progress_path
 from slams_ray.runtime.training_log import TrainingLog
 
@@ -64,8 +70,38 @@ def fit(job: TrainingJob) -> dict[str, Any]:
         # the last checkpoint when it is reported a second time.
         return _read_json(finished)
     cluster.connect()
+    with followed(progress_path(job.output_dir), job.label, job.num_steps, "steps"):
+        _fit_with_retries(job)
+    result = _read_json(finished)
+    if job.run_id is not None and not result["tracked"]:
+        logger.warning("%s: MLflow was lost on the way, its steps are in %s", job.label, finished)
+    return result
+
+
+def _fit_with_retries(job: TrainingJob) -> None:
+    """Starts the training again, from its last checkpoint, when a worker or node is lost.
+
+    Ray Train itself would retry every exception, those that repeat as well.
+    """
+    num_losses = 0
+    while True:
+        try:
+            _trainer(job).fit()
+            return
+        except (TrainingFailedError, RayError) as error:
+            failure = training_error(job.label, error)
+            if isinstance(error, RayError) or not may_be_retried(error):
+                raise failure from error
+            num_losses += not was_announced(error)
+            if num_losses > job.max_failures:
+                raise failure from error
+            count = f"{num_losses} of at most {job.max_failures} losses"
+            logger.warning("%s; going on from the last checkpoint (%s)", failure, count)
+
+
+def _trainer(job: TrainingJob) -> TorchTrainer:
     gpu = cluster.use_gpu(job.device)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _train_worker,
         train_loop_config={"job": SealedJob(ray.cloudpickle.dumps(job))},
         torch_config=NodeAddressConfig(),
@@ -81,18 +117,10 @@ def fit(job: TrainingJob) -> dict[str, Any]:
             storage_path=job.output_dir,
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             logging_config=LoggingConfig(log_level="WARNING"),
-            failure_config=FailureConfig(max_failures=job.max_failures),
+            # A node that announced its end is no failure.
+            failure_config=FailureConfig(max_failures=0, max_preemption_failures=-1),
         ),
     )
-    try:
-        with followed(progress_path(job.output_dir), job.label, job.num_steps, "steps"):
-            trainer.fit()
-    except (TrainingFailedError, RayError) as error:
-        raise TrainingError(f"training {job.label} failed: {_reason(error)}") from error
-    result = _read_json(finished)
-    if job.run_id is not None and not result["tracked"]:
-        logger.warning("%s: MLflow was lost on the way, its steps are in %s", job.label, finished)
-    return result
 
 
 def _worker_range(job: TrainingJob) -> int | tuple[int, int]:
@@ -107,25 +135,15 @@ def _read_json(path: str) -> dict[str, Any]:
     return json.loads(storage.read_bytes(path))
 
 
-def _reason(error: Exception) -> str:
-    """Our own error where one is at the bottom of it, else the last line of what Ray tells."""
-    # Through data tasks, workers and controller an error arrives as text of text, not as a cause.
-    failures = getattr(error, "worker_failures", {}).values()
-    text = "\n".join([str(error), *(str(failure) for failure in failures)])
-    own = re.search(r"slams_ray\.errors\.\w+: (.+)", text)
-    if own:
-        return own.group(1).strip()
-    if "low on memory" in text:
-        # Ray's own last line is about its documentation.
-        return (
-            "a process was killed because its node ran low on memory: set compute.feed_tasks "
-            "lower, the batch size or crop_px, or take nodes with more memory"
-        )
-    return str(error).strip().splitlines()[-1]
-
-
 def _train_worker(config: dict[str, Any]) -> None:
-    job: TrainingJob = pickle.loads(config["job"].pickled)
+    drain = DrainWatch()
+    try:
+        _train(pickle.loads(config["job"].pickled), drain)
+    except Exception as error:
+        raise WorkerError.of(error, drain.has_seen) from error
+
+
+def _train(job: TrainingJob, drain: DrainWatch) -> None:
     context = train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
     _set_threads(job, context)
@@ -134,30 +152,31 @@ def _train_worker(config: dict[str, Any]) -> None:
     channels_last = {"memory_format": torch.channels_last} if device.type == "cuda" else {}
     module = job.task.build().to(device, **channels_last)
     optimizer = job.task.optimizer(module)
-    first_step, history = _restore(module, optimizer)
+    first_step, history, unlogged = _restore(module, optimizer)
     wrapped = prepare_model(module, parallel_strategy_kwargs={"forward_sync_buffers": False})
     wrapped.train()
     os.environ.update(job.credentials if rank == 0 else {})
     log = TrainingLog(job, rank, first_step, history)
-    window: list[dict[str, torch.Tensor]] = []
     share = job.task.batch_share(rank, num_workers)
+    window = MetricWindow(share / job.batch_size, unlogged)
     batches = _batches(job, rank, num_workers, first_step, device)
     began = None
     for step, batch in zip(range(first_step, job.num_steps), batches, strict=True):
+        log.flush_if_due()
         # The first batch is there: what came before was starting.
         began = began or time.time()
-        window.append(job.task.step(wrapped, optimizer, batch, step, job.num_steps))
+        window.add(job.task.step(wrapped, optimizer, batch, step, job.num_steps))
         done = step + 1
         logged = done % job.log_every_steps == 0 or done == job.num_steps
         saved = done % job.checkpoint_every_steps == 0 or done == job.num_steps
         if logged or saved:
-            job.task.check(window, done)
+            job.task.check(window.steps, done)
         if logged:
-            means = _mean_over_workers(window, share / job.batch_size)
-            log.add(done, means, optimizer.param_groups[0]["lr"])
-            window.clear()
+            log.add(done, window.means(), optimizer.param_groups[0]["lr"])
+            saved = drain.is_news() or saved
         if saved:
-            _report(module, optimizer, done, log.history, rank)
+            _report(module, optimizer, done, log.history, window.sums(), rank)
+    log.flush()
     wrapped.eval()
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
     nodes = Counter(_gather(cluster.node_id(), num_workers))
@@ -229,25 +248,6 @@ def _moved(values: np.ndarray, device: torch.device) -> torch.Tensor:
     return pinned.to(device, non_blocking=True)
 
 
-def _mean_over_workers(
-    window: Sequence[Mapping[str, torch.Tensor]], weight: float
-) -> dict[str, float]:
-    """Mean over the steps of the window and the images of all workers.
-
-    A metric that only some steps have is averaged over those; the last step has all.
-
-    Args:
-        weight: share of the global batch that is this worker's.
-    """
-    names = list(window[-1])
-    values = ([m[name].float() for m in window if name in m] for name in names)
-    means = torch.stack([torch.stack(found).mean() for found in values])
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        means = means * weight
-        dist.all_reduce(means)
-    return dict(zip(names, means.tolist(), strict=True))
-
-
 def _gather(result: Any, num_workers: int) -> list[Any]:
     if num_workers == 1:
         return [result]
@@ -258,16 +258,17 @@ def _gather(result: Any, num_workers: int) -> list[Any]:
 
 def _restore(
     module: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[dict[str, float]]]:
+) -> tuple[int, list[dict[str, float]], Sums]:
+    """Steps done, logged points, and the sums of what is not logged yet."""
     checkpoint = train.get_checkpoint()
     if checkpoint is None:
-        return 0, []
+        return 0, [], {}
     with checkpoint.as_directory() as directory:
         data = (Path(directory) / _STATE).read_bytes()
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["history"]
+    return state["step"], state["history"], state.get("unlogged", {})
 
 
 def _report(
@@ -275,6 +276,7 @@ def _report(
     optimizer: torch.optim.Optimizer,
     step: int,
     history: list[dict[str, float]],
+    unlogged: Sums,
     rank: int,
 ) -> None:
     """Every rank reports; rank 0 brings the checkpoint. The position is part of it."""
@@ -286,6 +288,7 @@ def _report(
                 "optimizer": optimizer.state_dict(),
                 "step": step,
                 "history": history,
+                "unlogged": unlogged,
             }
             torch.save(state, Path(directory) / _STATE)
             checkpoint = train.Checkpoint.from_directory(directory)

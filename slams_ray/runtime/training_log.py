@@ -38,6 +38,14 @@ class TrainingLog:
         self._track(self.history[-1])
         post_progress(progress_path(self.job.output_dir), step, rate, f"loss {metrics['loss']:.4f}")
 
+    def flush_if_due(self) -> None:
+        """Sends points that have waited for long; to be called at every step."""
+        self.run.flush_if_due()
+
+    def flush(self) -> None:
+        """Sends all points, because nothing more is logged for a while."""
+        self.run.flush()
+
     @property
     def tracked(self) -> bool:
         """Whether MLflow has everything so far."""

@@ -10,6 +10,7 @@ from slams_ray.artifacts import fingerprint, flatten, to_plain
 from slams_ray.config import PipelineConfig
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.runtime.session import TrackingSession
+from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import (
     evaluate,
     infer_activation,
@@ -55,8 +56,11 @@ def run(
     """Runs the stages up to `last_stage`; finished ones are kept.
 
     Writes `<workspace>/summary.json` when all eight have run.
+
+    Raises:
+        ConfigError: another driver works in the workspace.
     """
-    with open_session(config, workspace, recipe) as session:
+    with workspace_lock(workspace, recipe), open_session(config, workspace, recipe) as session:
         place = workplace(config, session)
         results = run_stages(config, place, last_stage)
         summary = _summarise(results, workspace, recipe)

@@ -23,6 +23,7 @@ from slams_ray.errors import ArtifactError
 from slams_ray.runtime.cluster import describe
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run
+from slams_ray.stages.error_file import remove_error, write_error
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,11 @@ def run_stage(
             earlier=_earlier_outputs(place.workspace, stage, mark),
             shard_prefix=fingerprint(stage, config, _without_content(inputs)),
         )
-        outcome = work(attempt)
+        try:
+            outcome = work(attempt)
+        except Exception as error:
+            write_error(output_dir, error, run)
+            raise
         record = Record(
             stage=stage,
             fingerprint=mark,
@@ -149,6 +154,7 @@ def run_stage(
         if record.warnings:
             run.set_tags({"slams.warnings": "\n".join(record.warnings)})
         write_record(output_dir, record)
+        remove_error(output_dir)
         run.log_file(storage.join(output_dir, RECORD_NAME), "record")
     for warning in record.warnings:
         logger.warning("%-18s %s", stage, warning)

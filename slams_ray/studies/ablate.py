@@ -14,6 +14,7 @@ from slams_ray.errors import ConfigError
 from slams_ray.mappers.infer import CAM, METHODS, SLAMS
 from slams_ray.runtime import cluster
 from slams_ray.runtime.search import SearchPlan, SearchTrial, search
+from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import (
     pipeline,
     prepare,
@@ -74,7 +75,7 @@ def run(
         show: called with the scores, before a failure is raised.
 
     Raises:
-        ConfigError: there is no such variant.
+        ConfigError: there is no such variant, or another driver works in the workspace.
         TrainingError: trials failed; the others are in the table, the same command tries again.
     """
     unknown = [name for name in variants if name not in VARIANTS]
@@ -83,7 +84,11 @@ def run(
     # Those the recipe is already would be trained beside it into the same directory.
     others = [name for name in variants or VARIANTS if override(config, VARIANTS[name]) != config]
     chosen = [RECIPE, *others]
-    with pipeline.open_session(config, workspace, f"{NAME} {recipe}") as session:
+    name = f"{NAME} {recipe}"
+    with (
+        workspace_lock(workspace, name),
+        pipeline.open_session(config, workspace, name) as session,
+    ):
         place = pipeline.workplace(config, session)
         # Before the trials ask for them side by side.
         data = prepare.open_prepared(prepare.run(place, config.data))

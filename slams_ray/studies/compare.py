@@ -13,6 +13,7 @@ from slams_ray.core.comparison import Score
 from slams_ray.mappers.infer import METHODS
 from slams_ray.runtime import cluster
 from slams_ray.runtime.fanout import run_side_by_side
+from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import evaluate, pipeline, prepare
 from slams_ray.studies.scores import Show, collect, finish, no_show
 
@@ -35,9 +36,14 @@ def run(
         show: called with the scores, before a failure is raised.
 
     Raises:
+        ConfigError: another driver works in the workspace.
         TrainingError: seeds failed; the others are in the table, the same command tries again.
     """
-    with pipeline.open_session(config, workspace, f"{NAME} {recipe}") as session:
+    name = f"{NAME} {recipe}"
+    with (
+        workspace_lock(workspace, name),
+        pipeline.open_session(config, workspace, name) as session,
+    ):
         # Once, before the seeds ask for it side by side.
         prepare.run(pipeline.workplace(config, session), config.data)
         parent = session.open()

@@ -45,9 +45,11 @@ def test_what_ends_or_damages_a_run_is_mended_by_the_same_command(tmp_path: Path
 
 
 @pytest.mark.long
-def test_a_later_stage_names_poison_and_a_lost_server_has_every_run_when_it_is_back(
+def test_a_later_stage_waits_for_reads_names_poison_and_a_lost_server_has_every_run_when_it_is_back(
     tmp_path: Path,
 ) -> None:
-    rows = Drill(tmp_path).run(["infer_activation"], ["image_poisoned", "mlflow_gone"])
-    assert [row.fault for row in rows] == ["image_poisoned", "mlflow_gone"]
+    faults = ["reads_refused", "image_poisoned", "mlflow_gone"]
+    rows = Drill(tmp_path).run(["infer_activation"], faults)
+    assert [row.fault for row in rows] == faults
+    assert rows[0].num_commands == 1
     assert all(row.survived and row.identical for row in rows), rows

@@ -12,8 +12,9 @@ TOKEN = "~/.ray/auth_token"
 
 def prepare(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration with Ray's defaults filled in; raises where it is not valid."""
-    import slams_ray.runtime  # noqa: F401  (sets the environment before ray is imported)
+    from slams_ray.runtime.environment import set_defaults
 
+    set_defaults()
     try:
         from ray.autoscaler._private.util import prepare_config, validate_config
     except ImportError as error:

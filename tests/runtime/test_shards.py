@@ -85,8 +85,9 @@ def test_an_error_names_its_cause_and_keeps_finished_shards(
     out = tmp_path / "out"
     assert sum_shards(job(images, out, names=NAMES[:2]), ["num_rows"]) == {"num_rows": 3}
     before = {p: p.stat().st_mtime_ns for p in out.iterdir()}
-    with pytest.raises(DataError, match="image 2-0 is bad: replace it"):
+    with pytest.raises(DataError, match="image 2-0 is bad: replace it") as found:
         list(run_shards(job(images, out, make_work=make_refuse)))
+    assert "in map_shard" in found.value.__notes__[0], "the traceback of the process"
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert not (out / NAMES[2]).exists()
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from slams_ray.errors import ConfigError, DataError
-from slams_ray.runtime import outbox
+from slams_ray.runtime import outbox, tracking, tracking_database
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run, Tracker
 from slams_ray.runtime.tracking_address import tracking_uri
@@ -189,3 +189,64 @@ def test_sigkill_does_not_leave_runs_running(tmp_path: Path) -> None:
     while "RUNNING" in statuses(tmp_path).values() and time.monotonic() < deadline:
         time.sleep(2)
     assert set(statuses(tmp_path).values()) == {"KILLED"}
+
+
+def test_a_first_start_does_not_replace_the_database_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other is ready after this one has looked, and has its database open."""
+    genuine, others = tracking_database.new_client, []
+
+    def meanwhile(uri: str) -> object:
+        monkeypatch.setattr(tracking_database, "new_client", genuine)
+        tracker = Tracker(str(tmp_path), "e")
+        others.append(tracker.start("run", {}))
+        return genuine(uri)
+
+    monkeypatch.setattr(tracking_database, "new_client", meanwhile)
+    tracking_database.create_database(str(tmp_path))
+    (run,) = others
+    found = genuine(tracking_uri(str(tmp_path))).get_run(run.run_id)
+    assert found.info.run_name == "run"
+
+
+def test_metrics_wait_for_others_no_longer_than_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Tracker(str(tmp_path), "e").start("run", {})
+    now = time.monotonic()
+    monkeypatch.setattr("slams_ray.runtime.tracking.time.monotonic", lambda: now)
+
+    def stored() -> list[float]:
+        return [m.value for m in run.client.get_metric_history(str(run.run_id), "loss")]
+
+    run.log_metrics({"loss": 1.0}, 1)
+    now += tracking.FLUSH_SECONDS / 2
+    run.log_metrics({"loss": 2.0}, 2)
+    assert stored() == []
+    now += tracking.FLUSH_SECONDS / 2
+    run.flush_if_due()
+    assert stored() == [1.0, 2.0]
+    run.log_metrics({"loss": 3.0}, 3)
+    run.flush_if_due()
+    assert stored() == [1.0, 2.0]
+
+
+def test_a_point_has_the_time_at_which_it_was_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Tracker(str(tmp_path), "e").start("run", {})
+    run.log_metrics({"loss": 1.0})
+    later = time.time() + 3600
+    monkeypatch.setattr("slams_ray.runtime.tracking.time.time", lambda: later)
+    run.flush()
+    (point,) = run.client.get_metric_history(str(run.run_id), "loss")
+    assert point.timestamp < 1000 * (later - 3000)
+
+
+def test_a_long_parameter_is_stored_whole(tmp_path: Path) -> None:
+    run = Tracker(str(tmp_path), "e").start("run", {})
+    run.log_params({"names": "a" * 5999, "longer": "b" * 9000})
+    run.finish("FINISHED")
+    params = run.client.get_run(str(run.run_id)).data.params
+    assert (len(params["names"]), len(params["longer"])) == (5999, 6000)

@@ -2,6 +2,8 @@
 
 import io
 import os
+import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from torch import nn
 
 from slams_ray import storage
-from slams_ray.errors import TrainingError
+from slams_ray.errors import ArtifactError, TrainingError
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
 from slams_ray.tasks.optimisation import check_finite
@@ -174,8 +176,110 @@ def test_a_worker_has_as_many_threads_as_asked_for(ray_cluster: None, tmp_path: 
     assert result["metrics"] == {"num_threads": asked}
 
 
-def test_a_loss_that_is_not_finite_ends_with_its_remedy(ray_cluster: None, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Counted(Line):
+    """Counts its attempts by the lines of a file."""
+
+    attempts: str = ""
+
+    def build(self) -> nn.Module:
+        with Path(self.attempts).open("a") as file:
+            file.write("built\n")
+        return super().build()
+
+    def num_attempts(self) -> int:
+        return len(Path(self.attempts).read_text().splitlines())
+
+
+def test_a_loss_that_is_not_finite_ends_at_once_with_its_remedy(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    task = Counted(attempts=str(tmp_path / "attempts"), loss_of_step_3=float("nan"))
+    job = training_job(tmp_path / "out", task, log_every_steps=20, max_failures=3)
     with pytest.raises(TrainingError, match=r"loss is nan at step 3: lower training.learning_rate"):
-        fit(training_job(tmp_path / "out", Line(loss_of_step_3=float("nan")), log_every_steps=20))
+        fit(job)
+    assert task.num_attempts() == 1
     # Step 3 was the last before a checkpoint, and long before a log point: none was made of it.
     assert [p.name for p in (tmp_path / "out").rglob("step-*")] == ["step-0000002"]
+
+
+@dataclass(frozen=True)
+class Damaged(Counted):
+    """Its data-loading task finds a damaged shard."""
+
+    def reader(self, chunk: tuple[int, int]) -> dict[str, np.ndarray]:
+        raise ArtifactError("shard 000001.parquet is truncated: remove it")
+
+
+def test_a_damaged_shard_ends_at_once_and_the_error_holds_the_workers_traceback(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    task = Damaged(attempts=str(tmp_path / "attempts"))
+    with pytest.raises(TrainingError, match=r"failed: shard 000001.parquet is truncated") as found:
+        fit(training_job(tmp_path / "out", task, max_failures=3))
+    assert task.num_attempts() == 1
+    (note,) = found.value.__notes__
+    assert "trainer.py" in note
+    assert "in reader" in note
+
+
+@dataclass(frozen=True)
+class Killed(Counted):
+    """The last worker is killed once at step 3."""
+
+    def step(self, *args: Any) -> dict[str, torch.Tensor]:
+        rank = torch.distributed.get_rank() if self.num_workers > 1 else 0
+        is_first = self.num_attempts() == self.num_workers
+        if args[3] == 3 and is_first and rank == self.num_workers - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().step(*args)
+
+
+def test_a_killed_worker_is_retried_and_logs_what_an_undisturbed_one_does(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    """Checkpoints lie between log points."""
+    histories = []
+    for name, kind in (("killed", Killed), ("undisturbed", Counted)):
+        task = kind(attempts=str(tmp_path / name))
+        job = training_job(tmp_path / f"{name} out", task, log_every_steps=3, max_failures=1)
+        histories.append([(p["step"], p["loss"]) for p in fit(job)["history"]])
+        assert task.num_attempts() == (2 if kind is Killed else 1)
+    assert histories[0] == histories[1]
+
+
+def test_the_peer_of_a_killed_worker_is_retried_too(undisturbed: Path, tmp_path: Path) -> None:
+    task = replace(Killed(attempts=str(tmp_path / "attempts")), num_workers=2)
+    fit(training_job(tmp_path / "out", task, max_failures=1))
+    assert task.num_attempts() == 4
+    for name, value in weights(tmp_path / "out").items():
+        torch.testing.assert_close(value, weights(undisturbed)[name])
+
+
+@dataclass(frozen=True)
+class Drained(Counted):
+    """Its node announces its end at step 1 and is gone at step 3."""
+
+    def step(self, *args: Any) -> dict[str, torch.Tensor]:
+        from ray.train.v2._internal.execution.context import get_train_context
+        from ray.train.v2.api.preemption import PreemptionInfo
+
+        if self.num_attempts() == 1:
+            if args[3] == 1:
+                deadline = int(1000 * (time.time() + 10))
+                found = PreemptionInfo(deadline_ms=deadline, preempted_node_to_ranks={"node": [0]})
+                get_train_context().preemption_context.preemption_info = found
+            if args[3] == 3:
+                # Ray Train ends the workers when the time of the node has come.
+                time.sleep(600)
+        return super().step(*args)
+
+
+def test_a_node_that_announces_its_end_is_saved_from_and_costs_no_restart(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    task = Drained(attempts=str(tmp_path / "attempts"))
+    job = training_job(tmp_path / "out", task, checkpoint_every_steps=100, max_failures=0)
+    result = fit(job)
+    assert [point["step"] for point in result["history"]] == list(range(1, NUM_STEPS + 1))
+    assert task.num_attempts() == 2

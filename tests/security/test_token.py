@@ -47,15 +47,16 @@ def test_a_token_that_ray_left_readable_is_closed_and_kept(home: Path) -> None:
     assert (mode(token), token.read_text()) == (0o600, "by Ray")
 
 
-@pytest.mark.parametrize(("chosen", "expected"), [(None, "token"), ("disabled", "disabled")])
-def test_the_package_says_the_mode_before_ray_is_imported(
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "True"), ("disabled", "False")])
+def test_the_package_says_the_mode_to_a_ray_that_is_imported_already(
     chosen: str | None, expected: str
 ) -> None:
     program = (
-        "import os, sys\n"
-        "import slams_ray.runtime\n"
-        "assert 'ray' not in sys.modules\n"
-        "print(os.environ['RAY_AUTH_MODE'])\n"
+        "import ray\n"
+        "from ray._private.authentication.authentication_utils import is_token_auth_enabled\n"
+        "from slams_ray.runtime import cluster\n"
+        "cluster._set_environment()\n"
+        "print(is_token_auth_enabled())\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"}
     if chosen is not None:
@@ -69,6 +70,26 @@ def test_the_package_says_the_mode_before_ray_is_imported(
         check=True,
     )
     assert run.stdout.strip() == expected
+
+
+def test_an_import_leaves_the_environment_of_its_program_alone() -> None:
+    program = (
+        "import os, ray\n"
+        "before = dict(os.environ)\n"
+        "from slams_ray.runtime import cluster, outbox, session, shards, tracking\n"
+        "print([k for k in os.environ if k.startswith(('RAY', 'MLFLOW', 'TUNE')) "
+        "and os.environ[k] != before.get(k)])\n"
+    )
+    names = ("RAY_", "MLFLOW_", "TUNE_")
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={k: v for k, v in os.environ.items() if not k.startswith(names)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "[]"
 
 
 def test_every_file_that_starts_ray_says_the_mode() -> None:

@@ -149,13 +149,15 @@ def test_predict_names_a_model_that_is_none(tmp_path: Path) -> None:
 def test_a_truncated_image_shard_is_named_by_the_training_that_reads_it(
     ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig
 ) -> None:
-    compute = replace(tiny_config.compute, max_failures=0)
-    with workplace(tmp_path, replace(tiny_config, compute=compute)) as place:
+    with workplace(tmp_path, tiny_config) as place:
         data = prepare.open_prepared(prepare.run(place, tiny_config.data))
         shard = Path(data.images("train")) / data.names("train")[1]
         shard.write_bytes(shard.read_bytes()[:-100])
         with pytest.raises(TrainingError, match=rf"shard {shard} is missing or truncated"):
             train_encoder.run(place, tiny_config.encoder, 0, data)
+    (told,) = (tmp_path / "train_encoder").rglob("error.txt")
+    assert "in _train" in told.read_text(), "the training worker's traceback"
+    assert "in read_row_groups" in told.read_text(), "that of its data-loading task"
 
 
 def test_a_relative_weights_file_reaches_the_workers(

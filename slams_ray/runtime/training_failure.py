@@ -1,0 +1,171 @@
+"""Why a training ended: a lost worker or node, which is retried, or an error that would repeat."""
+
+import re
+import traceback
+from collections.abc import Iterator
+
+from ray import train
+from ray.exceptions import (
+    ActorUnschedulableError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    RpcError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
+from ray.train import TrainingFailedError
+
+from slams_ray.errors import SlamsError, TrainingError
+
+_LOST = (
+    RayActorError,
+    WorkerCrashedError,
+    NodeDiedError,
+    LocalRayletDiedError,
+    ObjectLostError,
+    # A process that Ray's memory monitor killed; MemoryError and CUDA out of memory are others.
+    OutOfMemoryError,
+    RpcError,
+    TaskUnschedulableError,
+    ActorUnschedulableError,
+)
+_LOST_PEER = re.compile(r"\bgloo/|\bNCCL\b|\bDist\w*Error\b|Connection (reset|closed) by peer")
+"""What torch says in the other workers when one of them dies."""
+_OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|DefaultCPUAllocator")
+_OWN_ERROR = re.compile(r"slams_ray\.errors\.\w+: (.+)")
+_LOW_MEMORY = (
+    "a process was killed because its node ran low on memory: set compute.feed_tasks lower, the "
+    "batch size or crop_px, or take nodes with more memory"
+)
+_NO_MEMORY = "set the batch size or crop_px lower, or take a device with more memory"
+
+
+class WorkerError(Exception):
+    """An exception of a training worker as text, which survives the way to the driver.
+
+    Ray Train passes on exceptions without their traceback, and shortens that in its message.
+
+    Attributes:
+        reason: for the user, one line.
+        traceback: of the worker, whole.
+        is_loss: the worker failed because another process or node was lost.
+        is_announced: a node of the training had announced that it would go.
+    """
+
+    def __init__(self, reason: str, traceback: str, is_loss: bool, is_announced: bool) -> None:
+        super().__init__(reason, traceback, is_loss, is_announced)
+        self.reason, self.traceback = reason, traceback
+        self.is_loss, self.is_announced = is_loss, is_announced
+
+    def __str__(self) -> str:
+        return self.reason
+
+    @classmethod
+    def of(cls, error: Exception, is_announced: bool = False) -> "WorkerError":
+        """The exception that is being handled in a worker."""
+        text = "".join(traceback.format_exception(error))
+        return cls(_reason(error, text), text, is_loss(error), is_announced)
+
+
+class DrainWatch:
+    """Asks Ray Train whether a node of the training has announced that it will go.
+
+    Attributes:
+        has_seen: it has.
+    """
+
+    def __init__(self) -> None:
+        self.has_seen = False
+
+    def is_news(self) -> bool:
+        """Whether it has, for the first time; all workers ask at the same step."""
+        if self.has_seen or train.get_preemption_info() is None:
+            return False
+        self.has_seen = True
+        return True
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an exception of a worker tells of a lost process or node, so that a retry helps."""
+    causes = list(_causes(error))
+    if any(isinstance(cause, _LOST) for cause in causes):
+        return True
+    return any(_tells_of_lost_peer(cause) for cause in causes)
+
+
+def _tells_of_lost_peer(error: BaseException) -> bool:
+    # Of torch: of other errors with this text, a retry would raise them again.
+    if not isinstance(error, RuntimeError) or isinstance(error, SlamsError):
+        return False
+    text = f"{type(error).__name__}: {error}"
+    return bool(_LOST_PEER.search(text)) and not _OUT_OF_MEMORY.search(text)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+            yield error.cause
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _reason(error: Exception, text: str) -> str:
+    """Our own error where one is at the bottom of it, else type and message."""
+    if isinstance(error, SlamsError):
+        return str(error)
+    # Through data-loading tasks an error arrives as text, not as a cause.
+    own = _OWN_ERROR.search(text)
+    if own:
+        return own.group(1).strip()
+    if isinstance(error, FloatingPointError):
+        return str(error)
+    last = (str(error).strip() or repr(error)).splitlines()[-1]
+    if _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
+        return f"{type(error).__name__}: {last}: {_NO_MEMORY}"
+    return f"{type(error).__name__}: {last}"
+
+
+def may_be_retried(error: TrainingFailedError) -> bool:
+    """Whether a training failed by the loss of a worker or node.
+
+    Where one worker is lost, whatever the others raise may come of it; an error that is their own
+    is raised again in the next attempt, alone.
+    """
+    failures = _worker_failures(error)
+    kinds = [f.is_loss if isinstance(f, WorkerError) else None for f in failures]
+    return bool(kinds) and (None in kinds or all(kinds))
+
+
+def was_announced(error: TrainingFailedError) -> bool:
+    """Whether the lost node had announced that it would go."""
+    return any(isinstance(f, WorkerError) and f.is_announced for f in _worker_failures(error))
+
+
+def training_error(label: str, error: Exception) -> TrainingError:
+    """What the user is told, with the workers' tracebacks as a note."""
+    failures = _worker_failures(error)
+    result = TrainingError(f"training {label} failed: {_said(error, failures)}")
+    for failure in failures:
+        text = failure.traceback if isinstance(failure, WorkerError) else str(failure)
+        result.add_note(f"\nIn a training worker:\n{text}")
+    return result
+
+
+def _said(error: Exception, failures: list[Exception]) -> str:
+    """Of an error that would repeat, else of the worker that was lost, else of its peers."""
+    ours = [f for f in failures if isinstance(f, WorkerError)]
+    own = [f for f in ours if not f.is_loss]
+    lost = [str(f) for f in failures if not isinstance(f, WorkerError)]
+    if own or (ours and not lost):
+        return (own or ours)[0].reason
+    text = "\n".join(lost) or str(error)
+    # Ray's own last line is about its documentation.
+    return _LOW_MEMORY if "low on memory" in text else text.strip().splitlines()[-1]
+
+
+def _worker_failures(error: Exception) -> list[Exception]:
+    return list(getattr(error, "worker_failures", {}).values())
