@@ -53,6 +53,7 @@ def _measure(command: TrainingCommand) -> "list[Row]":
         trainings = training_loops.make_trainings(config, data)
         for name, one in trainings.items():
             rows.append(training.step_row(name, one, command.steps, command.rounds))
+        rows.append(training.foreground_row(trainings["activation"], command.steps, command.rounds))
         for name, one in trainings.items():
             if command.ray_rounds:
                 rows.append(

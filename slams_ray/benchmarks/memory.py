@@ -32,7 +32,7 @@ from slams_ray.runtime import cluster
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.stages import evaluate, search_threshold
 from slams_ray.stages.infer_activation import activations_dir
-from slams_ray.stages.prepare import PreparedData
+from slams_ray.stages.prepare import PreparedData, Shard
 from slams_ray.stages.stage import Result, Workplace
 from slams_ray.stages.training import MODEL_NAME
 
@@ -145,11 +145,8 @@ def _evaluate(place: Workplace, shards: Shards, made: Result) -> Result:
 def _prepared(shards: Shards) -> PreparedData:
     return PreparedData(
         directory=shards.root,
-        images_digest="memory",
-        fingerprint="memory",
-        contents={TRAIN: {}},
         description=shards.description,
-        shard_rows={TRAIN: [(name, shards.images_per_shard) for name in shards.names]},
+        shards={TRAIN: [Shard(n, shards.images_per_shard, n, n) for n in shards.names]},
     )
 
 

@@ -12,7 +12,13 @@ import torch
 
 from slams_ray import storage
 from slams_ray.benchmarks.measure import Row, compare, row
-from slams_ray.benchmarks.training_loops import SEED, BareLoop, OurLoop, lasting
+from slams_ray.benchmarks.training_loops import (
+    SEED,
+    BareLoop,
+    OurLoop,
+    lasting,
+    with_foreground,
+)
 from slams_ray.benchmarks.workers import ray_connection
 from slams_ray.runtime.cluster import FEEDERS_ON_CPU
 from slams_ray.runtime.trainer import fit
@@ -45,6 +51,27 @@ def step_row(name: str, training: Training, steps_each: int, rounds: int) -> Row
         "a bare loop with a DataLoader",
         lambda: theirs.run(steps_each),
         goal=0.95,
+        rounds=rounds,
+    )
+
+
+def foreground_row(training: Training, steps_each: int, rounds: int) -> Row:
+    """CPU time of an activation step without the category-foreground loss, against one with it.
+
+    Args:
+        training: of the activation network; its foreground weight is set for either side.
+    """
+    torch.set_num_threads(1)
+    without, with_loss = (
+        OurLoop(lasting(with_foreground(training, weight), steps_each * (rounds + 1)))
+        for weight in (0.0, 1.0)
+    )
+    return compare(
+        "activation step, foreground loss of weight 0",
+        lambda: without.run(steps_each),
+        "the same step with that loss",
+        lambda: with_loss.run(steps_each),
+        goal=1.3,
         rounds=rounds,
     )
 

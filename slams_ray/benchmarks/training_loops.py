@@ -3,6 +3,7 @@
 The script's loop is written on its own, so that it cannot profit from what it measures.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
@@ -71,6 +72,14 @@ def make_trainings(config: PipelineConfig, shards: Shards) -> dict[str, Training
 
 def _without_weights(part: Part) -> Part:
     return replace(part, backbone=replace(part.backbone, weights=NO_WEIGHTS))
+
+
+def with_foreground(training: Training, weight: float) -> Training:
+    """The training of the activation network with another weight of the foreground loss."""
+    task = copy.copy(training.task)
+    assert isinstance(task, ActivationTask)
+    task.config = replace(task.config, losses=replace(task.config.losses, foreground=weight))
+    return replace(training, task=task)
 
 
 def lasting(training: Training, num_steps: int) -> Training:

@@ -34,7 +34,10 @@ CLASS_IOU_NAME = "per_class_iou.png"
 def run(
     place: Workplace, config: SegmentationConfig, data: PreparedData, network: Result
 ) -> Result:
-    inputs = {"prepare": data.fingerprint, "train_segmentation": network.record.fingerprint}
+    inputs = {
+        "prepare": data.scores_digest(data.scored_role),
+        "train_segmentation": network.record.fingerprint,
+    }
     images = {"split": data.scored_role, "max_side_px": data.max_side_px}
     settings = to_plain(config.inference) | images
     work = partial(_work, place, config.inference, data, network)
@@ -86,7 +89,7 @@ def _work(
         nodes=attempt.nodes,
         devices=attempt.devices,
         make_work=partial(make_mapper, network.path(MODEL_NAME), config, data.description),
-        fingerprints=attempt.shard_fingerprints(data.contents[role]),
+        fingerprints=attempt.shard_fingerprints(data.contents(role)),
         earlier=attempt.earlier_shards(PREDICTIONS),
         pool=inference_pool(place.compute),
     )

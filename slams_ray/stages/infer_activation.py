@@ -56,7 +56,7 @@ def run(
         )
 
     inputs = {
-        "prepare": data.images_digest,
+        "prepare": data.images_digest(TRAIN),
         "train_classifier": networks.cam.record.fingerprint,
         "train_activation": networks.slams.record.fingerprint,
     }

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slams_ray import storage
-from slams_ray.artifacts import fingerprint, to_plain
+from slams_ray.artifacts import digest, to_plain
 from slams_ray.config import DataConfig
 from slams_ray.core.sampling import ROWS_PER_GROUP
-from slams_ray.data.identity import FileStates, digest, file_states, items_digest
+from slams_ray.data import identity
+from slams_ray.data.identity import FileStates, file_states, items_digest
 from slams_ray.data.schema import DatasetDescription, Item, Split
 from slams_ray.data.source import TRAIN, VAL, generate, limits, load_split, roles, shuffle
 from slams_ray.errors import DataError
@@ -51,21 +52,17 @@ class Shard(NamedTuple):
 class PreparedData:
     """The prepared data set as later stages see it.
 
+    What it holds is told by content, so that a data set that was moved, or prepared again to the
+    same result, leaves every later output current.
+
     Attributes:
-        images_digest: of images and labels, which is what training and inference depend on.
-        fingerprint: of masks too, which is what scores depend on. Neither depends on where the
-            data set lay, nor on settings that came to the same.
-        contents: role -> shard name -> digest of its images, labels and masks.
-        shard_rows: role -> (shard name, rows) of every shard that has rows.
+        shards: role -> every shard that has rows.
         max_side_px: longest side of stored images; None where every size was kept.
     """
 
     directory: str
-    images_digest: str
-    fingerprint: str
-    contents: dict[str, dict[str, str]]
     description: DatasetDescription
-    shard_rows: dict[str, list[tuple[str, int]]]
+    shards: Mapping[str, Sequence[Shard]]
     max_side_px: int | None = None
 
     def images(self, role: str) -> str:
@@ -73,22 +70,39 @@ class PreparedData:
         return storage.join(self.directory, "images", role)
 
     def names(self, role: str) -> list[str]:
-        return [name for name, _ in self.shard_rows.get(role, [])]
+        return [shard.name for shard in self.shards.get(role, ())]
+
+    def shard_rows(self, role: str) -> list[tuple[str, int]]:
+        """(shard name, rows) of a role."""
+        return [(shard.name, shard.num_rows) for shard in self.shards.get(role, ())]
 
     def num_images(self, role: str) -> int:
-        return sum(rows for _, rows in self.shard_rows.get(role, []))
+        return sum(rows for _, rows in self.shard_rows(role))
+
+    def images_digest(self, *of_roles: str) -> str:
+        """Of images and labels, which is what training and inference depend on."""
+        found = [tuple(shard)[:3] for role in of_roles for shard in self.shards.get(role, ())]
+        return digest([self.description.to_json(), *found])
+
+    def scores_digest(self, role: str) -> str:
+        """Of images, labels and masks, which is what scores depend on."""
+        return digest([self.description.to_json(), *self.shards[role]])
+
+    def contents(self, role: str) -> dict[str, str]:
+        """Shard name -> digest of its images, labels and masks."""
+        return {s.name: f"{s.images_digest}-{s.masks_digest}" for s in self.shards[role]}
 
     @property
     def scored_role(self) -> str:
         """The role the final network is scored on: val, or train where there is no val split."""
-        return VAL if VAL in self.shard_rows else TRAIN
+        return VAL if VAL in self.shards else TRAIN
 
 
 def run(place: Workplace, config: DataConfig) -> Result:
     root = generate(config, place.workspace)
     settings = {k: v for k, v in to_plain(config).items() if k not in _NO_CONTENT}
     states = file_states(config, root)
-    inputs = {"source": digest(config, root, states)}
+    inputs = {"source": identity.digest(config, root, states)}
     work = partial(_work, config, root, states, inputs["source"])
     result = run_stage(place, STAGE, settings, inputs, work)
     bad = [b for split in result.record.notes["splits"].values() for b in split["bad"]]
@@ -103,23 +117,11 @@ def run(place: Workplace, config: DataConfig) -> Result:
 def open_prepared(result: Result) -> PreparedData:
     """What a finished prepare stage made."""
     description = storage.read_bytes(result.path(DESCRIPTION_NAME)).decode()
-    shards = {
-        role: [Shard(*entry) for entry in entries]
-        for role, entries in result.record.notes["shards"].items()
-    }
-    images = {role: [entry[:3] for entry in entries] for role, entries in shards.items()}
+    notes = result.record.notes["shards"]
     return PreparedData(
         directory=result.output_dir,
-        images_digest=fingerprint(STAGE, {"description": description}, {"images": repr(images)}),
-        fingerprint=fingerprint(STAGE, {"description": description}, {"shards": repr(shards)}),
-        contents={
-            role: {e.name: f"{e.images_digest}-{e.masks_digest}" for e in entries}
-            for role, entries in shards.items()
-        },
         description=DatasetDescription.from_json(description),
-        shard_rows={
-            role: [(e.name, e.num_rows) for e in entries] for role, entries in shards.items()
-        },
+        shards={role: [Shard(*entry) for entry in entries] for role, entries in notes.items()},
         max_side_px=result.record.config["max_side_px"],
     )
 

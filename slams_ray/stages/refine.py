@@ -45,7 +45,7 @@ def run(
         strength: background threshold instead of the chosen one.
     """
     inputs = {
-        "prepare": data.fingerprint,
+        "prepare": data.scores_digest(TRAIN),
         "infer_activation": activations.record.fingerprint,
     }
     cut = chosen_threshold(threshold, method) if strength is None else strength

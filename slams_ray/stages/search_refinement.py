@@ -79,7 +79,7 @@ def run(
 ) -> Result:
     settings = {k: v for k, v in to_plain(config).items() if k not in _NO_RESULT}
     inputs = {
-        "prepare": material.data.fingerprint,
+        "prepare": material.data.scores_digest(TRAIN),
         "infer_activation": material.activations.record.fingerprint,
         "search_threshold": material.threshold.record.fingerprint,
     }

@@ -43,7 +43,10 @@ CURVE_NAME = "threshold_curve.png"
 def run(
     place: Workplace, config: ThresholdConfig, data: PreparedData, activations: Result
 ) -> Result:
-    inputs = {"prepare": data.fingerprint, "infer_activation": activations.record.fingerprint}
+    inputs = {
+        "prepare": data.scores_digest(TRAIN),
+        "infer_activation": activations.record.fingerprint,
+    }
     return run_stage(
         place,
         STAGE,
@@ -102,7 +105,7 @@ def _work(
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
         devices=attempt.devices,
-        fingerprints=attempt.shard_fingerprints(data.contents[TRAIN]),
+        fingerprints=attempt.shard_fingerprints(data.contents(TRAIN)),
         earlier=attempt.earlier_shards(COUNTS_DIR),
         make_work=partial(
             CountMapper,

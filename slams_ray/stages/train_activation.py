@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from slams_ray.config import ActivationConfig, ClassifierConfig
 from slams_ray.core.collapse import map_warnings
+from slams_ray.data.source import TRAIN, VAL
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 from slams_ray.stages.training import (
@@ -42,7 +43,10 @@ def run(
 ) -> ActivationNetworks:
     classifier = replace(classifier, backbone=resolve_weights(classifier.backbone))
     cam = train_classifier(place, classifier, seed, data)
-    upstream = {"prepare": data.images_digest, "train_encoder": encoder.record.fingerprint}
+    upstream = {
+        "prepare": data.images_digest(TRAIN, VAL),
+        "train_encoder": encoder.record.fingerprint,
+    }
     if config.initialise_from_cam:
         upstream["train_classifier"] = cam.record.fingerprint
 
@@ -77,6 +81,6 @@ def train_classifier(
         place,
         CLASSIFIER,
         training_settings(config) | {"seed": seed},
-        {"prepare": data.images_digest},
+        {"prepare": data.images_digest(TRAIN, VAL)},
         lambda attempt: train(place, "classifier", task, config.training, data, seed, attempt),
     )

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from slams_ray.config import EncoderConfig
 from slams_ray.core.collapse import dead_category_warnings
+from slams_ray.data.source import TRAIN, VAL
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 from slams_ray.stages.training import resolve_weights, train, training_settings
@@ -24,6 +25,6 @@ def run(place: Workplace, config: EncoderConfig, seed: int, data: PreparedData) 
         place,
         STAGE,
         training_settings(config) | {"seed": seed},
-        {"prepare": data.images_digest},
+        {"prepare": data.images_digest(TRAIN, VAL)},
         work,
     )

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from slams_ray.config import SegmentationConfig
+from slams_ray.data.source import TRAIN
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import LABELS_DIGEST, pseudo_labels_dir
 from slams_ray.stages.stage import Result, Workplace, run_stage
@@ -26,7 +27,7 @@ def run(
         place,
         STAGE,
         settings | {"seed": seed},
-        {"prepare": data.images_digest, "refine": refined.record.notes[LABELS_DIGEST]},
+        {"prepare": data.images_digest(TRAIN), "refine": refined.record.notes[LABELS_DIGEST]},
         lambda attempt: train(
             place, "segmentation", task, config.training, data, seed, attempt, [labels]
         ),

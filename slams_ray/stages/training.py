@@ -44,7 +44,7 @@ def train(
     training = Training(
         task=task,
         config=config,
-        shard_rows=data.shard_rows[TRAIN],
+        shard_rows=data.shard_rows(TRAIN),
         sources=[image_columns, *more_sources],
         val_names=data.names(VAL),
         val_sources=[ShardColumns(directory=data.images(VAL), columns=IMAGE_COLUMNS)],

@@ -97,7 +97,7 @@ def test_a_machine_without_a_gpu_is_named() -> None:
         gpu.find_device("gpu")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_networks_have_the_same_loss_and_learn(classifier: Training) -> None:
     plain, compiled = (gpu.Steps(classifier, CPU, compiled=flag) for flag in (False, True))
     batch = next(plain.batches)

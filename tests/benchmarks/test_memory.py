@@ -51,7 +51,7 @@ def test_repeated_shards_hold_the_same_images_under_further_names(tmp_path: Path
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_rows_of_both_stages(tmp_path: Path) -> None:
     data = shards.write_shards(shards.data_config(None, 2, None), str(tmp_path), 1, 2)
     rows = memory.memory_rows(data, (1, 2))

@@ -7,6 +7,7 @@ import torch
 
 from slams_ray.benchmarks import shards, training, training_loops
 from slams_ray.config import PipelineConfig
+from slams_ray.tasks.activation import ActivationTask
 from slams_ray.tasks.training import Training
 
 NUM_STEPS = 3
@@ -46,6 +47,20 @@ def test_a_step_row(trainings: dict[str, Training]) -> None:
     row = training.step_row("classifier", trainings["classifier"], 1, 7)
     assert row.ratio > 0
     assert row.goal == 0.95
+
+
+def test_a_loss_without_weight_takes_no_second_pass_through_the_encoder(
+    trainings: dict[str, Training],
+) -> None:
+    row = training.foreground_row(trainings["activation"], 1, 3)
+    assert row.ratio > 0
+    for weight in (0.0, 1.0):
+        changed = training_loops.with_foreground(trainings["activation"], weight)
+        assert isinstance(changed.task, ActivationTask)
+        assert changed.task.config.losses.foreground == weight
+    original = trainings["activation"].task
+    assert isinstance(original, ActivationTask)
+    assert original.config.losses.foreground == 1.0
 
 
 def test_the_bare_loop_tells_its_rate_in_every_window_but_the_warm(

@@ -1,6 +1,7 @@
 """Nodes that join and nodes that go while work is under way."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,21 +20,30 @@ NUM_SHARDS = 300
 WORKERS = ("ray::RayTrainWorker",)
 
 
-@pytest.mark.parametrize("kind", ["tasks", "actors"])
-def test_a_node_that_joins_takes_shards(kind: str, tmp_path: Path) -> None:
-    output_dir = tmp_path / "output"
+@pytest.fixture(scope="module")
+def one_node() -> Iterator[Nodes]:
+    """A cluster of one node; who adds another takes it away again."""
     nodes = Nodes(cpus_per_node=1, places=(Place(),))
     try:
         nodes.start()
-        arguments = ["-m", "tests.cluster.slow_shards", str(output_dir), str(NUM_SHARDS), kind]
-        driver = Driver(arguments, nodes.environment, tmp_path / "driver.log")
-        assert driver.wait_until(lambda: len(look(output_dir).finished) > 2, 300)
-        nodes.add()
+        yield nodes
+    finally:
+        nodes.stop()
+
+
+@pytest.mark.parametrize("kind", ["tasks", "actors"])
+def test_a_node_that_joins_takes_shards(kind: str, one_node: Nodes, tmp_path: Path) -> None:
+    output_dir = tmp_path / "output"
+    arguments = ["-m", "tests.cluster.slow_shards", str(output_dir), str(NUM_SHARDS), kind]
+    driver = Driver(arguments, one_node.environment, tmp_path / "driver.log")
+    assert driver.wait_until(lambda: len(look(output_dir).finished) > 2, 300)
+    one_node.add()
+    try:
         assert driver.wait_until(lambda: len(makers(output_dir)) == 2, NUM_SHARDS * SECONDS)
         (tmp_path / "HURRY").touch()
         assert driver.end(300) == 0, driver.log.read_text()
     finally:
-        nodes.stop()
+        one_node.kill_last()
     by_node = json.loads(driver.log.read_text().splitlines()[-1])
     assert sum(by_node.values()) == NUM_SHARDS
     assert by_node.keys() == makers(output_dir)

@@ -138,7 +138,7 @@ def test_a_finished_training_survives_repeated_kills_before_its_record(
     undisturbed: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    for _ in range(3):
+    for _ in range(2):
         fit(training_job(output, Line()))
         (output / "training.json").unlink()
     assert fit(training_job(output, Line()))["metrics"] == {"num_results": 1}

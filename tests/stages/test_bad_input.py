@@ -189,37 +189,3 @@ def test_splits_with_other_classes_are_refused(
         pytest.raises(DataError, match="sheep, zebra"),
     ):
         prepare.run(place, DataConfig(format="coco", root=str(root)))
-
-
-def test_photographs_without_masks_or_val_split_go_through_all_stages(
-    ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig
-) -> None:
-    from PIL import Image
-
-    root = tmp_path / "photos"
-    (root / "images").mkdir(parents=True)
-    lines = ["image,labels"]
-    for number in range(6):
-        colour = (40 * number, 90, 200)
-        Image.new("RGB", (50 + number, 40), colour).save(root / "images" / f"{number}.jpg")
-        lines.append(f"{number}.jpg,{['cat', 'dog', '', 'cat;dog'][number % 4]}")
-    (root / "labels.csv").write_text("\n".join(lines))
-    data = DataConfig(
-        format="folder", root=str(root), val_split=None, unlabelled="keep", images_per_shard=3
-    )
-    training = replace(tiny_config.encoder.training, batch_size=2)
-    config = replace(
-        tiny_config,
-        data=data,
-        **{
-            part: replace(getattr(tiny_config, part), training=training)
-            for part in ("encoder", "classifier", "activation", "segmentation")
-        },
-    )
-    result = pipeline.run(config, str(tmp_path / "runs"), "photos")
-    assert result.summary["scored_split"] == "train"
-    assert all(result.summary[name] is None for name in pipeline.HEADLINES)
-    search = result.results["search_threshold"].record
-    assert "label-free criterion cam_foreground" in search.notes["how"]
-    assert 0 < search.metrics["background_threshold"] < 1
-    assert result.results["evaluate"].record.num_rows == 6

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
@@ -15,6 +16,9 @@ from slams_ray.config import PipelineConfig
 from slams_ray.drills.tracking_server import TrackingServer
 from slams_ray.stages import pipeline
 from slams_ray.stages.pipeline import PipelineResult
+
+if TYPE_CHECKING:
+    from tests.conftest import Finished
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -85,6 +89,13 @@ def test_every_output_stands_in_the_bucket(on_s3: OnS3) -> None:
     lists = f"{on_s3.result.results['refine'].output_dir}/voc/ImageSets/Segmentation/train.txt"
     assert len(storage.read_bytes(lists).split()) == 24
     assert not [key for key in on_s3.versions if key.endswith(".tmp")]
+
+
+def test_the_same_seed_gives_the_same_numbers_as_on_a_local_disk(
+    on_s3: OnS3, finished: "Finished"
+) -> None:
+    for stage, result in on_s3.result.results.items():
+        assert result.record.metrics == finished.result.results[stage].record.metrics, stage
 
 
 def test_mlflows_artifacts_stand_there_too(on_s3: OnS3) -> None:
