@@ -144,8 +144,7 @@ def test_a_corrected_mask_is_scored_anew_and_nothing_else_is_made_again(
     workspace = finished.copy_to(tmp_path)
     (annotations,) = (workspace / "synthetic").glob("*/annotations/instances_val.json")
     content = json.loads(annotations.read_text())
-    polygon = content["annotations"][0]["segmentation"][0]
-    polygon[:2] = polygon[-2:]
+    content["annotations"][0]["segmentation"] = [[2.0, 2.0, 12.0, 2.0, 12.0, 9.0, 2.0, 9.0]]
     annotations.write_text(json.dumps(content))
     changed = pipeline.run(finished.config, str(workspace), "tiny")
     worked = {name for name, result in changed.results.items() if not result.cached}

@@ -101,7 +101,8 @@ def test_images_of_the_built_in_set_get_the_very_pixels_that_were_scored(
     finished: "Finished", tmp_path: Path
 ) -> None:
     (images,) = (finished.workspace / "synthetic").glob("*/val")
-    predict.run(str(finished.workspace), str(images), str(tmp_path))
+    model = finished.result.results["train_segmentation"].path("model.pt")
+    predict.run(model, str(images), str(tmp_path))
     predictions = finished.result.results["evaluate"].path(evaluate.PREDICTIONS)
     num_compared = 0
     for path in Path(predictions).iterdir():
