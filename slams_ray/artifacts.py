@@ -11,7 +11,7 @@ from slams_ray import storage
 from slams_ray.errors import ArtifactError
 
 RECORD_NAME = "record.json"
-FORMAT = 2
+FORMAT = 3
 """Raised when the meaning of an output changes, so that older outputs are not mistaken for current
 ones.
 """

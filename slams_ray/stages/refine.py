@@ -48,8 +48,11 @@ def run(
         "search_threshold": threshold.record.fingerprint,
     }
     cut = chosen_threshold(threshold, method) if strength is None else strength
+    # Offsets per class were learnt for the chosen threshold, not for another.
+    offsets = class_offsets(threshold, method) if strength is None else ()
     settings = to_plain(config) | {"method": method, "background_threshold": cut}
-    offsets = class_offsets(threshold, method)
+    if offsets:
+        settings["class_offsets"] = list(offsets)
     refinement = make_refinement(config, offsets)
     strengths = confidence(config, cut)
     pool = refiners(config, place.compute)
