@@ -15,9 +15,9 @@ from slams_ray.config import CrfConfig, SearchConfig, ThresholdConfig
 from slams_ray.core.pseudo_label import Confidence
 from slams_ray.errors import ConfigError
 from slams_ray.stages import pipeline, search_refinement
+from slams_ray.stages.prepare import open_prepared
 from slams_ray.stages.search_refinement import SPACE
 from slams_ray.stages.settings_report import strengths_around
-from slams_ray.stages.prepare import open_prepared
 from slams_ray.stages.slices import ScoredSlices, read_slice
 from slams_ray.stages.trials import score_slices, strengths
 
@@ -195,9 +195,7 @@ def test_mlflow_has_a_run_per_trial_and_the_best_point_as_tags(
     ]
     assert len(children) == 3
     searched = ("scales", "form", "bilateral_sxy_px", "bilateral_srgb", "bilateral_compat")
-    points = [
-        {k: str(t["point"].get(k, "unused")) for k in searched} for t in content["trials"]
-    ]
+    points = [{k: str(t["point"].get(k, "unused")) for k in searched} for t in content["trials"]]
     assert sorted(map(str, (sorted(r.data.params.items()) for r in children))) == sorted(
         map(str, (sorted(p.items()) for p in points))
     )

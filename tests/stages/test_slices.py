@@ -50,7 +50,10 @@ def slices_of(directory: Path, numbers: list[int], shard_size: int) -> list[list
         directory=str(directory / "prepare"),
         fingerprint="",
         description=DatasetDescription(
-            name="two", class_names=("background", "cat", "dog"), palette=voc_palette(3)
+            name="two",
+            class_names=("background", "cat", "dog"),
+            category_ids=(0, 1, 2),
+            palette=voc_palette(3),
         ),
         shard_rows={TRAIN: shards},
     )
