@@ -20,12 +20,15 @@ from slams_ray.data.image import encode_jpeg, encode_mask
 from slams_ray.data.schema import voc_palette
 from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.trial import MAPS_SCHEMA, SLICE_SCHEMA
-from slams_ray.runtime.search import SearchPlan, search
-from slams_ray.stages.slices import maps_dir, slices_dir
+from slams_ray.runtime.search import search
+from slams_ray.runtime.search_space import SearchSpace
+from slams_ray.runtime.trial_plan import SearchPlan
+from slams_ray.stages.slices import ScoredSlices, maps_dir, slices_dir
 from slams_ray.stages.trials import OBJECTIVE, score_slices
 
 SCALES = "1"
 POINT = {"scales": SCALES, "form": "label"}
+IMAGES_PER_SLICE = 4
 _FINISHED = "finished"
 
 
@@ -33,7 +36,7 @@ def trial_row(num_trials: int, num_slices: int, rounds: int) -> Row:
     """Slices per second of N trials of Ray Tune against N processes on the same cores, warm."""
     ratios = []
     with TemporaryDirectory() as directory, cores(num_trials), ray_connection():
-        names = write_slices(directory, num_slices, images_per_slice=4)
+        names = write_slices(directory, num_slices, IMAGES_PER_SLICE)
         for number in range(rounds):
             tried = trials_rate(directory, names, num_trials, f"search-{number}")
             ratios.append(tried / processes_rate(directory, names, num_trials))
@@ -82,7 +85,15 @@ def _score(
     """The reports of a trial, each with the time at which it was made."""
     settings = {name: value for name, value in point.items() if name != "copy"}
     crf = replace(CrfConfig(), iterations=4)
-    for report in score_slices(SearchConfig(), crf, (), directory, names, NUM_CATEGORIES, settings):
+    slices = ScoredSlices(
+        directory=directory,
+        searched=names,
+        held_out=(),
+        num_searched=len(names) * IMAGES_PER_SLICE,
+        num_held_out=0,
+        num_categories=NUM_CATEGORIES,
+    )
+    for report in score_slices(SearchConfig(), crf, slices, settings):
         yield report | {_FINISHED: time.time()}
 
 
@@ -90,19 +101,21 @@ def trials_rate(directory: str, names: list[str], num_trials: int, label: str) -
     """Slices per second of all trials of a search together."""
     trials = search(
         partial(_score, directory, names),
-        {key: (value,) for key, value in POINT.items()} | {"copy": tuple(range(num_trials))},
+        SearchSpace(
+            {key: (value,) for key, value in POINT.items()} | {"copy": tuple(range(num_trials))}
+        ),
         SearchPlan(
             algorithm="grid",
             num_samples=num_trials,
             metric=OBJECTIVE,
             num_reports=len(names),
+            feedback_delay=num_trials,
             max_concurrent=num_trials,
             cpus_per_trial=1,
             time_budget_seconds=None,
             seed=0,
         ),
         storage.join(directory, label),
-        "trials",
         label=lambda _: "trial",
     )
     return warm_rate([[h[_FINISHED] for h in trial.history] for trial in trials], num_trials)

@@ -15,13 +15,20 @@ class SearchConfig:
     """
 
     num_samples: int = 0
-    """Trials. 0 searches nothing: the threshold curve needs no trials."""
+    """Trials. 0 searches nothing: the threshold curve needs no trials. A search that has run is
+    extended when this is raised: only the further trials run."""
     algorithm: Literal["optuna", "random", "grid"] = "optuna"
     """optuna learns from finished trials; grid takes every combination, whatever num_samples."""
     num_images: int = 256
-    """Images with masks that score the trials. As many others tell how well the choice holds."""
+    """Images with masks that score the trials, drawn at random by search.seed. As many others tell
+    how well the choice holds."""
     num_slices: int = 4
-    """A trial reports after each slice of the images, so that a bad one is stopped early (ASHA)."""
+    """A trial reports after each slice of the images, so that a bad one is stopped early: after 1,
+    2, 4 and so on slices, unless it reaches the median of earlier trials (successive halving)."""
+    feedback_delay: int = 4
+    """Trial n is proposed and stopped by the results of trials 0 to n - feedback_delay alone. So at
+    most this many trials run at the same time, and the result is the same however many do. Raise it
+    to use more CPUs or GPUs; the search then learns later."""
     thresholds: tuple[float, float] = (0.1, 0.5)
     """Range of background thresholds in the label and constant forms."""
     alphas: tuple[float, float] = (3.0, 24.0)
@@ -38,7 +45,7 @@ class SearchConfig:
     gt_prob: tuple[float, ...] = (0.7,)
     """crf.gt_prob, label form only."""
     cam_power: tuple[float, ...] = (0.7, 1.0, 1.3)
-    """crf.cam_power."""
+    """crf.cam_power, not in the label form."""
     gaussian_sxy_px: tuple[float, ...] = (3.0,)
     """crf.gaussian_sxy_px."""
     gaussian_compat: tuple[float, ...] = (3.0,)
@@ -55,16 +62,18 @@ class SearchConfig:
     None given: the scales of inference."""
     max_concurrent: int | None = None
     """Trials at the same time; None takes as many as the CPUs allow, and with the torch
-    backend of the CRF the GPUs."""
+    backend of the CRF the GPUs. Never more than search.feedback_delay. No result depends on it."""
     cpus_per_trial: float = 1.0
     """CPUs of one trial; fractions are allowed."""
     time_budget_seconds: float | None = None
-    """The search ends after this time; trials that are not finished by then do not count."""
+    """The search ends after this time; trials that are not finished by then do not count. Which
+    those are depends on the machine."""
     seed: int = 0
-    """Seeds the choice of points."""
+    """Seeds the draw of the scored images and the choice of points."""
 
     def __post_init__(self) -> None:
         check(self.num_samples >= 0, "search.num_samples", self.num_samples, ">= 0")
+        check(self.feedback_delay >= 1, "search.feedback_delay", self.feedback_delay, ">= 1")
         check(self.num_slices >= 1, "search.num_slices", self.num_slices, ">= 1")
         check(
             self.num_images >= self.num_slices,

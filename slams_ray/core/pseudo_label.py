@@ -1,6 +1,8 @@
 """From stored activations to refined label maps and pseudo labels with an ignore band."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +55,28 @@ class Refinement:
     class_offsets: tuple[float, ...] = ()
     backend: Backend = "numba"
     device: str = "cpu"
+
+
+def has_effect(setting: str, chosen: Mapping[str, Any]) -> bool:
+    """Whether a setting can change labels, given the settings chosen before it.
+
+    Args:
+        setting: name of a field of `Refinement` or `CrfKernels`.
+        chosen: form, iterations, gaussian_compat and bilateral_compat, as far as they are chosen;
+            a setting whose use depends on one that is missing counts as used.
+    """
+    form, is_refined = chosen.get("form"), chosen.get("iterations") != 0
+    if setting == "gt_prob":
+        return form in ("label", None) and is_refined
+    if setting == "cam_power":
+        # Without mean field the constant form compares maps and threshold: powers keep the order.
+        return form in ("power", None) or (form == "constant" and is_refined)
+    for kernel in ("gaussian", "bilateral"):
+        if setting == f"{kernel}_compat":
+            return is_refined
+        if setting.startswith(f"{kernel}_"):
+            return is_refined and chosen.get(f"{kernel}_compat") != 0
+    return True
 
 
 def refine(

@@ -153,17 +153,20 @@ def with_maps(slices: pa.Table, maps: pa.Table) -> pa.Table:
 
 
 class JudgeMapper:
-    """Scores a refinement at one strength on a slice."""
+    """Scores a refinement on a slice at several thresholds or alphas, from lenient to strict."""
 
-    def __init__(self, refinement: Refinement, strength: float, num_categories: int) -> None:
+    def __init__(
+        self, refinement: Refinement, strengths: Sequence[float], num_categories: int
+    ) -> None:
         self.refinement = refinement
-        self.strength = strength
+        self.strengths = strengths
         self.num_categories = num_categories
 
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        """The ids as a table; class_counts: (3, K)."""
+        """The ids as a table; class_counts: (S, 3, K)."""
         table = with_maps(tables["slices"], tables["maps"])
-        counts = count_slice(table, self.refinement, [self.strength], self.num_categories)
-        return table.select(["image_id"]), {"class_counts": counts.classes[0, 0].tolist()}
+        counts = count_slice(table, self.refinement, self.strengths, self.num_categories)
+        own = np.arange(len(self.strengths))
+        return table.select(["image_id"]), {"class_counts": counts.classes[own, own].tolist()}

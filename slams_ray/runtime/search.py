@@ -1,33 +1,42 @@
-"""Trials of Ray Tune by grid, chance or Optuna; bad ones stop early, killed searches continue."""
+"""Trials of Ray Tune by grid, chance or Optuna; bad ones stop early, killed searches continue.
+
+Tune runs the trials and shares the cluster among them. Which trials there are, and when one stops,
+is up to `TrialPlan`; what has finished is read from our own records, so that a search can be
+continued and extended.
+"""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import optuna
 from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.logger import JsonLoggerCallback
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search import BasicVariantGenerator
-from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search import Searcher
 from ray.util.queue import Queue
 
 from slams_ray import storage
 from slams_ray.runtime import cluster
 from slams_ray.runtime.relay import LineRelay, relayed
-from slams_ray.runtime.shards import Pool
+from slams_ray.runtime.search_space import SearchSpace
+from slams_ray.runtime.trial_plan import (
+    SearchPlan,
+    SearchTrial,
+    TrialPlan,
+    TrialRecords,
+    is_stopped,
+    trial_id,
+)
 
 logger = logging.getLogger(__name__)
 
-Space = Mapping[str, Sequence[Any]]
-Report = Mapping[str, float]
-TrialWork = Callable[[Mapping[str, Any]], Iterator[Report]]
+TrialWork = Callable[[Mapping[str, Any]], Iterator[Mapping[str, float]]]
 """A point of the space -> one report per slice."""
+Label = Callable[[Mapping[str, Any]], str]
 
-_HISTORY = "history"
+_HISTORY, _FINISHED = "history", "is_finished"
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -36,157 +45,136 @@ _CREDENTIALS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchPlan:
-    """How to search.
-
-    Attributes:
-        algorithm: optuna, random or grid.
-        metric: the report's number to maximise.
-        num_reports: reports of a trial that is not stopped.
-        cpus_per_trial: of the trial's own process; one that only waits for the tasks it starts
-            needs next to none, but Tune asks for some.
-        pool: called when Ray is connected, tells which share of a GPU a trial takes and how many
-            trials there may be; None, or giving None, takes no GPU.
-    """
-
-    algorithm: str
-    num_samples: int
-    metric: str
-    num_reports: int
-    max_concurrent: int | None
-    cpus_per_trial: float
-    time_budget_seconds: float | None
-    seed: int
-    pool: Callable[[], Pool | None] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchTrial:
-    """One trial.
-
-    Attributes:
-        history: its reports in order; fewer than planned where it was stopped.
-        error: why it failed, None where it did not.
-    """
-
-    trial_id: str
-    point: dict[str, Any]
-    history: list[dict[str, float]]
-    error: str | None = None
-
-
 def search(
-    work: TrialWork,
-    space: Space,
-    plan: SearchPlan,
-    storage_dir: str,
-    name: str,
-    label: Callable[[Mapping[str, Any]], str],
+    work: TrialWork, space: SearchSpace, plan: SearchPlan, directory: str, label: Label
 ) -> list[SearchTrial]:
     """Runs the trials; the same call after a kill keeps finished ones and repeats failed ones.
 
-    Ctrl-C ends the search with the trials there are.
+    With more `num_samples` the same directory is extended: only the further trials run. With fewer
+    the result is that of the first ones. Ctrl-C ends the search with the trials there are.
 
     Args:
+        directory: of the records; all that trials depend on, except `num_samples`, must be the
+            same in every call.
         label: names a point before the lines its trial logs.
+
+    Returns:
+        the trials in the order of their numbers.
     """
+    trials = TrialPlan(space, plan, TrialRecords(directory).read())
+    if trials.is_done:
+        return trials.finished()
     cluster.connect()
     with LineRelay() as relay:
-        trainable = partial(_trial, work, relay.queue, label)
-        trials = _run(trainable, space, plan, storage_dir, name)
-    for trial in trials:
+        found = _run(work, relay.queue, label, trials, plan, directory)
+    for trial in found:
         if trial.error is not None:
             logger.error("%s failed: %s", label(trial.point), trial.error)
-    return trials
+    return found
 
 
 def _run(
-    trial: Callable[..., None], space: Space, plan: SearchPlan, storage_dir: str, name: str
+    work: TrialWork, queue: Queue, label: Label, trials: TrialPlan, plan: SearchPlan, directory: str
 ) -> list[SearchTrial]:
+    """Runs what the records lack in one experiment of Tune, and keeps what finishes."""
     # Tune would hand them to trials by a runtime environment, and Ray writes those into its logs.
     # Trials have what their nodes have, as all other workers.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_CREDENTIALS)
-    directory = storage.join(storage_dir, name)
+    resources, limit = _share(plan)
+    experiments = storage.join(directory, "tune")
+    proposer = _Proposer(trials, TrialRecords(directory), plan.max_concurrent or limit)
+    tuner = tune.Tuner(
+        tune.with_resources(partial(_trial, work, queue, label, plan.metric), resources),
+        tune_config=tune.TuneConfig(
+            metric=plan.metric,
+            mode="max",
+            num_samples=-1,  # until the plan has no more
+            search_alg=proposer,
+            time_budget_s=plan.time_budget_seconds,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial_id(trial.config["number"]),
+        ),
+        run_config=tune.RunConfig(
+            name=f"{len(storage.list_names(experiments)):03d}",
+            storage_path=experiments,
+            verbose=0,
+            callbacks=[JsonLoggerCallback()],
+        ),
+    )
+    found = [_describe(result) for result in tuner.fit() if result.config]
+    settled = {trial.trial_id: trial for trial in trials.finished()}
+    # What Ctrl-C or the time budget cut off is told, and has no record: it counts for nothing.
+    cut_off = {trial.trial_id: trial for trial in found if trial.trial_id not in settled}
+    return sorted([*settled.values(), *cut_off.values()], key=lambda trial: trial.trial_id)
+
+
+def _share(plan: SearchPlan) -> tuple[dict[str, float], int]:
+    """What a trial takes of the cluster, and how many trials that leaves room for."""
     resources = {"cpu": plan.cpus_per_trial}
     limit = max(1, int(cluster.num_cpus() / plan.cpus_per_trial))
     if (actors := plan.pool() if plan.pool is not None else None) is not None:
         resources["gpu"] = actors.num_gpus
         limit = min(limit, actors.num_actors)
-    trainable = tune.with_resources(trial, resources)
-    if tune.Tuner.can_restore(directory):
-        tuner = tune.Tuner.restore(directory, trainable=trainable, resume_errored=True)
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space=_param_space(space, plan.algorithm),
-            tune_config=_tune_config(plan, plan.max_concurrent or limit),
-            run_config=tune.RunConfig(
-                name=name,
-                storage_path=storage_dir,
-                verbose=0,
-                callbacks=[JsonLoggerCallback()],
-            ),
-        )
-    return [_describe(result) for result in tuner.fit()]
+    return resources, limit
 
 
-def _param_space(space: Space, algorithm: str) -> dict[str, Any]:
-    # Plain lists: Tune's state file and MLflow take Python numbers only.
-    choose = tune.grid_search if algorithm == "grid" else tune.choice
-    return {name: choose(list(values)) for name, values in space.items()}
+class _Proposer(Searcher):  # type: ignore[misc]
+    """Gives Tune the trials of a plan, and writes the records of those that finish.
 
+    Args:
+        limit: trials at the same time.
+    """
 
-def _tune_config(plan: SearchPlan, limit: int) -> tune.TuneConfig:
-    scheduler = ASHAScheduler(
-        time_attr="training_iteration",
-        max_t=plan.num_reports,
-        grace_period=1,
-        reduction_factor=2,
-    )
-    if plan.algorithm == "optuna":
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        algorithm: dict[str, Any] = {
-            "search_alg": OptunaSearch(seed=plan.seed),
-            "max_concurrent_trials": limit,
-        }
-    else:
-        generator = BasicVariantGenerator(random_state=plan.seed, max_concurrent=limit)
-        algorithm = {"search_alg": generator}
-    return tune.TuneConfig(
-        metric=plan.metric,
-        mode="max",
-        num_samples=1 if plan.algorithm == "grid" else plan.num_samples,
-        scheduler=scheduler,
-        time_budget_s=plan.time_budget_seconds,
-        reuse_actors=True,
-        trial_dirname_creator=lambda trial: trial.trial_id,
-        **algorithm,
-    )
+    def __init__(self, trials: TrialPlan, records: TrialRecords, limit: int) -> None:
+        super().__init__(metric=trials.plan.metric, mode="max")
+        self.trials = trials
+        self.records = records
+        self.limit = limit
+        self.running: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if len(self.running) >= self.limit:
+            return None
+        proposal = self.trials.propose()
+        if proposal is None:
+            return self.FINISHED if self.trials.is_done else None
+        self.running[trial_id] = proposal.number
+        return asdict(proposal)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        number = self.running.pop(trial_id)
+        if error:
+            self.trials.fail(number)
+        elif result is not None and result.get(_FINISHED):
+            self.records.write(number, self.trials.settle(number, result[_HISTORY]))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the records are all that a search continues from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as nothing is saved."""
 
 
 def _describe(result: Any) -> SearchTrial:
-    metrics = result.metrics or {}
-    error = None
-    if result.error is not None:
-        error = str(result.error).strip().splitlines()[-1]
     return SearchTrial(
-        trial_id=str(metrics.get("trial_id") or result.path.rsplit("/", 1)[-1]),
-        point=dict(result.config or {}),
-        history=list(metrics.get(_HISTORY, [])),
-        error=error,
+        trial_id=trial_id(result.config["number"]),
+        point=dict(result.config["point"]),
+        history=list((result.metrics or {}).get(_HISTORY, [])),
+        error=None if result.error is None else str(result.error).strip().splitlines()[-1],
     )
 
 
 def _trial(
-    work: TrialWork,
-    queue: Queue,
-    label: Callable[[Mapping[str, Any]], str],
-    config: Mapping[str, Any],
+    work: TrialWork, queue: Queue, label: Label, metric: str, proposal: Mapping[str, Any]
 ) -> None:
     history: list[dict[str, float]] = []
-    with relayed(queue, label(config)):
-        for report in work(config):
+    with relayed(queue, label(proposal["point"])):
+        for report in work(proposal["point"]):
             history.append(dict(report))
             # All reports in each: the last one alone then tells the whole trial.
             tune.report({**report, _HISTORY: list(history)})
+            if is_stopped(proposal["cutoffs"], len(history), report[metric]):
+                break
+        tune.report({**history[-1], _HISTORY: history, _FINISHED: True})

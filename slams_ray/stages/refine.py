@@ -49,7 +49,8 @@ def run(
         "infer_activation": activations.record.fingerprint,
     }
     cut = chosen_threshold(threshold, method) if strength is None else strength
-    offsets = class_offsets(threshold, method)
+    # Offsets per class were learnt for the chosen threshold, not for another.
+    offsets = class_offsets(threshold, method) if strength is None else ()
     settings = to_plain(config) | {
         "method": method,
         "background_threshold": cut,

@@ -1,49 +1,66 @@
 """Stage search_refinement: trials with the CRF in the loop, on images set aside for it.
 
 Half of the images scored here choose, the other half tell how well the choice holds; both numbers
-stand in search.json beside those of the configured refinement. `refine` then uses what was chosen.
+stand in search.json beside those of the configured refinement, whose threshold is chosen on the
+same half. `refine` then uses what was chosen.
+
+Slices, maps and trials lie in a directory that searches share which differ in the number of trials
+or in time alone: a search with more trials extends an earlier one.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from slams_ray import storage
-from slams_ray.artifacts import to_plain
+from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import ActivationInferenceConfig, CrfConfig, SearchConfig
 from slams_ray.config.search import name_of_scales, scales_of
-from slams_ray.core.pseudo_label import Confidence
+from slams_ray.core.pseudo_label import Confidence, has_effect
 from slams_ray.data.source import TRAIN
 from slams_ray.errors import TrainingError
 from slams_ray.mappers.infer import SLAMS
-from slams_ray.runtime.search import SearchPlan, SearchTrial, search
+from slams_ray.runtime.search import search
+from slams_ray.runtime.search_space import SearchSpace
+from slams_ray.runtime.trial_plan import SearchPlan, SearchTrial
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import make_refinement, refiners
-from slams_ray.stages.search_threshold import chosen_threshold, class_offsets
+from slams_ray.stages.search_report import Findings, track_trials, write_findings
 from slams_ray.stages.settings_report import show_settings
-from slams_ray.stages.slices import count_images, infer_maps, scale_sets, write_slices
+from slams_ray.stages.slices import ScoredSlices, infer_maps, scale_sets, write_slices
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 from slams_ray.stages.train_activation import ActivationNetworks
-from slams_ray.stages.trials import OBJECTIVE, judge, score_slices, split_point
+from slams_ray.stages.trials import (
+    OBJECTIVE,
+    Evaluator,
+    held_out_scores,
+    score_slices,
+    split_point,
+)
 
 STAGE = "search_refinement"
+TRIALS = "search_trials"
+"""Directory of a workspace for what searches share."""
 SEARCH_NAME = "search.json"
 SPACE = (
     "form",
     "iterations",
     "gt_prob",
     "cam_power",
-    "gaussian_sxy_px",
     "gaussian_compat",
+    "gaussian_sxy_px",
+    "bilateral_compat",
     "bilateral_sxy_px",
     "bilateral_srgb",
-    "bilateral_compat",
 )
-"""Fields of SearchConfig that list values of the CrfConfig field of the same name."""
+"""Fields of SearchConfig that list values of the CrfConfig field of the same name; those that
+decide whether others have an effect come first."""
 CONFIDENCE = ("lenient", "chosen", "strict")
 _NO_RESULT = ("max_concurrent", "cpus_per_trial")
+_NO_TRIAL = ("num_samples", "time_budget_seconds")
+"""Settings that change which trials there are, and no trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +95,15 @@ def run(
     material: Material,
 ) -> Result:
     settings = {k: v for k, v in to_plain(config).items() if k not in _NO_RESULT}
+    settings |= {"crf": to_plain(crf)}
     inputs = {
         "prepare": material.data.scores_digest(TRAIN),
         "infer_activation": material.activations.record.fingerprint,
         "search_threshold": material.threshold.record.fingerprint,
     }
-    work = partial(_work, place, config, crf, inference, material)
-    return run_stage(place, STAGE, settings | {"crf": to_plain(crf)}, inputs, work)
+    shared = fingerprint(TRIALS, {k: v for k, v in settings.items() if k not in _NO_TRIAL}, inputs)
+    work = partial(_work, place, config, crf, inference, material, shared)
+    return run_stage(place, STAGE, settings, inputs, work)
 
 
 def choice(result: Result, crf: CrfConfig) -> Choice:
@@ -118,84 +137,109 @@ def _work(
     crf: CrfConfig,
     inference: ActivationInferenceConfig,
     material: Material,
+    shared: str,
     attempt: Attempt,
 ) -> Outcome:
-    data, threshold = material.data, material.threshold
-    searched, held_out = write_slices(config, inference, data, material.activations, attempt)
-    configured_scales = name_of_scales(inference.scales)
-    sets = scale_sets(config, inference)
-    for scales in sets:
-        if scales != configured_scales:
-            names = [*searched, *held_out]
-            infer_maps(scales, inference, names, data, material.networks, place, attempt)
-    num_categories = len(data.description.class_names)
-    offsets = class_offsets(threshold, SLAMS)
-    pool = refiners(crf, place.compute)
-    space = {"scales": sets} | {name: getattr(config, name) for name in SPACE}
-    trials = search(
-        partial(score_slices, config, crf, offsets, attempt.output_dir, searched, num_categories),
-        space,
-        SearchPlan(
-            algorithm=config.algorithm,
-            num_samples=config.num_samples,
-            metric=OBJECTIVE,
-            num_reports=len(searched),
-            max_concurrent=config.max_concurrent,
-            cpus_per_trial=config.cpus_per_trial,
-            pool=pool,
-            time_budget_seconds=config.time_budget_seconds,
-            seed=config.seed,
-        ),
-        attempt.output_dir,
-        "trials",
-        label=lambda point: f"{STAGE} {point['form']}",
-    )
-    best = _best(trials, len(searched))
+    directory = storage.join(place.workspace, TRIALS, shared)
+    at = replace(attempt, output_dir=directory, fingerprint=shared)
+    slices = _prepare_slices(place, config, inference, material, at)
+    space = search_space(config, inference)
+    trials = _run_trials(place, config, crf, slices, space)
+    best = best_trial(trials, config.num_slices)
     last = best.history[-1]
-    best_scales, settings = split_point(best.point)
-    refinement = make_refinement(replace(crf, **settings), offsets)
-    configured = chosen_threshold(threshold, SLAMS) if crf.form != "power" else crf.alpha
-    judged = partial(
-        judge, names=held_out, num_categories=num_categories, attempt=attempt, pool=pool
-    )
+    evaluator = Evaluator(slices=slices, attempt=attempt, pool=refiners(crf, place.compute))
     scores = {
         "searched_miou": last[OBJECTIVE],
         "searched_confident_miou": last["confident_miou"],
         "searched_ignored_fraction": last["ignored_fraction"],
-        "held_out_miou": judged("chosen", refinement, last["chosen"], best_scales),
-        "configured_held_out_miou": judged(
-            "configured", make_refinement(crf, offsets), configured, configured_scales
-        ),
-    }
-    num_images = [count_images(names, attempt) for names in (searched, held_out)]
+    } | held_out_scores(
+        config, crf, name_of_scales(inference.scales), best.point, last["chosen"], evaluator
+    )
     chosen = {"trial": best.trial_id, "point": best.point} | {n: last[n] for n in CONFIDENCE}
-    content = {
-        "split": TRAIN,
-        "searched_images": num_images[0],
-        "held_out_images": num_images[1],
-        **scores,
-        "best": chosen,
-        "trials": [asdict(trial) for trial in trials],
-    }
     path = storage.join(attempt.output_dir, SEARCH_NAME)
-    storage.write_bytes(path, json.dumps(content, indent=1).encode())
+    write_findings(path, Findings(slices=slices, scores=scores, best=chosen, trials=trials))
     attempt.run.log_file(path)
+    _show(place, crf, material, best, attempt)
+    track_trials(attempt, trials, chosen, [n for n, values in space.values.items() if values[1:]])
+    return Outcome(
+        num_rows=slices.num_searched + slices.num_held_out,
+        metrics=scores,
+        notes={"best": chosen, "shared_directory": directory},
+    )
+
+
+def search_space(config: SearchConfig, inference: ActivationInferenceConfig) -> SearchSpace:
+    """What a trial may be; settings that have no effect in it are no part of it."""
+    values = {"scales": scale_sets(config, inference)}
+    return SearchSpace(values | {name: getattr(config, name) for name in SPACE}, has_effect)
+
+
+def _prepare_slices(
+    place: Workplace,
+    config: SearchConfig,
+    inference: ActivationInferenceConfig,
+    material: Material,
+    at: Attempt,
+) -> ScoredSlices:
+    """Writes the slices and their maps at all scales."""
+    data = material.data
+    slices = write_slices(config, inference, data, material.activations, at.output_dir)
+    for scales in scale_sets(config, inference):
+        if scales != name_of_scales(inference.scales):
+            infer_maps(scales, inference, slices, data, material.networks, place, at)
+    return slices
+
+
+def _run_trials(
+    place: Workplace,
+    config: SearchConfig,
+    crf: CrfConfig,
+    slices: ScoredSlices,
+    space: SearchSpace,
+) -> list[SearchTrial]:
+    plan = SearchPlan(
+        algorithm=config.algorithm,
+        num_samples=config.num_samples,
+        metric=OBJECTIVE,
+        num_reports=config.num_slices,
+        feedback_delay=config.feedback_delay,
+        max_concurrent=config.max_concurrent,
+        cpus_per_trial=config.cpus_per_trial,
+        pool=refiners(crf, place.compute),
+        time_budget_seconds=config.time_budget_seconds,
+        seed=config.seed,
+    )
+    return search(
+        partial(score_slices, config, crf, slices),
+        space,
+        plan,
+        storage.join(slices.directory, "trials"),
+        label=lambda point: f"{STAGE} {point['form']}",
+    )
+
+
+def _show(
+    place: Workplace, crf: CrfConfig, material: Material, best: SearchTrial, attempt: Attempt
+) -> None:
+    _, settings = split_point(best.point)
     show_settings(
         attempt,
-        data,
+        material.data,
         material.activations,
-        threshold,
+        material.threshold,
         SLAMS,
-        refinement,
-        Confidence(**{name: last[name] for name in CONFIDENCE}),
+        make_refinement(replace(crf, **settings)),
+        Confidence(**{name: best.history[-1][name] for name in CONFIDENCE}),
         place.tracking.num_examples,
     )
-    _track(attempt, trials, best, [name for name, values in space.items() if len(values) > 1])
-    return Outcome(num_rows=sum(num_images), metrics=scores, notes={"best": chosen})
 
 
-def _best(trials: Sequence[SearchTrial], num_reports: int) -> SearchTrial:
-    """The trial with the highest mIoU after all slices."""
+def best_trial(trials: list[SearchTrial], num_reports: int) -> SearchTrial:
+    """The trial with the highest mIoU after all slices, the first of equal ones.
+
+    Raises:
+        TrainingError: no trial has finished.
+    """
     finished = [t for t in trials if t.error is None and len(t.history) == num_reports]
     if not finished:
         raise TrainingError(
@@ -203,35 +247,3 @@ def _best(trials: Sequence[SearchTrial], num_reports: int) -> SearchTrial:
             "tries the failed ones again"
         )
     return max(finished, key=lambda trial: trial.history[-1][OBJECTIVE])
-
-
-def _track(
-    attempt: Attempt, trials: Sequence[SearchTrial], best: SearchTrial, searched: Sequence[str]
-) -> None:
-    """A child run per trial, the best point as tags, a table of all, a link that compares them."""
-    children = []
-    for trial in trials:
-        child = attempt.run.child(f"trial {trial.trial_id}")
-        # The page that compares them has an axis for each parameter.
-        child.log_params({name: trial.point[name] for name in searched})
-        for step, report in enumerate(trial.history, start=1):
-            child.log_metrics(report, step)
-        if trial.error is not None:
-            child.set_tags({"slams.error": trial.error})
-        child.finish("FINISHED" if trial.error is None else "FAILED")
-        children.append(child)
-    attempt.run.link_comparison(children, "Compare the trials")
-    last = best.history[-1]
-    chosen = {**best.point, **{name: last[name] for name in CONFIDENCE}}
-    attempt.run.set_tags({f"best.{name}": str(value) for name, value in chosen.items()})
-    unfinished = dict.fromkeys(last)
-    rows = [
-        {
-            "trial": trial.trial_id,
-            **trial.point,
-            **(trial.history[-1] if trial.history else unfinished),
-            "error": trial.error,
-        }
-        for trial in trials
-    ]
-    attempt.run.log_table(rows, "trials.json")

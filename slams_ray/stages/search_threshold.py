@@ -5,8 +5,8 @@ in the loop, kernels, confident pairs) are a search of their own over the same s
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from slams_ray.stages.threshold_choice import (
     LabelFree,
     choose,
     choose_without_masks,
+    class_threshold_warnings,
     learn_class_thresholds,
 )
 
@@ -38,6 +39,23 @@ STAGE = "search_threshold"
 COUNTS_DIR = "counts"
 THRESHOLD_NAME = "threshold.json"
 CURVE_NAME = "threshold_curve.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counted:
+    """Sums over the training split, by method (CAM and SLAMs).
+
+    Attributes:
+        num_scored: images with a mask; 0 where all masks are 255 everywhere.
+        halves: counts of two disjoint halves of the images with a mask.
+        criteria: sums for the label-free criteria.
+        curves: empty where nothing could be scored.
+    """
+
+    num_scored: int
+    halves: Mapping[str, Sequence[ThresholdCounts]]
+    criteria: Mapping[str, CriterionSums]
+    curves: Mapping[str, ThresholdCurve]
 
 
 def run(
@@ -62,9 +80,12 @@ def chosen_threshold(result: Result, method: str) -> float:
 
 
 def class_offsets(result: Result, method: str) -> tuple[float, ...]:
-    """(K,) what a finished search adds to the threshold for each class; empty for nothing."""
+    """(K,) what a finished search adds to its own threshold for each class; empty for nothing.
+
+    They hold for the threshold of `chosen_threshold` and for no other.
+    """
     found = _read(result)["per_class"].get(method)
-    return tuple(found["offsets"]) if found else ()
+    return tuple(found["offsets"]) if found and found["applied"] else ()
 
 
 def read_curves(result: Result) -> dict[str, ThresholdCurve]:
@@ -89,6 +110,43 @@ def _read(result: Result) -> dict[str, Any]:
 def _work(
     config: ThresholdConfig, data: PreparedData, activations: Result, attempt: Attempt
 ) -> Outcome:
+    counted = _count(config, data, activations, attempt)
+    free = {
+        m: choose_without_masks(counted.criteria[m], counted.criteria[CAM], counted.curves.get(m))
+        for m in METHODS
+    }
+    chosen, how = choose(config, counted.curves, free)
+    by_class = {
+        m: learn_class_thresholds(counted.halves[m], chosen[m], how)
+        for m in counted.curves
+        if config.per_class
+    }
+    content = {
+        "split": TRAIN,
+        "num_scored_images": counted.num_scored,
+        "background_threshold": chosen,
+        "how": how,
+        "label_free": free,
+        "per_class": {m: asdict(found) for m, found in by_class.items()},
+        "curves": {m: _curve_to_plain(c) for m, c in counted.curves.items()},
+    }
+    path = storage.join(attempt.output_dir, THRESHOLD_NAME)
+    storage.write_bytes(path, json.dumps(content, indent=1).encode())
+    attempt.run.log_file(path, "threshold")
+    metrics = _track(attempt, counted.curves, free) | _class_metrics(by_class)
+    return Outcome(
+        num_rows=counted.num_scored,
+        metrics=metrics | {"background_threshold": chosen[SLAMS]},
+        notes={"how": how, "per_class": {m: found.reason for m, found in by_class.items()}},
+        warnings=class_threshold_warnings(config, by_class),
+    )
+
+
+def _count(
+    config: ThresholdConfig, data: PreparedData, activations: Result, attempt: Attempt
+) -> _Counted:
+    """One pass over the activations of the training split."""
+    num_categories = len(data.description.class_names)
     job = ShardJob(
         label=STAGE,
         names=data.names(TRAIN),
@@ -107,13 +165,8 @@ def _work(
         devices=attempt.devices,
         fingerprints=attempt.shard_fingerprints(data.contents(TRAIN)),
         earlier=attempt.earlier_shards(COUNTS_DIR),
-        make_work=partial(
-            CountMapper,
-            len(data.description.class_names),
-            config.num_thresholds,
-        ),
+        make_work=partial(CountMapper, num_categories, config.num_thresholds),
     )
-    num_categories = len(data.description.class_names)
     no_counts = ThresholdCounts.zeros(num_categories, config.num_thresholds)
     halves = {m: [no_counts, no_counts] for m in METHODS}
     criteria = {m: CriterionSums.zeros(config.num_thresholds) for m in METHODS}
@@ -127,28 +180,12 @@ def _work(
     counts = {m: first + second for m, (first, second) in halves.items()}
     # A mask that is all 255 scores nothing.
     has_truth = counts[SLAMS].annotated.sum() > 0
-    curves = {m: threshold_curve(counts[m]) for m in METHODS} if has_truth else {}
-    free = {m: choose_without_masks(criteria[m], criteria[CAM], curves.get(m)) for m in METHODS}
-    by_class = {
-        m: learn_class_thresholds(halves[m]) for m in METHODS if has_truth and config.per_class
-    }
-    metrics = _track(attempt, curves, free) | _class_metrics(by_class)
-    chosen, how = choose(config, curves, free)
-    num_scored = num_scored if has_truth else 0
-    content = {
-        "split": TRAIN,
-        "num_scored_images": num_scored,
-        "background_threshold": chosen,
-        "how": how,
-        "label_free": free,
-        "per_class": {m: asdict(found) for m, found in by_class.items()},
-        "curves": {m: _curve_to_plain(c) for m, c in curves.items()},
-    }
-    path = storage.join(attempt.output_dir, THRESHOLD_NAME)
-    storage.write_bytes(path, json.dumps(content, indent=1).encode())
-    attempt.run.log_file(path, "threshold")
-    metrics["background_threshold"] = chosen[SLAMS]
-    return Outcome(num_rows=num_scored, metrics=metrics, notes={"how": how})
+    return _Counted(
+        num_scored=num_scored if has_truth else 0,
+        halves=halves,
+        criteria=criteria,
+        curves={m: threshold_curve(counts[m]) for m in METHODS} if has_truth else {},
+    )
 
 
 def _class_metrics(by_class: Mapping[str, ClassThresholds]) -> dict[str, float]:

@@ -3,8 +3,8 @@
 `slices/<name>.parquet` holds images and masks, `maps/<scales>/<name>.parquet` the SLAMs maps.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from slams_ray import storage
 from slams_ray.config import ActivationInferenceConfig, SearchConfig
 from slams_ray.config.search import name_of_scales, scales_of
+from slams_ray.core.image_draw import draw_images
 from slams_ray.core.sampling import ROWS_PER_GROUP
 from slams_ray.data.source import TRAIN
 from slams_ray.errors import ConfigError
@@ -30,6 +31,27 @@ from slams_ray.stages.stage import Attempt, Result, Workplace
 from slams_ray.stages.train_activation import ActivationNetworks
 from slams_ray.stages.training import MODEL_NAME
 from slams_ray.tasks.feed import ShardColumns, iterate_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredSlices:
+    """Slices on storage.
+
+    Attributes:
+        directory: holds them and their maps.
+        searched: names of those that choose.
+        held_out: names of those that tell how well the choice holds.
+        num_searched: images in the first.
+        num_held_out: images in the second.
+        num_categories: classes with background.
+    """
+
+    directory: str
+    searched: Sequence[str]
+    held_out: Sequence[str]
+    num_searched: int
+    num_held_out: int
+    num_categories: int
 
 
 def slices_dir(output_dir: str) -> str:
@@ -61,9 +83,15 @@ def write_slices(
     inference: ActivationInferenceConfig,
     data: PreparedData,
     activations: Result,
-    attempt: Attempt,
-) -> tuple[list[str], list[str]]:
-    """Names of the slices that choose, and of those held out; images alternate between them."""
+    output_dir: str,
+) -> ScoredSlices:
+    """Draws the scored images at random, and writes them and their maps at the scales of inference.
+
+    Images alternate between the half that chooses and the half that is held out.
+
+    Raises:
+        ConfigError: too few training images have masks.
+    """
     rows = _scored_rows(config, data, activations)
     if len(rows) < 2 * config.num_slices:
         raise ConfigError(
@@ -71,15 +99,22 @@ def write_slices(
             f"have masks, expected at least {2 * config.num_slices}: trials need ground truth to "
             "be scored on, set search.num_samples 0 or give masks"
         )
-    configured = maps_dir(attempt.output_dir, name_of_scales(inference.scales))
+    configured = maps_dir(output_dir, name_of_scales(inference.scales))
     names: tuple[list[str], list[str]] = ([], [])
     for half, kind in enumerate(("searched", "held-out")):
         for number in range(config.num_slices):
             part = rows[half::2][number :: config.num_slices]
             names[half].append(f"{kind}-{number}.parquet")
-            _write(slices_dir(attempt.output_dir), names[half][-1], part, SLICE_SCHEMA)
+            _write(slices_dir(output_dir), names[half][-1], part, SLICE_SCHEMA)
             _write(configured, names[half][-1], part, MAPS_SCHEMA)
-    return names
+    return ScoredSlices(
+        directory=output_dir,
+        searched=names[0],
+        held_out=names[1],
+        num_searched=len(rows[::2]),
+        num_held_out=len(rows[1::2]),
+        num_categories=len(data.description.class_names),
+    )
 
 
 def _write(directory: str, name: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
@@ -90,36 +125,47 @@ def _write(directory: str, name: str, rows: list[dict[str, Any]], schema: pa.Sch
 def _scored_rows(
     config: SearchConfig, data: PreparedData, activations: Result
 ) -> list[dict[str, Any]]:
-    """The first images with masks and labels, twice as many as score a trial."""
+    """Random images with masks and labels, twice as many as score a trial, in random order."""
+    drawn = draw_images(_candidates(data), 2 * config.num_images, config.seed)
     columns = ("image", "height", "width", "mask", "image_labels")
     sources = [
         ShardColumns(directory=data.images(TRAIN), columns=columns),
         ShardColumns(directory=activations_dir(activations.output_dir), columns=(SLAMS,)),
     ]
-    rows: list[dict[str, Any]] = []
-    for row in iterate_rows(data.names(TRAIN), sources):
-        if row["mask"] is not None and row["image_labels"]:
-            rows.append(dict(row))
-        if len(rows) == 2 * config.num_images:
-            break
-    return rows
+    ids = {image_id for image_id, _ in drawn}
+    shards = sorted({shard for _, shard in drawn})
+    rows = {
+        row["image_id"]: dict(row)
+        for row in iterate_rows(shards, sources)
+        if row["image_id"] in ids
+    }
+    return [rows[image_id] for image_id, _ in drawn]
+
+
+def _candidates(data: PreparedData) -> Iterator[tuple[str, str]]:
+    """Id and shard of every training image that can score a trial."""
+    source = ShardColumns(directory=data.images(TRAIN), columns=("mask", "image_labels"))
+    for shard in data.names(TRAIN):
+        for row in iterate_rows([shard], [source]):
+            if row["mask"] is not None and row["image_labels"]:
+                yield row["image_id"], shard
 
 
 def infer_maps(
     scales: str,
     inference: ActivationInferenceConfig,
-    names: Sequence[str],
+    slices: ScoredSlices,
     data: PreparedData,
     networks: ActivationNetworks,
     place: Workplace,
     attempt: Attempt,
 ) -> None:
-    """Makes the maps of the named slices at a set of scales."""
+    """Makes the maps of all slices at a set of scales."""
     job = ShardJob(
         label=f"maps at {scales}",
-        names=names,
-        inputs={"images": ShardInput(directory=slices_dir(attempt.output_dir), columns=COLUMNS)},
-        output_dir=maps_dir(attempt.output_dir, scales),
+        names=[*slices.searched, *slices.held_out],
+        inputs={"images": ShardInput(directory=slices_dir(slices.directory), columns=COLUMNS)},
+        output_dir=maps_dir(slices.directory, scales),
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
         devices=attempt.devices,
@@ -132,9 +178,3 @@ def infer_maps(
         pool=inference_pool(place.compute),
     )
     sum_shards(job, [])
-
-
-def count_images(names: Sequence[str], attempt: Attempt) -> int:
-    """Images in the named slices."""
-    paths = [storage.join(slices_dir(attempt.output_dir), name) for name in names]
-    return sum(storage.read_table(path, ["image_id"]).num_rows for path in paths)

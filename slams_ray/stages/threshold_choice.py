@@ -21,19 +21,27 @@ LabelFree = Mapping[str, Mapping[str, float]]
 """Criterion -> background_threshold, and regret where there are masks."""
 
 
+BEST_MIOU = "highest mIoU of the seeds over the scored training images"
+"""How a threshold was chosen that per-class offsets may be added to."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassThresholds:
     """Thresholds learnt class by class on one half of the scored images.
 
     Attributes:
-        offsets: (K,) added to the common threshold.
+        offsets: (K,) the learnt thresholds minus the common threshold they are added to.
         miou: on the other half.
         common_miou: on the other half, with the one threshold that is best on the first.
+        applied: whether later stages add the offsets.
+        reason: why they do, or do not.
     """
 
     offsets: list[float]
     miou: float
     common_miou: float
+    applied: bool
+    reason: str
 
 
 def choose_without_masks(
@@ -70,7 +78,7 @@ def choose(
         return dict.fromkeys(label_free, config.fixed), "threshold.fixed"
     if curves:
         best = {m: curve.best_threshold for m, curve in curves.items()}
-        return best, "highest mIoU of the seeds over the scored training images"
+        return best, BEST_MIOU
     criterion = config.without_masks
     if criterion == "fallback" or not all(label_free.values()):
         reason = "threshold.fallback, because no training image has a mask to score on"
@@ -79,13 +87,54 @@ def choose(
     return chosen, f"label-free criterion {criterion}, because no training image has a mask"
 
 
-def learn_class_thresholds(halves: Sequence[ThresholdCounts]) -> ClassThresholds:
-    """Learns on the first half, judges on the second."""
-    learnt, judged = halves
+def learn_class_thresholds(
+    halves: Sequence[ThresholdCounts], common: float, how: str
+) -> ClassThresholds:
+    """Learns a threshold per class on the first half and evaluates them on the second.
+
+    The offsets are applied only where the second half confirms them, and only to a common
+    threshold that was chosen by mIoU as they were.
+
+    Args:
+        halves: counts of two disjoint halves of the scored images.
+        common: threshold in [0, 1] that the offsets would be added to.
+        how: how that threshold was chosen, as `choose` says it.
+    """
+    learnt, held_out = halves
     curve = threshold_curve(learnt)
-    common = np.full(len(learnt.annotated), curve.best_index)
     chosen = choose_class_thresholds(learnt, curve.best_index)
-    offsets: list[Any] = (curve.thresholds[chosen] - curve.best_threshold).round(6).tolist()
+    offsets: list[Any] = (curve.thresholds[chosen] - common).round(6).tolist()
+    miou = miou_at(held_out, chosen)
+    common_miou = miou_at(held_out, np.full(len(learnt.annotated), curve.best_index))
+    applied, reason = _whether_applied(miou, common_miou, how)
     return ClassThresholds(
-        offsets=offsets, miou=miou_at(judged, chosen), common_miou=miou_at(judged, common)
+        offsets=offsets, miou=miou, common_miou=common_miou, applied=applied, reason=reason
     )
+
+
+def _whether_applied(miou: float, common_miou: float, how: str) -> tuple[bool, str]:
+    if how != BEST_MIOU:
+        return False, f"the common threshold is not the best by mIoU, it is chosen by: {how}"
+    scores = f"{miou:.4f} mIoU against {common_miou:.4f} with one threshold"
+    if miou > common_miou:
+        return True, f"they gain on the images they were not learnt on: {scores}"
+    return False, f"they do not gain on the images they were not learnt on: {scores}"
+
+
+def class_threshold_warnings(
+    config: ThresholdConfig, by_class: Mapping[str, ClassThresholds]
+) -> list[str]:
+    """One sentence per method whose offsets are asked for and not applied.
+
+    Args:
+        by_class: method -> what was learnt; empty where nothing could be scored.
+    """
+    if not config.per_class:
+        return []
+    if not by_class:
+        return ["threshold.per_class is set, but no training image has a mask to learn from"]
+    return [
+        f"thresholds per class of {method} are not applied: {found.reason}"
+        for method, found in by_class.items()
+        if not found.applied
+    ]

@@ -1,7 +1,7 @@
 """What a trial of the search reports, and how a choice does on images held out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from slams_ray.mappers.infer import SLAMS
 from slams_ray.mappers.trial import SLICE_SCHEMA, JudgeMapper, PairCounts, count_slice
 from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, sum_shards
 from slams_ray.stages.refine import make_refinement, placed
-from slams_ray.stages.slices import maps_dir, read_slice, slices_dir
+from slams_ray.stages.slices import ScoredSlices, maps_dir, read_slice, slices_dir
 from slams_ray.stages.stage import Attempt
 
 OBJECTIVE = "miou"
@@ -35,27 +35,21 @@ def split_point(point: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def score_slices(
-    config: SearchConfig,
-    crf: CrfConfig,
-    offsets: tuple[float, ...],
-    output_dir: str,
-    names: Sequence[str],
-    num_categories: int,
-    point: Mapping[str, Any],
+    config: SearchConfig, crf: CrfConfig, slices: ScoredSlices, point: Mapping[str, Any]
 ) -> Iterator[dict[str, float]]:
-    """After each slice: the best mIoU over strengths on the slices so far, and the confident pair
-    around that strength.
+    """After each searched slice: the best mIoU over strengths on the slices so far, and the
+    confident pair around that strength.
 
     Args:
-        output_dir: of the search, where its slices and maps are.
+        crf: what the point leaves open.
     """
     scales, settings = split_point(point)
-    refinement = placed(make_refinement(replace(crf, **settings), offsets))
+    refinement = placed(make_refinement(replace(crf, **settings)))
     values = strengths(config, refinement.form)
-    counts = PairCounts.zeros(len(values), num_categories)
-    for number, name in enumerate(names, start=1):
-        table = read_slice(output_dir, name, scales)
-        counts = counts + count_slice(table, refinement, values, num_categories)
+    counts = PairCounts.zeros(len(values), slices.num_categories)
+    for number, name in enumerate(slices.searched, start=1):
+        table = read_slice(slices.directory, name, scales)
+        counts = counts + count_slice(table, refinement, values, slices.num_categories)
         scores = counts.miou()
         best = int(np.nanargmax(scores))
         pair = counts.best_pair(best, config.max_ignored)
@@ -70,37 +64,96 @@ def score_slices(
         }
 
 
-def make_judge(refinement: Refinement, strength: float, num_categories: int) -> JudgeMapper:
-    """Runs once in every process that judges."""
-    return JudgeMapper(placed(refinement), strength, num_categories)
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Scores refinements on slices, slice by slice on the cluster.
+
+    Attributes:
+        attempt: where the counts are kept.
+        pool: of GPUs, as `ShardJob` takes it.
+    """
+
+    slices: ScoredSlices
+    attempt: Attempt
+    pool: Callable[[], Pool | None] | None
+
+    def mious(
+        self,
+        label: str,
+        names: Sequence[str],
+        refinement: Refinement,
+        values: Sequence[float],
+        scales: str,
+    ) -> list[float]:
+        """mIoU on the named slices at each threshold or alpha.
+
+        Args:
+            label: names the evaluation on storage and in progress lines.
+            values: from lenient to strict.
+            scales: of the maps.
+        """
+        columns = tuple(SLICE_SCHEMA.names)
+        directory = self.slices.directory
+        job = ShardJob(
+            label=label,
+            names=names,
+            inputs={
+                "slices": ShardInput(directory=slices_dir(directory), columns=columns),
+                "maps": ShardInput(
+                    directory=maps_dir(directory, scales), columns=("image_id", SLAMS)
+                ),
+            },
+            output_dir=storage.join(self.attempt.output_dir, "judged", label),
+            fingerprint=self.attempt.fingerprint,
+            nodes=self.attempt.nodes,
+            devices=self.attempt.devices,
+            make_work=partial(make_judge, refinement, values, self.slices.num_categories),
+            pool=self.pool,
+        )
+        counts = sum_shards(job, ["class_counts"])["class_counts"]
+        return [miou_of_counts(of_value) for of_value in counts]
 
 
-def judge(
-    label: str,
-    refinement: Refinement,
-    strength: float,
-    scales: str,
-    names: Sequence[str],
-    num_categories: int,
-    attempt: Attempt,
-    pool: Callable[[], Pool | None] | None = None,
-) -> float:
-    """mIoU of a refinement at a strength on the named slices, with their maps at these scales."""
-    columns = tuple(SLICE_SCHEMA.names)
-    job = ShardJob(
-        label=f"held out: {label}",
-        names=names,
-        inputs={
-            "slices": ShardInput(directory=slices_dir(attempt.output_dir), columns=columns),
-            "maps": ShardInput(
-                directory=maps_dir(attempt.output_dir, scales), columns=("image_id", SLAMS)
-            ),
-        },
-        output_dir=storage.join(attempt.output_dir, "judged", label),
-        fingerprint=attempt.fingerprint,
-        nodes=attempt.nodes,
-        devices=attempt.devices,
-        make_work=partial(make_judge, refinement, strength, num_categories),
-        pool=pool,
+def make_judge(refinement: Refinement, values: Sequence[float], num_categories: int) -> JudgeMapper:
+    """Runs once in every process that evaluates."""
+    return JudgeMapper(placed(refinement), values, num_categories)
+
+
+def held_out_scores(
+    config: SearchConfig,
+    crf: CrfConfig,
+    configured_scales: str,
+    point: Mapping[str, Any],
+    chosen: float,
+    evaluator: Evaluator,
+) -> dict[str, float]:
+    """mIoU of the chosen and of the configured refinement on images that chose nothing of either.
+
+    The configured refinement gets its threshold or alpha as a trial does: the best of those of the
+    search on the searched images.
+
+    Args:
+        crf: the configured refinement.
+        configured_scales: of its maps.
+        point: the chosen one.
+        chosen: its threshold or alpha.
+    """
+    slices = evaluator.slices
+    scales, settings = split_point(point)
+    refinement = make_refinement(replace(crf, **settings))
+    (held_out,) = evaluator.mious("chosen", slices.held_out, refinement, [chosen], scales)
+    configured = make_refinement(crf)
+    values = strengths(config, crf.form)
+    searched = evaluator.mious(
+        "configured-searched", slices.searched, configured, values, configured_scales
     )
-    return miou_of_counts(sum_shards(job, ["class_counts"])["class_counts"])
+    best = int(np.nanargmax(searched))
+    (configured_held_out,) = evaluator.mious(
+        "configured", slices.held_out, configured, [values[best]], configured_scales
+    )
+    return {
+        "held_out_miou": held_out,
+        "configured_chosen": values[best],
+        "configured_searched_miou": searched[best],
+        "configured_held_out_miou": configured_held_out,
+    }

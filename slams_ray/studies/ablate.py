@@ -13,7 +13,9 @@ from slams_ray.core.comparison import Score
 from slams_ray.errors import ConfigError
 from slams_ray.mappers.infer import CAM, METHODS, SLAMS
 from slams_ray.runtime import cluster
-from slams_ray.runtime.search import SearchPlan, SearchTrial, search
+from slams_ray.runtime.search import search
+from slams_ray.runtime.search_space import SearchSpace
+from slams_ray.runtime.trial_plan import SearchPlan, SearchTrial
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import (
     pipeline,
@@ -99,20 +101,22 @@ def run(
         space: dict[str, Sequence[Any]] = {"variant": chosen, "seed": list(seeds)}
         trials = search(
             partial(run_variant, config, workspace, recipe, parent.run_id),
-            space,
+            SearchSpace(space),
             SearchPlan(
                 algorithm="grid",
                 num_samples=1,
                 metric=f"{SLAMS}/{PRIMARY}",
                 num_reports=1,
+                feedback_delay=1,
                 max_concurrent=max_concurrent
                 or cluster.num_trainings(config.compute.train_workers, config.compute.device),
                 cpus_per_trial=TRIAL_CPUS,
                 time_budget_seconds=None,
                 seed=0,
             ),
-            storage.join(workspace, NAME),
-            fingerprint(NAME, {"config": to_plain(config), "space": space}, {}),
+            storage.join(
+                workspace, NAME, fingerprint(NAME, {"config": to_plain(config), "space": space}, {})
+            ),
             _label,
         )
         scores = _scores(trials)

@@ -1,13 +1,20 @@
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from itertools import pairwise
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from slams_ray.core.crf import Backend, CrfKernels
 from slams_ray.core.metrics import IGNORE_INDEX
-from slams_ray.core.pseudo_label import Confidence, Refinement, refine
+from slams_ray.core.pseudo_label import (
+    Confidence,
+    Refinement,
+    has_effect,
+    refine,
+    refined_positions,
+)
 from slams_ray.core.seed import seed_labels
 
 FORMS = ("label", "constant", "power")
@@ -123,3 +130,53 @@ def test_refinement_fills_a_hole_in_an_object_of_one_colour(backend: Backend) ->
     refined, pseudo_label = refine(image, maps, CLASSES, confidence("label"), settings)
     np.testing.assert_array_equal(refined, truth)
     np.testing.assert_array_equal(pseudo_label, truth)
+
+
+SETTINGS = {
+    "iterations": (0, 2),
+    "gt_prob": (0.51, 0.9),
+    "cam_power": (0.5, 2.0),
+    "gaussian_compat": (0.0, 3.0),
+    "gaussian_sxy_px": (0.5, 8.0),
+    "bilateral_compat": (0.0, 10.0),
+    "bilateral_sxy_px": (4.0, 20.0),
+    "bilateral_srgb": (3.0, 30.0),
+}
+
+
+def refined_by(point: Mapping[str, Any]) -> np.ndarray:
+    """Labels of a noisy image at three thresholds or alphas; what a point leaves out is 1."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 40, (24, 24, 3)).astype(np.uint8)
+    activation = rng.random((2, 24, 24)).astype(np.float32)
+    names = [field.name for field in fields(CrfKernels)]
+    refinement = Refinement(
+        form=point["form"],
+        gt_prob=point.get("gt_prob", 0.7),
+        iterations=point["iterations"],
+        cam_power=point.get("cam_power", 1.0),
+        kernels=CrfKernels(**{name: point.get(name, 1.0) for name in names}),
+        backend="pydensecrf",
+    )
+    values = (0.3, 0.5, 0.7) if point["form"] != "power" else (1.0, 2.0, 3.0)
+    return np.stack(refined_positions(image, activation, np.array([1, 2]), values, refinement))
+
+
+@pytest.mark.parametrize("form", ["label", "constant", "power"])
+@pytest.mark.parametrize("iterations", [0, 2])
+@pytest.mark.parametrize("compat", [(0.0, 0.0), (10.0, 1.0)])
+def test_settings_without_effect_are_those_that_change_no_label(
+    form: str, iterations: int, compat: tuple[float, float]
+) -> None:
+    chosen: dict[str, Any] = {"form": form, "iterations": iterations}
+    chosen["gaussian_compat"], chosen["bilateral_compat"] = compat
+    for setting in ("gt_prob", "cam_power", "gaussian_sxy_px", "bilateral_srgb"):
+        labels = [refined_by({**chosen, setting: value}) for value in SETTINGS[setting]]
+        if not has_effect(setting, chosen):
+            np.testing.assert_array_equal(*labels)
+        elif iterations and any(compat):
+            assert (labels[0] != labels[1]).any()
+
+
+def test_a_setting_that_waits_for_no_other_counts_as_used() -> None:
+    assert all(has_effect(setting, {}) for setting in SETTINGS)

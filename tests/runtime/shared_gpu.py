@@ -14,8 +14,10 @@ import ray
 
 from slams_ray.config import ComputeConfig
 from slams_ray.runtime import cluster
-from slams_ray.runtime.search import SearchPlan, search
+from slams_ray.runtime.search import search
+from slams_ray.runtime.search_space import SearchSpace
 from slams_ray.runtime.shards import ShardJob, ShardWork, gpu_pool, run_shards
+from slams_ray.runtime.trial_plan import SearchPlan
 from slams_ray.stages.infer_activation import inference_pool
 
 PER_GPU, NUM_CPUS, NUM_GPUS = 2, 8, 2
@@ -59,13 +61,14 @@ if __name__ == "__main__":
         num_samples=1,
         metric="miou",
         num_reports=1,
+        feedback_delay=2,
         max_concurrent=None,
         cpus_per_trial=0.5,
         time_budget_seconds=None,
         seed=0,
         pool=pool,
     )
-    trials = search(trial, {"x": [1, 2]}, plan, directory, "trials", str)
+    trials = search(trial, SearchSpace({"x": [1, 2]}), plan, f"{directory}/trials", str)
     shares = [found.history[-1]["share"] for found in trials]
     chosen = inference_pool(ComputeConfig(gpu_actors=1, actors_per_gpu=4))()
     print(

@@ -15,10 +15,11 @@ from slams_ray.config import CrfConfig, SearchConfig, ThresholdConfig
 from slams_ray.core.pseudo_label import Confidence
 from slams_ray.errors import ConfigError
 from slams_ray.stages import pipeline, search_refinement
+from slams_ray.stages.prepare import open_prepared
 from slams_ray.stages.search_refinement import SPACE
 from slams_ray.stages.settings_report import strengths_around
-from slams_ray.stages.slices import read_slice
-from slams_ray.stages.trials import strengths
+from slams_ray.stages.slices import ScoredSlices, read_slice
+from slams_ray.stages.trials import score_slices, strengths
 
 pytestmark = pytest.mark.ray
 
@@ -51,6 +52,11 @@ def results(finished: Any, workspace: Path) -> Any:
     return pipeline.run(config, str(workspace), "tiny", last_stage="refine").results
 
 
+def shared_directory(results: Any) -> str:
+    """Of slices, maps and trials."""
+    return str(results["search_refinement"].record.notes["shared_directory"])
+
+
 @pytest.fixture(scope="module")
 def content(results: Any) -> dict[str, Any]:
     path = Path(results["search_refinement"].output_dir) / "search.json"
@@ -63,7 +69,20 @@ def test_the_best_finished_trial_is_chosen(content: dict[str, Any]) -> None:
     best = max(finished, key=lambda t: t["history"][-1]["miou"])
     assert content["best"]["trial"] == best["trial_id"]
     assert content["searched_miou"] == best["history"][-1]["miou"]
-    assert set(best["point"]) == {*SPACE, "scales"}
+    assert content["best"]["trial"] == min(
+        t["trial_id"] for t in finished if t["history"][-1]["miou"] == content["searched_miou"]
+    )
+
+
+def test_trials_hold_the_settings_that_their_form_uses_and_no_two_are_alike(
+    content: dict[str, Any],
+) -> None:
+    points = [trial["point"] for trial in content["trials"]]
+    for point in points:
+        assert ("gt_prob" in point) == (point["form"] == "label")
+        assert ("cam_power" in point) == (point["form"] != "label")
+        assert set(point) | {"gt_prob", "cam_power"} == {*SPACE, "scales"}
+    assert len({json.dumps(point) for point in points}) == len(points)
 
 
 def test_searched_and_held_out_images_are_declared_and_apart(
@@ -71,7 +90,7 @@ def test_searched_and_held_out_images_are_declared_and_apart(
 ) -> None:
     assert content["split"] == "train"
     assert (content["searched_images"], content["held_out_images"]) == (6, 6)
-    slices = Path(results["search_refinement"].output_dir) / "slices"
+    slices = Path(shared_directory(results)) / "slices"
     ids = {
         kind: {
             image_id
@@ -82,15 +101,40 @@ def test_searched_and_held_out_images_are_declared_and_apart(
     }
     assert len(ids["searched"]) == len(ids["held-out"]) == 6
     assert not ids["searched"] & ids["held-out"]
-    assert 0 <= content["held_out_miou"] <= 1
-    assert 0 <= content["configured_held_out_miou"] <= 1
+
+
+def test_the_configured_threshold_is_chosen_on_the_searched_half_as_that_of_a_trial(
+    finished: Any, results: Any, content: dict[str, Any]
+) -> None:
+    names = [[f"{kind}-{number}.parquet" for number in (0, 1)] for kind in ("searched", "held-out")]
+
+    def best_of(slices: list[str], config: SearchConfig) -> dict[str, float]:
+        scored = ScoredSlices(
+            directory=shared_directory(results),
+            searched=slices,
+            held_out=(),
+            num_searched=6,
+            num_held_out=0,
+            num_categories=len(open_prepared(results["prepare"]).description.class_names),
+        )
+        return list(score_slices(config, finished.config.crf, scored, {"scales": "1"}))[-1]
+
+    searched = best_of(names[0], SEARCH)
+    assert content["configured_chosen"] == searched["chosen"]
+    assert content["configured_searched_miou"] == pytest.approx(searched["miou"])
+    threshold = searched["chosen"]
+    held_out = best_of(names[1], replace(SEARCH, thresholds=(threshold, threshold)))
+    assert content["configured_held_out_miou"] == pytest.approx(held_out["miou"])
+    assert "held-out images chose nothing" in content["held_out_comparison"]
 
 
 def test_refine_uses_what_was_chosen(results: Any, content: dict[str, Any]) -> None:
     config = results["refine"].record.config
     best = content["best"]
-    for name in SPACE:
+    for name in set(SPACE) & set(best["point"]):
         assert config[name] == best["point"][name]
+    # Learnt around the threshold of the curve, they mean nothing around that of the search.
+    assert "class_offsets" not in config
     key = "alpha" if best["point"]["form"] == "power" else "background_threshold"
     assert config[key] == pytest.approx(best["chosen"])
 
@@ -104,7 +148,7 @@ def test_all_maps_have_the_scales_that_were_chosen(results: Any, content: dict[s
 
 
 def test_trials_see_the_maps_of_their_scales(results: Any, finished: Any) -> None:
-    directory = results["search_refinement"].output_dir
+    directory = shared_directory(results)
     configured = read_slice(directory, "searched-0.parquet", "1").to_pylist()
     wider = read_slice(directory, "searched-0.parquet", "0.5,1").to_pylist()
     stored = finished.result.results["infer_activation"].path("activations")
@@ -151,7 +195,7 @@ def test_mlflow_has_a_run_per_trial_and_the_best_point_as_tags(
     ]
     assert len(children) == 3
     searched = ("scales", "form", "bilateral_sxy_px", "bilateral_srgb", "bilateral_compat")
-    points = [{k: str(t["point"][k]) for k in searched} for t in content["trials"]]
+    points = [{k: str(t["point"].get(k, "unused")) for k in searched} for t in content["trials"]]
     assert sorted(map(str, (sorted(r.data.params.items()) for r in children))) == sorted(
         map(str, (sorted(p.items()) for p in points))
     )
@@ -166,6 +210,31 @@ def test_a_rerun_searches_no_more(finished: Any, results: Any, workspace: Path) 
     config = replace(finished.config, search=replace(SEARCH, max_concurrent=2), threshold=PER_CLASS)
     again = pipeline.run(config, str(workspace), "tiny", last_stage="search_threshold")
     assert again.results["search_refinement"].cached
+
+
+def test_more_trials_extend_the_search_and_fewer_give_what_they_gave(
+    finished: Any, results: Any, workspace: Path, content: dict[str, Any]
+) -> None:
+    trials = Path(shared_directory(results)) / "trials"
+    kept = {path.name: path.stat().st_mtime_ns for path in trials.glob("*.json")}
+    assert len(kept) == 3
+
+    def run(num_samples: int) -> tuple[Any, dict[str, Any]]:
+        search = replace(SEARCH, num_samples=num_samples)
+        config = replace(finished.config, search=search, threshold=PER_CLASS)
+        found = pipeline.run(config, str(workspace), "tiny", last_stage="search_threshold")
+        result = found.results["search_refinement"]
+        return result, json.loads(Path(result.path("search.json")).read_text())
+
+    longer, extended = run(4)
+    assert not longer.cached
+    assert extended["trials"][:3] == content["trials"]
+    assert len(extended["trials"]) == 4
+    now = {path.name: path.stat().st_mtime_ns for path in trials.glob("*.json")}
+    assert {name: now[name] for name in kept} == kept
+    again, same = run(3)
+    assert again.cached
+    assert same == content
 
 
 def test_strengths_span_their_range() -> None:

@@ -1,0 +1,75 @@
+"""The scored images of a search do not depend on the order of the list."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from slams_ray import storage
+from slams_ray.artifacts import Record
+from slams_ray.config import ActivationInferenceConfig, SearchConfig
+from slams_ray.data.schema import DatasetDescription, voc_palette
+from slams_ray.data.source import TRAIN
+from slams_ray.mappers.infer import SLAMS
+from slams_ray.mappers.trial import MAPS_SCHEMA, SLICE_SCHEMA
+from slams_ray.stages.prepare import PreparedData, Shard
+from slams_ray.stages.slices import read_slice, write_slices
+from slams_ray.stages.stage import Result
+
+CONFIG = SearchConfig(num_samples=1, num_images=6, num_slices=2)
+INFERENCE = ActivationInferenceConfig(scales=(1.0,))
+
+
+def image(number: int) -> dict[str, Any]:
+    """Sorted by class; every fifth has no mask."""
+    return {
+        "image_id": f"image-{number:02d}",
+        "image": b"",
+        "height": 4,
+        "width": 4,
+        "mask": None if number % 5 == 0 else b"mask",
+        "image_labels": [1 + number // 20],
+        SLAMS: bytes([number]),
+    }
+
+
+def slices_of(directory: Path, numbers: list[int], shard_size: int) -> list[list[dict[str, Any]]]:
+    """The slices drawn when the images are listed in this order."""
+    shards = []
+    for start in range(0, len(numbers), shard_size):
+        rows = [image(number) for number in numbers[start : start + shard_size]]
+        shards.append((f"{start}.parquet", len(rows)))
+        for folder, schema in [
+            (directory / "prepare/images" / TRAIN, SLICE_SCHEMA),
+            (directory / "infer/activations", MAPS_SCHEMA),
+        ]:
+            table = pa.Table.from_pylist(rows, schema=schema)
+            storage.write_table(str(folder / shards[-1][0]), table, 8)
+    data = PreparedData(
+        directory=str(directory / "prepare"),
+        description=DatasetDescription(
+            name="two",
+            class_names=("background", "cat", "dog"),
+            category_ids=(0, 1, 2),
+            palette=voc_palette(3),
+        ),
+        shards={TRAIN: [Shard(name, rows, name, name) for name, rows in shards]},
+    )
+    record = Record(stage="", fingerprint="", config={}, inputs={}, seconds=0, num_rows=0)
+    inferred = Result(output_dir=str(directory / "infer"), record=record, cached=True)
+    found = write_slices(CONFIG, INFERENCE, data, inferred, str(directory / "search"))
+    names = [*found.searched, *found.held_out]
+    return [read_slice(found.directory, name, "1").to_pylist() for name in names]
+
+
+def test_a_sorted_and_a_shuffled_list_give_the_same_slices(tmp_path: Path) -> None:
+    numbers = list(range(40))
+    shuffled = random.Random(1).sample(numbers, len(numbers))
+    found = slices_of(tmp_path / "sorted", numbers, 10)
+    assert found == slices_of(tmp_path / "shuffled", shuffled, 7)
+    rows = [row for part in found for row in part]
+    assert len({row["image_id"] for row in rows}) == 12
+    assert all(row["mask"] is not None for row in rows)
+    assert {row["image_labels"][0] for row in rows} == {1, 2}
+    assert all(row[SLAMS] == bytes([int(row["image_id"][-2:])]) for row in rows)
