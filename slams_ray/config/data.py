@@ -52,7 +52,7 @@ class DataConfig:
     highest bound, because later stages decode no more."""
     images_per_shard: int = 64
     """Rows per Parquet shard, the unit of progress, resume and distribution; 64 photographs are
-    about 10 MB. More shards allow more training workers."""
+    about 10 MB."""
     synthetic_train_images: int = 640
     """synthetic: images in the training split."""
     synthetic_val_images: int = 96

@@ -211,7 +211,8 @@ def run_shards(job: ShardJob) -> Iterator[tuple[str, Summary]]:
         missing = _marks(job, [name for name in job.names if name not in finished])
         taken = take_over(job.earlier, job.output_dir, missing)
         finished |= taken
-        logger.info("%s: %d of %d shards are unchanged", job.label, len(taken), len(job.names))
+        if taken:
+            logger.info("%s: %d of %d shards are unchanged", job.label, len(taken), len(job.names))
     waiting = [name for name in job.names if name not in finished]
     if finished:
         logger.info("%s: %d of %d shards are there", job.label, len(finished), len(job.names))

@@ -72,15 +72,11 @@ def test_weights_of_another_architecture_end_before_training_starts(
             train_encoder.run(place, config, 0, data)
 
 
-def test_more_workers_than_shards_say_what_to_change(
+def test_more_workers_than_images_of_a_batch_say_what_to_change(
     ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig
 ) -> None:
-    config = replace(
-        tiny_config,
-        data=replace(tiny_config.data, images_per_shard=100),
-        compute=replace(tiny_config.compute, train_workers=2),
-    )
-    with pytest.raises(ConfigError, match=r"lower data\.images_per_shard"):
+    config = replace(tiny_config, compute=replace(tiny_config.compute, train_workers=5))
+    with pytest.raises(ConfigError, match=r"a batch of 4 images.*larger training\.batch_size"):
         pipeline.run(config, str(tmp_path), "tiny", last_stage="train_encoder")
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from slams_ray import storage
+from slams_ray import provenance, storage
 from slams_ray.artifacts import RECORD_NAME
 from slams_ray.config.overrides import override
 from slams_ray.data.image import decode_mask
@@ -45,6 +45,32 @@ def test_every_stage_leaves_a_record_and_the_summary_tells_of_it(finished: Any) 
         assert stage["seconds"] > 0
     for name in pipeline.HEADLINES:
         assert 0 <= summary[name] <= 1
+
+
+def test_a_record_says_on_what_and_by_which_code_it_was_made(finished: Any) -> None:
+    for stage, result in finished.result.results.items():
+        record = result.record
+        assert sum(record.devices.values()) == sum(record.nodes.values()) > 0, stage
+        assert record.arithmetic == provenance.arithmetic()
+        assert record.has_changes in (True, False, None)
+    for stage in ("infer_activation", "evaluate"):
+        config = finished.result.results[stage].record.config
+        assert config["precision"] in ("float32", "bfloat16"), "auto says nothing"
+
+
+def test_an_output_of_another_version_of_the_arithmetic_is_told(
+    finished: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = finished.copy_to(tmp_path)
+    (path,) = workspace.glob(f"train_encoder/*/{RECORD_NAME}")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"arithmetic": "0123456789ab"}))
+    with caplog.at_level("WARNING"):
+        result = pipeline.run(finished.config, str(workspace), "tiny", last_stage="train_encoder")
+    assert result.results["train_encoder"].cached
+    (line,) = [r.getMessage() for r in caplog.records if "arithmetic" in r.getMessage()]
+    assert "0123456789ab" in line
+    assert str(path.parent) in line
 
 
 def test_every_image_reaches_every_shard(finished: Any) -> None:

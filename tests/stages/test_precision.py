@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from slams_ray.config import ActivationInferenceConfig, InferenceConfig
+from slams_ray.config import ActivationInferenceConfig, ComputeConfig, InferenceConfig
 from slams_ray.mappers.infer import CAM, SLAMS
 from slams_ray.models.activation_network import ActivationNetwork
 from slams_ray.models.checkpoint import dump_network
+from slams_ray.models.inference import inference_dtype
 from slams_ray.models.segmentation_network import SegmentationNetwork
+from slams_ray.runtime.cluster import ask_each_node
 from slams_ray.stages import evaluate, infer_activation
+from slams_ray.stages.precision import resolved
 
 NAMES = ("background", "cat", "dog")
 ARCHITECTURE = {"backbone_name": "tiny_resnet", "output_stride": 8, "num_classes": 2}
@@ -41,3 +44,26 @@ def test_of_evaluation(tmp_path: Path, precision: str, expected: torch.dtype) ->
     config = InferenceConfig(precision=precision)
     predictor = evaluate.make_predictor(str(path), config, NAMES, "cpu")
     assert dtypes(predictor.network) == {expected}
+
+
+@pytest.mark.parametrize(
+    ("machines", "expected"),
+    [(["bfloat16", "bfloat16"], "bfloat16"), (["bfloat16", "float32"], "float32")],
+)
+def test_auto_is_one_precision_for_all_machines(
+    machines: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slams_ray.stages.precision.ask_each_node", lambda *_: machines)
+    assert resolved(InferenceConfig(), ComputeConfig()).precision == expected
+    assert resolved(InferenceConfig(precision="float32"), ComputeConfig()).precision == "float32"
+
+
+def test_auto_is_what_this_machine_multiplies_where_it_is_alone() -> None:
+    found = resolved(ActivationInferenceConfig(), ComputeConfig(device="cpu"))
+    alone = inference_dtype("auto", torch.device("cpu"))
+    assert f"torch.{found.precision}" == str(alone)
+
+
+@pytest.mark.ray
+def test_every_node_of_a_cluster_is_asked(ray_cluster: None) -> None:
+    assert ask_each_node(lambda device: f"on {device}", "auto") == ["on cpu"]
