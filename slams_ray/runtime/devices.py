@@ -14,11 +14,14 @@ def has_gpu() -> bool:
 
 def device_name(device: str) -> str:
     """The model of the GPU or CPU behind torch's device name, "cuda" or "cpu"."""
-    if device == "cuda":
-        import torch
+    if device != "cuda":
+        return _cpu_name()
+    if not has_gpu():
+        # Ray may have been told of GPUs that torch does not find.
+        return "unknown GPU"
+    import torch
 
-        return str(torch.cuda.get_device_name())
-    return _cpu_name()
+    return str(torch.cuda.get_device_name())
 
 
 @lru_cache(maxsize=1)
