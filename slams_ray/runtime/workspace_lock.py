@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 LOCK_NAME = "driver.lock"
 RENEW_SECONDS, STALE_SECONDS, POLL_SECONDS = 10.0, 60.0, 1.0
 """A driver renews its lock; on another machine it counts as dead when it has not for so long."""
+_LOST = signal.SIGUSR2
+"""What a driver that has lost its lock interrupts itself by; Ray Tune uses SIGUSR1."""
 EXIT_SECONDS = 1.0
 """How long a process that has been killed may take to be gone."""
 _CLOCK_TOLERANCE_SECONDS = 2.0
@@ -112,7 +114,8 @@ def workspace_lock(workspace: str, work: str) -> Iterator[None]:
     renewal = _Renewal(file, holder, version, workspace)
     renewal.start()
     try:
-        yield
+        with _interruptible():
+            yield
     except KeyboardInterrupt:
         if renewal.is_lost:
             raise ConfigError(
@@ -122,6 +125,22 @@ def workspace_lock(workspace: str, work: str) -> Iterator[None]:
         raise
     finally:
         renewal.stop()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets `_LOST` interrupt the main thread: a process started in the background ignores SIGINT.
+
+    A driver in another thread cannot be interrupted; it is told by a log line alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(_LOST, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(_LOST, previous)
 
 
 def _content(holder: Holder) -> bytes:
@@ -214,6 +233,8 @@ class _Renewal:
                 continue
             if version is None:
                 self.is_lost = True
-                os.kill(os.getpid(), signal.SIGINT)
+                logger.error("another driver has taken over %s", self._workspace)
+                if signal.getsignal(_LOST) is signal.default_int_handler:
+                    os.kill(os.getpid(), _LOST)
                 return
             self._version = version

@@ -176,6 +176,16 @@ def test_a_driver_that_has_lost_its_workspace_ends(workspace: str, fast: None) -
     assert b"node-7" in storage.read_bytes(storage.join(workspace, LOCK_NAME))
 
 
+def test_so_does_one_that_was_started_in_the_background_and_ignores_ctrl_c(
+    tmp_path: Path, fast: None
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        test_a_driver_that_has_lost_its_workspace_ends(str(tmp_path), None)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_errors_and_interrupts_release_the_workspace(workspace: str) -> None:
     for error in (ValueError, KeyboardInterrupt, SystemExit):
         with pytest.raises(error), workspace_lock(workspace, "demo"):
