@@ -1,6 +1,7 @@
 """Training through Ray Train: resume after a crash, two workers, errors."""
 
 import io
+import json
 import os
 import signal
 import time
@@ -23,6 +24,8 @@ from slams_ray.tasks.optimisation import check_finite
 pytestmark = pytest.mark.ray
 
 NUM_STEPS = 6
+NUM_THREADS = len(os.sched_getaffinity(0)) + 1
+"""As no worker has them unless it is asked."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,10 @@ class Line:
     num_workers: int = 1
 
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> int:
-        return rank
+        return torch.get_num_threads()
 
     def summarise(self, results: Any) -> dict[str, float]:
-        return {"num_results": len(results)}
+        return {"num_results": len(results), "num_threads": results[0]}
 
     def dump(self, module: nn.Module) -> bytes:
         buffer = io.BytesIO()
@@ -98,7 +101,7 @@ def training_job(output: Path, task: Line, **changes: Any) -> TrainingJob:
         "seed": 3,
         "num_workers": task.num_workers,
         "min_workers": None,
-        "num_threads": None,
+        "num_threads": NUM_THREADS,
         "feed_tasks": 1,
         "device": "cpu",
         "max_failures": 0,
@@ -118,6 +121,7 @@ def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> 
     output = tmp_path_factory.mktemp("undisturbed")
     result = fit(training_job(output, Line()))
     assert [point["step"] for point in result["history"]] == list(range(1, NUM_STEPS + 1))
+    assert result["metrics"] == {"num_results": 1, "num_threads": NUM_THREADS}
     return output
 
 
@@ -141,7 +145,7 @@ def test_a_finished_training_survives_repeated_kills_before_its_record(
     for _ in range(2):
         fit(training_job(output, Line()))
         (output / "training.json").unlink()
-    assert fit(training_job(output, Line()))["metrics"] == {"num_results": 1}
+    assert fit(training_job(output, Line()))["metrics"]["num_results"] == 1
     for name, value in weights(output).items():
         assert torch.equal(value, weights(undisturbed)[name])
 
@@ -150,30 +154,7 @@ def test_a_finished_training_is_not_started_again(
     undisturbed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("slams_ray.runtime.cluster.connect", lambda: pytest.fail("Ray started"))
-    assert fit(training_job(undisturbed, Line()))["metrics"] == {"num_results": 1}
-
-
-def test_two_workers_take_the_step_of_one(undisturbed: Path, tmp_path: Path) -> None:
-    result = fit(training_job(tmp_path / "out", replace(Line(), num_workers=2)))
-    assert result["metrics"] == {"num_results": 2}
-    for name, value in weights(tmp_path / "out").items():
-        torch.testing.assert_close(value, weights(undisturbed)[name])
-
-
-class ThreadCount(Line):
-    """Tells how many threads its worker has."""
-
-    def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> int:
-        return torch.get_num_threads()
-
-    def summarise(self, results: Any) -> dict[str, float]:
-        return {"num_threads": results[0]}
-
-
-def test_a_worker_has_as_many_threads_as_asked_for(ray_cluster: None, tmp_path: Path) -> None:
-    asked = len(os.sched_getaffinity(0)) + 1
-    result = fit(training_job(tmp_path / "out", ThreadCount(), num_threads=asked))
-    assert result["metrics"] == {"num_threads": asked}
+    assert fit(training_job(undisturbed, Line()))["metrics"]["num_results"] == 1
 
 
 @dataclass(frozen=True)
@@ -236,22 +217,26 @@ class Killed(Counted):
 
 
 def test_a_killed_worker_is_retried_and_logs_what_an_undisturbed_one_does(
-    ray_cluster: None, tmp_path: Path
+    undisturbed: Path, tmp_path: Path
 ) -> None:
     """Checkpoints lie between log points."""
-    histories = []
-    for name, kind in (("killed", Killed), ("undisturbed", Counted)):
-        task = kind(attempts=str(tmp_path / name))
-        job = training_job(tmp_path / f"{name} out", task, log_every_steps=3, max_failures=1)
-        histories.append([(p["step"], p["loss"]) for p in fit(job)["history"]])
-        assert task.num_attempts() == (2 if kind is Killed else 1)
-    assert histories[0] == histories[1]
+    task = Killed(attempts=str(tmp_path / "attempts"))
+    job = training_job(tmp_path / "out", task, log_every_steps=3, max_failures=1)
+    found = [(point["step"], point["loss"]) for point in fit(job)["history"]]
+    assert task.num_attempts() == 2
+    history = json.loads((undisturbed / "training.json").read_text())["history"]
+    losses = [point["loss"] for point in history]
+    expected = [(end, pytest.approx(np.mean(losses[end - 3 : end]), rel=1e-6)) for end in (3, 6)]
+    assert found == expected
 
 
-def test_the_peer_of_a_killed_worker_is_retried_too(undisturbed: Path, tmp_path: Path) -> None:
+def test_two_workers_take_the_step_of_one_also_when_one_is_killed(
+    undisturbed: Path, tmp_path: Path
+) -> None:
     task = replace(Killed(attempts=str(tmp_path / "attempts")), num_workers=2)
-    fit(training_job(tmp_path / "out", task, max_failures=1))
+    result = fit(training_job(tmp_path / "out", task, max_failures=1))
     assert task.num_attempts() == 4
+    assert result["metrics"]["num_results"] == 2
     for name, value in weights(tmp_path / "out").items():
         torch.testing.assert_close(value, weights(undisturbed)[name])
 
