@@ -63,6 +63,8 @@ def ray_cluster() -> Iterator[None]:
         object_store_memory=300 * 2**20,
         logging_level="WARNING",
         log_to_driver=False,
+        # Workers that have imported torch wait for the next stage instead of being ended after 1 s.
+        _system_config={"kill_idle_workers_interval_ms": 0},
     )
     yield
     ray.shutdown()

@@ -139,7 +139,7 @@ def test_a_training_is_watched_once_its_feeders_have_been_taken_from_twice(
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_how_busy_inference_keeps_a_gpu(ray_cluster: None, driver: None, work: Inference) -> None:
     rate, busy = gpu.inference_busy_rows(work, CPU, 1)
     assert rate.ratio > 0
@@ -148,7 +148,7 @@ def test_how_busy_inference_keeps_a_gpu(ray_cluster: None, driver: None, work: I
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_how_busy_a_training_keeps_a_gpu(
     ray_cluster: None, driver: None, classifier: Training, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_too_few_shards_are_refused() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_ray_and_plain_processes_write_every_shard(ray_cluster: None, work: Inference) -> None:
     contest = inference.inference_contest(work)
     assert workers.ray_rate(contest, 1, "ray") > 0

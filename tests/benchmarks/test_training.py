@@ -73,7 +73,7 @@ def test_the_bare_loop_tells_its_rate_in_every_window_but_the_warm(
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_row_through_ray(
     ray_cluster: None, trainings: dict[str, Training], tmp_path: Path
 ) -> None:

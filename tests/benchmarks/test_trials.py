@@ -8,6 +8,7 @@ from slams_ray.benchmarks.trials import processes_rate, trials_rate, write_slice
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_trials_and_plain_processes_score_every_slice(ray_cluster: None, tmp_path: Path) -> None:
     names = write_slices(str(tmp_path), num_slices=3, images_per_slice=1)
     assert len(names) == 3

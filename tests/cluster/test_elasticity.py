@@ -31,7 +31,7 @@ def one_node() -> Iterator[Nodes]:
         nodes.stop()
 
 
-@pytest.mark.parametrize("kind", ["tasks", "actors"])
+@pytest.mark.parametrize("kind", [pytest.param("tasks", marks=pytest.mark.long), "actors"])
 def test_a_node_that_joins_takes_shards(kind: str, one_node: Nodes, tmp_path: Path) -> None:
     output_dir = tmp_path / "output"
     arguments = ["-m", "tests.cluster.slow_shards", str(output_dir), str(NUM_SHARDS), kind]

@@ -107,8 +107,9 @@ def test_an_mlflow_address_without_a_server_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_and_keeps_what_is_finished(tmp_path: Path) -> None:
     program = (
         "import resource, sys\n"
-        "from slams_ray import storage\n"
+        "from slams_ray import retries, storage\n"
         "from slams_ray.errors import ArtifactError\n"
+        "retries.PATIENCE_SECONDS = 2.0\n"
         "storage.write_bytes(sys.argv[1] + '/first', b'x' * 1000)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "try:\n"

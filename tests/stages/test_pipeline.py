@@ -2,7 +2,6 @@
 
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +156,26 @@ def test_a_second_run_changes_nothing(finished: Any) -> None:
     assert len(mlflow_runs(finished.workspace)) == num_runs
 
 
-def test_changing_one_crf_field_reruns_what_depends_on_it(finished: Any) -> None:
-    config = replace(finished.config, crf=replace(finished.config.crf, gt_prob=0.8))
-    changed = pipeline.run(config, str(finished.workspace), "tiny")
+@pytest.mark.parametrize(
+    ("change", "last_stage", "expected"),
+    [
+        ({"crf.gt_prob": 0.8}, "refine", {"refine"}),
+        ({"segmentation.inference.flip": False}, "evaluate", {"evaluate"}),
+        pytest.param(
+            {"crf.gt_prob": 0.9},
+            "evaluate",
+            {"refine", "train_segmentation", "evaluate"},
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_changing_a_setting_reruns_what_depends_on_it(
+    finished: Any, tmp_path: Path, change: Any, last_stage: str, expected: set[str]
+) -> None:
+    config = override(finished.config, change)
+    changed = pipeline.run(config, str(finished.copy_to(tmp_path)), "tiny", last_stage)
     worked = {name for name, result in changed.results.items() if not result.cached}
-    assert worked == {"refine", "train_segmentation", "evaluate"}
+    assert worked == expected
 
 
 def test_a_corrected_mask_is_scored_anew_and_nothing_else_is_made_again(

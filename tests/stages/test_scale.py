@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(
     scope="module",
-    params=[(60, 240), pytest.param((500, 2000), marks=pytest.mark.long)],
-    ids=["240 shards", "2000 shards"],
+    params=[(40, 160), pytest.param((500, 2000), marks=pytest.mark.long)],
+    ids=["160 shards", "2000 shards"],
 )
 def costs(
     request: pytest.FixtureRequest, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory
