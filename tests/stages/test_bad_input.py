@@ -72,14 +72,6 @@ def test_weights_of_another_architecture_end_before_training_starts(
             train_encoder.run(place, config, 0, data)
 
 
-def test_more_workers_than_images_of_a_batch_say_what_to_change(
-    ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig
-) -> None:
-    config = replace(tiny_config, compute=replace(tiny_config.compute, train_workers=5))
-    with pytest.raises(ConfigError, match=r"a batch of 4 images.*larger training\.batch_size"):
-        pipeline.run(config, str(tmp_path), "tiny", last_stage="train_encoder")
-
-
 def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
     from slams_ray.models.checkpoint import load_network
 
