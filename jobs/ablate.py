@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.command import PipelineCommand, run_job, workspace_of
-from jobs.tables import print_scores
+from slams_ray.cli.command import PipelineCommand, run_job, workspace_of
+from slams_ray.cli.tables import print_scores
 
 if TYPE_CHECKING:
-    from slams_ray.core.comparison import Score
+    from slams_ray.studies.comparison import Score
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import tyro
 
-from jobs.command import guarded, module_name
-from jobs.tables import print_benchmark
+from slams_ray.cli.command import guarded, module_name
+from slams_ray.cli.tables import print_benchmark
 
 if TYPE_CHECKING:
-    from slams_ray.benchmarks.measure import Row
+    from slams_ray.benchmarks.harness.measure import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def run_benchmark(
 def show(command: BenchmarkCommand, rows: "list[Row]") -> None:
     """Prints the rows, writes them as JSON and logs them to MLflow."""
     from slams_ray import storage
-    from slams_ray.benchmarks.publish import publish
+    from slams_ray.benchmarks.harness.publish import publish
 
     print_benchmark(rows)
     name = module_name().removeprefix("jobs.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.benchmark import BenchmarkCommand, run_benchmark
 
 if TYPE_CHECKING:
-    from slams_ray.benchmarks.measure import Row
+    from slams_ray.benchmarks.harness.measure import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class CrfCommand(BenchmarkCommand):
 
 
 def _measure(command: CrfCommand) -> "list[Row]":
-    from slams_ray.benchmarks import crf, pictures, refine, shards, workers
+    from slams_ray.benchmarks.harness import pictures, shards, workers
+    from slams_ray.benchmarks.measurements import crf, refine
 
     if command.voc_dir is None:
         shown = pictures.generated(command.num_images)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from jobs.benchmark import BenchmarkCommand, run_benchmark
-from jobs.recipes import RECIPES
+from slams_ray.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from slams_ray.benchmarks.measure import Row
+    from slams_ray.benchmarks.harness.measure import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,8 @@ class GpuCommand(BenchmarkCommand):
 
 
 def _measure(command: GpuCommand) -> "list[Row]":
-    from slams_ray.benchmarks import gpu, inference, shards, training_loops
+    from slams_ray.benchmarks.harness import shards, training_loops
+    from slams_ray.benchmarks.measurements import gpu, inference
 
     device = gpu.find_device(command.device)
     config = RECIPES[command.recipe]()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from jobs.benchmark import BenchmarkCommand, run_benchmark
 
 if TYPE_CHECKING:
-    from slams_ray.benchmarks.measure import Row
+    from slams_ray.benchmarks.harness.measure import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ class InferenceCommand(BenchmarkCommand):
 
 
 def _measure(command: InferenceCommand) -> "list[Row]":
-    from slams_ray.benchmarks import inference, shards, workers
+    from slams_ray.benchmarks.harness import shards, workers
+    from slams_ray.benchmarks.measurements import inference
     from slams_ray.config import ActivationInferenceConfig
 
     with shards.scratch(command.workspace) as directory:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.benchmark import BenchmarkCommand, run_benchmark
 
 if TYPE_CHECKING:
-    from slams_ray.benchmarks.measure import Row
+    from slams_ray.benchmarks.harness.measure import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,8 @@ class MemoryCommand(BenchmarkCommand):
 
 
 def _measure(command: MemoryCommand) -> "list[Row]":
-    from slams_ray.benchmarks import memory, shards
+    from slams_ray.benchmarks.harness import shards
+    from slams_ray.benchmarks.measurements import memory
 
     with shards.scratch(command.workspace) as directory:
         num_images = command.num_shards * command.images_per_shard

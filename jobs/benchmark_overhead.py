@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobs.benchmark import BenchmarkCommand, run_benchmark
-from jobs.recipes import RECIPES
+from slams_ray.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from slams_ray.benchmarks.measure import Row
+    from slams_ray.benchmarks.harness.measure import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,8 @@ class OverheadCommand(BenchmarkCommand):
 
 
 def _measure(command: OverheadCommand) -> "list[Row]":
-    from slams_ray.benchmarks import overhead, shards
+    from slams_ray.benchmarks.harness import shards
+    from slams_ray.benchmarks.measurements import overhead
 
     with shards.scratch(command.workspace) as directory:
         return [

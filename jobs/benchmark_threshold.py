@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jobs.benchmark import BenchmarkCommand, run_benchmark
 
 if TYPE_CHECKING:
-    from slams_ray.benchmarks.measure import Row
+    from slams_ray.benchmarks.harness.measure import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,8 @@ class ThresholdCommand(BenchmarkCommand):
 
 
 def _measure(command: ThresholdCommand) -> "list[Row]":
-    from slams_ray.benchmarks.threshold import curve_rows, lattice_row
-    from slams_ray.benchmarks.trials import trial_row
+    from slams_ray.benchmarks.measurements.threshold import curve_rows, lattice_row
+    from slams_ray.benchmarks.measurements.trials import trial_row
 
     return [
         *curve_rows(command.num_images, command.rounds),

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from jobs.benchmark import BenchmarkCommand, run_benchmark
-from jobs.recipes import RECIPES
+from slams_ray.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from slams_ray.benchmarks.measure import Row
+    from slams_ray.benchmarks.harness.measure import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ class TrainingCommand(BenchmarkCommand):
 
 
 def _measure(command: TrainingCommand) -> "list[Row]":
-    from slams_ray.benchmarks import shards, training, training_loops
+    from slams_ray.benchmarks.harness import shards, training_loops
+    from slams_ray.benchmarks.measurements import training
 
     config = RECIPES[command.recipe]()
     windows = training.Windows(steps_each=command.steps, number=command.windows)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import tyro
 
-from jobs.command import guarded
-from jobs.tables import print_drill
+from slams_ray.cli.command import guarded
+from slams_ray.cli.tables import print_drill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ def _drill(command: DrillCommand) -> None:
     import signal
     from pathlib import Path
 
-    from slams_ray.drills.drill import STAGES, Drill
-    from slams_ray.drills.faults import FAULTS
     from slams_ray.errors import ConfigError
+    from slams_ray.faults.drill import STAGES, Drill
+    from slams_ray.faults.faults import FAULTS
 
     for given, known, name in (
         (command.stages, STAGES, "--stages"),

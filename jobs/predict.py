@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from jobs.command import guarded
+from slams_ray.cli.command import guarded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 python -m jobs.refine demo
 """
 
-from jobs.command import run_pipeline_job
+from slams_ray.cli.command import run_pipeline_job
 
 if __name__ == "__main__":
     run_pipeline_job("refine", __doc__)

@@ -17,7 +17,17 @@ _VERSIONED = (
     "pydensecrf2",
 )
 _PACKAGE = Path(__file__).parent
-_ARITHMETIC = ("core", "data", "mappers", "models", "tasks", "predictors.py")
+_ARITHMETIC = (
+    "data",
+    "inference",
+    "metrics.py",
+    "networks",
+    "refinement",
+    "seeds",
+    "segmentation",
+    "systems",
+    "training",
+)
 """What of the package computes; the rest moves data, starts work and shows results."""
 
 

@@ -20,11 +20,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from jobs.recipes.smoke import smoke
 from slams_ray.config import PipelineConfig
+from slams_ray.recipes.smoke import smoke
 
 if TYPE_CHECKING:
     from slams_ray.stages.pipeline import PipelineResult
+
+pytest_plugins = ("tests.generated_shard", "tests.tiny_tasks")
 
 # Ray's workers inherit what stands here when Ray starts, as on a cluster's nodes: an S3 server that
 # runs where `object_store` is asked for.

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs.recipes import RECIPES
 from slams_ray import config
 from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import (
@@ -23,6 +22,7 @@ from slams_ray.config import (
     TrainingConfig,
 )
 from slams_ray.errors import ConfigError
+from slams_ray.recipes import RECIPES
 
 CONFIG_CLASSES = [
     c for c in vars(config).values() if isinstance(c, type) and dataclasses.is_dataclass(c)

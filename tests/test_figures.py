@@ -6,7 +6,6 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from slams_ray.core.threshold import ThresholdCurve
 from slams_ray.data.image import IGNORE_COLOUR
 from slams_ray.data.schema import DatasetDescription, voc_palette
 from slams_ray.figures.montage import (
@@ -19,6 +18,7 @@ from slams_ray.figures.montage import (
     settings_figure,
 )
 from slams_ray.figures.scores import class_iou_figure, threshold_figure
+from slams_ray.seeds.threshold import ThresholdCurve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

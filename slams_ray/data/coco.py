@@ -9,7 +9,6 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from slams_ray import storage
-from slams_ray.core.metrics import IGNORE_INDEX
 from slams_ray.data.lists import read_id_list
 from slams_ray.data.names import check_file_name, check_relative_path
 from slams_ray.data.schema import (
@@ -22,6 +21,7 @@ from slams_ray.data.schema import (
     voc_palette,
 )
 from slams_ray.errors import DataError
+from slams_ray.metrics import IGNORE_INDEX
 
 
 @dataclass(frozen=True, kw_only=True)

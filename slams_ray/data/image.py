@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from slams_ray import storage
-from slams_ray.core.metrics import IGNORE_INDEX
 from slams_ray.errors import DataError
+from slams_ray.metrics import IGNORE_INDEX
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")

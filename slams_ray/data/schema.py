@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from slams_ray.core.metrics import IGNORE_INDEX
 from slams_ray.data.names import check_file_name
 from slams_ray.errors import ConfigError
+from slams_ray.metrics import IGNORE_INDEX
 
 BACKGROUND = "background"
 MAX_CLASSES = IGNORE_INDEX - 1

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from slams_ray.core.metrics import IGNORE_INDEX
+from slams_ray.metrics import IGNORE_INDEX
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 import numpy as np
 
 from slams_ray import storage
-from slams_ray.core.metrics import IGNORE_INDEX
 from slams_ray.data.image import (
     DEFAULT_LIMITS,
     ImageLimits,
@@ -26,6 +25,7 @@ from slams_ray.data.schema import (
     voc_palette,
 )
 from slams_ray.errors import DataError
+from slams_ray.metrics import IGNORE_INDEX
 
 VOC_CLASSES = [
     "aeroplane",

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slams_ray.core.metrics import IGNORE_INDEX
 from slams_ray.data.image import IGNORE_COLOUR
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.figures.canvas import new_figure
+from slams_ray.metrics import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,15 +1,15 @@
 """Scores as figures: threshold curves, IoU per class, methods side by side."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from slams_ray.core.comparison import Score, by_method, spread
-from slams_ray.core.metrics import mean_defined
-from slams_ray.core.threshold import ThresholdCurve
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.figures.canvas import METHOD_STYLE, VARIANT_COLOUR, new_figure
+from slams_ray.metrics import mean_defined
+from slams_ray.seeds.threshold import ThresholdCurve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,24 +68,24 @@ def class_iou_figure(description: DatasetDescription, iou: np.ndarray) -> "Figur
 
 
 def comparison_figure(
-    scores: Sequence[Score], metrics: Sequence[str], order: Sequence[str] = ()
+    values: Mapping[str, Mapping[str, Sequence[float]]], order: Sequence[str] = ()
 ) -> "Figure":
-    """A panel per metric, a row per method: a dot per seed, the mean as a bar.
+    """A panel per metric, a row per method: a dot per random seed, the mean as a bar.
 
     Args:
+        values: metric -> method -> its value for each random seed, as fractions.
         order: methods from top to bottom; those not named follow.
     """
-    methods = list(dict.fromkeys([*order, *(score.method for score in scores)]))
-    figure = new_figure(1.6 + 3.2 * len(metrics), 1.0 + 0.36 * len(methods))
-    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    for axes, metric in zip(panels, metrics, strict=True):
-        values = by_method(scores, metric)
+    methods = list(dict.fromkeys([*order, *(m for found in values.values() for m in found)]))
+    figure = new_figure(1.6 + 3.2 * len(values), 1.0 + 0.36 * len(methods))
+    panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    for axes, (metric, by_method) in zip(panels, values.items(), strict=True):
         for row, method in enumerate(methods):
-            found = list(values.get(method, {}).values())
+            found = by_method.get(method, ())
             if not found:
                 continue
             _, colour = METHOD_STYLE.get(method, ("", VARIANT_COLOUR))
-            mean = 100 * spread(found).mean
+            mean = 100 * fmean(found)
             axes.plot([mean, mean], [row - 0.3, row + 0.3], color=colour, linewidth=3)
             axes.plot([100 * v for v in found], [row] * len(found), "o", color=colour, alpha=0.5)
             axes.annotate(

@@ -12,7 +12,7 @@ from slams_ray import storage
 
 
 class TrainedTask(Protocol):
-    """What the trainer needs of a task; `slams_ray.tasks` satisfies it."""
+    """What the trainer needs of a task; `slams_ray.training.training.Training` is one."""
 
     def build(self) -> nn.Module: ...
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer: ...

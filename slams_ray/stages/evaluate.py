@@ -10,16 +10,16 @@ import torch
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import InferenceConfig, SegmentationConfig
-from slams_ray.core.metrics import SegmentationScores, segmentation_scores
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.scores import class_iou_figure
-from slams_ray.mappers.evaluate import EvaluateMapper
-from slams_ray.models.checkpoint import load_network
-from slams_ray.models.inference import inference_dtype, made_for_inference
-from slams_ray.predictors import SegmentationPredictor
+from slams_ray.inference.precision import inference_dtype, made_for_inference
+from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.metrics import SegmentationScores, segmentation_scores
+from slams_ray.networks.checkpoint import load_network
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
+from slams_ray.segmentation.shard_work import EvaluateMapper
 from slams_ray.stages.infer_activation import inference_pool
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage

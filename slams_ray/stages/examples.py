@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from slams_ray.tasks.feed import ShardColumns, read_rows
-from slams_ray.tasks.training_module import Row
+from slams_ray.training.data_loading import ShardColumns, read_rows
+from slams_ray.training.task import Row
 
 
 def choose_examples(

@@ -8,18 +8,19 @@ import torch
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import ActivationInferenceConfig, ComputeConfig
-from slams_ray.core.collapse import dead_class_warnings
 from slams_ray.data.source import TRAIN
-from slams_ray.mappers.infer import CAM, SLAMS, InferMapper
-from slams_ray.models.checkpoint import load_network
-from slams_ray.models.inference import inference_dtype, made_for_inference
-from slams_ray.predictors import ActivationPredictor
+from slams_ray.data.stored_maps import CAM, SLAMS
+from slams_ray.inference.precision import inference_dtype, made_for_inference
+from slams_ray.inference.predictors import ActivationPredictor
+from slams_ray.inference.shard_work import InferMapper
+from slams_ray.networks.checkpoint import load_network
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, pool, sum_shards
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 from slams_ray.stages.train_activation import ActivationNetworks
 from slams_ray.stages.training import MODEL_NAME
+from slams_ray.systems.collapse import dead_class_warnings
 
 STAGE = "infer_activation"
 COLUMNS = ("image_id", "image", "height", "width", "image_labels")

@@ -8,7 +8,7 @@ from typing import Any
 from slams_ray import storage
 from slams_ray.artifacts import fingerprint, flatten, to_plain
 from slams_ray.config import PipelineConfig
-from slams_ray.mappers.infer import SLAMS
+from slams_ray.data.stored_maps import SLAMS
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import (

@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 
 from slams_ray.config import ComputeConfig, InferenceConfig
-from slams_ray.models.inference import inference_dtype
+from slams_ray.inference.precision import inference_dtype
 from slams_ray.runtime.cluster import ask_each_node
 
 Config = TypeVar("Config", bound=InferenceConfig)

@@ -27,8 +27,8 @@ from slams_ray.data.image import (
 from slams_ray.data.schema import voc_palette
 from slams_ray.errors import ArtifactError, ConfigError, DataError
 from slams_ray.figures.montage import overlay_labels
-from slams_ray.models.checkpoint import inference_settings, network_class_names
-from slams_ray.predictors import SegmentationPredictor
+from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.networks.checkpoint import inference_settings, network_class_names
 from slams_ray.runtime.progress import Progress
 from slams_ray.stages.evaluate import STAGE as EVALUATE
 from slams_ray.stages.evaluate import make_predictor

@@ -12,15 +12,15 @@ import numpy as np
 from slams_ray import storage
 from slams_ray.artifacts import digest, to_plain
 from slams_ray.config import DataConfig
-from slams_ray.core.sampling import ROWS_PER_GROUP
 from slams_ray.data import identity
 from slams_ray.data.identity import FileStates, file_states, items_digest
 from slams_ray.data.schema import DatasetDescription, Item, Split
+from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import TRAIN, VAL, generate, limits, load_split, roles, shuffle
 from slams_ray.errors import DataError
-from slams_ray.mappers.prepare import PrepareMapper
 from slams_ray.runtime.shards import ShardJob, run_shards
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
+from slams_ray.training.sampling import ROWS_PER_GROUP
 
 logger = logging.getLogger(__name__)
 

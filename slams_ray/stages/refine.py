@@ -7,14 +7,13 @@ from functools import partial
 from slams_ray import storage
 from slams_ray.artifacts import digest, to_plain
 from slams_ray.config import ComputeConfig, CrfConfig
-from slams_ray.core.crf import CrfKernels
-from slams_ray.core.metrics import segmentation_scores
-from slams_ray.core.pseudo_label import Confidence, Refinement
-from slams_ray.core.sampling import ROWS_PER_GROUP
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.data.source import TRAIN
-from slams_ray.mappers.infer import SLAMS
-from slams_ray.mappers.refine import RefineMapper
+from slams_ray.data.stored_maps import SLAMS
+from slams_ray.metrics import segmentation_scores
+from slams_ray.refinement.crf.kernels import CrfKernels
+from slams_ray.refinement.pseudo_label import Confidence, Refinement
+from slams_ray.refinement.shard_work import RefineMapper
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, gpu_pool, sum_shards
 from slams_ray.stages.infer_activation import activations_dir
@@ -22,6 +21,7 @@ from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.search_threshold import chosen_threshold, class_offsets
 from slams_ray.stages.settings_report import show_settings
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
+from slams_ray.training.sampling import ROWS_PER_GROUP
 
 STAGE = "refine"
 LABELS_DIGEST = "labels_digest"

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 
 from slams_ray import storage
 from slams_ray.config import PipelineConfig
-from slams_ray.core.seed import upsample_stored
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.data.source import TRAIN
+from slams_ray.data.stored_maps import CAM, SLAMS, unpack_maps, upsample_stored
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.montage import Example, montage_figure
-from slams_ray.mappers.infer import CAM, SLAMS, unpack_maps
-from slams_ray.predictors import SegmentationPredictor
+from slams_ray.inference.predictors import SegmentationPredictor
 from slams_ray.stages import (
     evaluate,
     infer_activation,
@@ -22,8 +21,8 @@ from slams_ray.stages.examples import choose_examples
 from slams_ray.stages.settings_report import CURVE_NAME
 from slams_ray.stages.stage import Result, Workplace
 from slams_ray.stages.training import MODEL_NAME
-from slams_ray.tasks.feed import ShardColumns
-from slams_ray.tasks.training_module import Row
+from slams_ray.training.data_loading import ShardColumns
+from slams_ray.training.task import Row
 
 MONTAGE_NAME = "montage.png"
 

@@ -18,10 +18,10 @@ from slams_ray import storage
 from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import ActivationInferenceConfig, CrfConfig, SearchConfig
 from slams_ray.config.search import name_of_scales, scales_of
-from slams_ray.core.pseudo_label import Confidence, has_effect
 from slams_ray.data.source import TRAIN
+from slams_ray.data.stored_maps import SLAMS
 from slams_ray.errors import TrainingError
-from slams_ray.mappers.infer import SLAMS
+from slams_ray.refinement.pseudo_label import Confidence, has_effect
 from slams_ray.runtime.search import search
 from slams_ray.runtime.search_space import SearchSpace
 from slams_ray.runtime.trial_plan import SearchPlan, SearchTrial

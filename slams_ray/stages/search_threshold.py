@@ -15,14 +15,14 @@ import numpy as np
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import ThresholdConfig
-from slams_ray.core.label_free import CriterionSums
-from slams_ray.core.threshold import ThresholdCounts, ThresholdCurve, threshold_curve
 from slams_ray.data.source import TRAIN
+from slams_ray.data.stored_maps import CAM, METHODS, SLAMS
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.scores import threshold_figure
-from slams_ray.mappers.count import COUNTS, CRITERIA, CountMapper, unpack
-from slams_ray.mappers.infer import CAM, METHODS, SLAMS
 from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
+from slams_ray.seeds.label_free import CriterionSums
+from slams_ray.seeds.shard_work import COUNTS, CRITERIA, CountMapper, unpack
+from slams_ray.seeds.threshold import ThresholdCounts, ThresholdCurve, threshold_curve
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage

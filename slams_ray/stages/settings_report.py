@@ -3,26 +3,25 @@
 import numpy as np
 
 from slams_ray import storage
-from slams_ray.core.pseudo_label import (
+from slams_ray.data.image import decode_image, decode_mask
+from slams_ray.data.source import TRAIN
+from slams_ray.data.stored_maps import unpack_maps, upsample_stored
+from slams_ray.figures.canvas import to_png
+from slams_ray.figures.montage import SettingsExample, settings_figure
+from slams_ray.figures.scores import threshold_figure
+from slams_ray.refinement.pseudo_label import (
     Confidence,
     Refinement,
     labels_of_present,
     refined_positions,
 )
-from slams_ray.core.seed import upsample_stored
-from slams_ray.data.image import decode_image, decode_mask
-from slams_ray.data.source import TRAIN
-from slams_ray.figures.canvas import to_png
-from slams_ray.figures.montage import SettingsExample, settings_figure
-from slams_ray.figures.scores import threshold_figure
-from slams_ray.mappers.infer import unpack_maps
 from slams_ray.stages import search_threshold
 from slams_ray.stages.examples import choose_examples
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Result
-from slams_ray.tasks.feed import ShardColumns
-from slams_ray.tasks.training_module import Row
+from slams_ray.training.data_loading import ShardColumns
+from slams_ray.training.task import Row
 
 CURVE_NAME = "threshold_curve.png"
 MONTAGE_NAME = "settings.png"

@@ -13,12 +13,11 @@ import pyarrow as pa
 from slams_ray import storage
 from slams_ray.config import ActivationInferenceConfig, SearchConfig
 from slams_ray.config.search import name_of_scales, scales_of
-from slams_ray.core.image_draw import draw_images
-from slams_ray.core.sampling import ROWS_PER_GROUP
+from slams_ray.data.image_draw import draw_images
 from slams_ray.data.source import TRAIN
+from slams_ray.data.stored_maps import SLAMS
 from slams_ray.errors import ConfigError
-from slams_ray.mappers.infer import SLAMS
-from slams_ray.mappers.trial import MAPS_SCHEMA, SLICE_SCHEMA, with_maps
+from slams_ray.refinement.trial import MAPS_SCHEMA, SLICE_SCHEMA, with_maps
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.infer_activation import (
     COLUMNS,
@@ -30,7 +29,8 @@ from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Result, Workplace
 from slams_ray.stages.train_activation import ActivationNetworks
 from slams_ray.stages.training import MODEL_NAME
-from slams_ray.tasks.feed import ShardColumns, iterate_rows
+from slams_ray.training.data_loading import ShardColumns, iterate_rows
+from slams_ray.training.sampling import ROWS_PER_GROUP
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from slams_ray.config import ThresholdConfig
-from slams_ray.core.class_thresholds import choose_class_thresholds, miou_at
-from slams_ray.core.label_free import (
+from slams_ray.seeds.class_thresholds import choose_class_thresholds, miou_at
+from slams_ray.seeds.label_free import (
     CRITERIA,
     CriterionSums,
     choose_threshold,
     match_foreground,
     regret,
 )
-from slams_ray.core.threshold import ThresholdCounts, ThresholdCurve, threshold_curve
+from slams_ray.seeds.threshold import ThresholdCounts, ThresholdCurve, threshold_curve
 
 LabelFree = Mapping[str, Mapping[str, float]]
 """Criterion -> background_threshold, and regret where there are masks."""

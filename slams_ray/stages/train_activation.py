@@ -7,7 +7,6 @@ does not train it again.
 from dataclasses import dataclass, replace
 
 from slams_ray.config import ActivationConfig, ClassifierConfig
-from slams_ray.core.collapse import map_warnings
 from slams_ray.data.source import TRAIN, VAL
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
@@ -18,8 +17,9 @@ from slams_ray.stages.training import (
     train,
     training_settings,
 )
-from slams_ray.tasks.activation import ActivationTask
-from slams_ray.tasks.classifier import ClassifierTask
+from slams_ray.systems.cam import ClassifierTask
+from slams_ray.systems.collapse import map_warnings
+from slams_ray.systems.slams.activation import ActivationTask
 
 STAGE = "train_activation"
 CLASSIFIER = "train_classifier"

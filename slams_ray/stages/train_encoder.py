@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from slams_ray.config import EncoderConfig
-from slams_ray.core.collapse import dead_category_warnings
 from slams_ray.data.source import TRAIN, VAL
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
 from slams_ray.stages.training import resolve_weights, train, training_settings
-from slams_ray.tasks.encoder import EncoderTask, dead_categories
+from slams_ray.systems.collapse import dead_category_warnings
+from slams_ray.systems.slams.encoder import EncoderTask, dead_categories
 
 STAGE = "train_encoder"
 

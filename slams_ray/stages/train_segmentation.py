@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from slams_ray.config import SegmentationConfig
 from slams_ray.data.source import TRAIN
+from slams_ray.segmentation.training import SegmentationTask
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import LABELS_DIGEST, pseudo_labels_dir
 from slams_ray.stages.stage import Result, Workplace, run_stage
 from slams_ray.stages.training import resolve_weights, train, training_settings
-from slams_ray.tasks.feed import ShardColumns
-from slams_ray.tasks.segmentation import SegmentationTask
+from slams_ray.training.data_loading import ShardColumns
 
 STAGE = "train_segmentation"
 

@@ -9,15 +9,15 @@ from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import BackboneConfig, TrainingConfig
 from slams_ray.data.source import TRAIN, VAL
-from slams_ray.models.backbone import NO_WEIGHTS
+from slams_ray.networks.backbone import NO_WEIGHTS
 from slams_ray.runtime.tracking_address import credentials
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace
-from slams_ray.tasks.feed import ShardColumns
-from slams_ray.tasks.training import Training
-from slams_ray.tasks.training_module import Task
+from slams_ray.training.data_loading import ShardColumns
+from slams_ray.training.task import Task
+from slams_ray.training.training import Training
 
 MODEL_NAME = "model.pt"
 LAST = "last_metrics"

@@ -9,10 +9,10 @@ import numpy as np
 
 from slams_ray import storage
 from slams_ray.config import CrfConfig, SearchConfig
-from slams_ray.core.metrics import miou_of_counts
-from slams_ray.core.pseudo_label import Refinement
-from slams_ray.mappers.infer import SLAMS
-from slams_ray.mappers.trial import SLICE_SCHEMA, JudgeMapper, PairCounts, count_slice
+from slams_ray.data.stored_maps import SLAMS
+from slams_ray.metrics import miou_of_counts
+from slams_ray.refinement.pseudo_label import Refinement
+from slams_ray.refinement.trial import SLICE_SCHEMA, JudgeMapper, PairCounts, count_slice
 from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, sum_shards
 from slams_ray.stages.refine import make_refinement, placed
 from slams_ray.stages.slices import ScoredSlices, maps_dir, read_slice, slices_dir

@@ -9,9 +9,8 @@ from slams_ray import storage
 from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import PipelineConfig
 from slams_ray.config.overrides import override
-from slams_ray.core.comparison import Score
+from slams_ray.data.stored_maps import CAM, METHODS, SLAMS
 from slams_ray.errors import ConfigError
-from slams_ray.mappers.infer import CAM, METHODS, SLAMS
 from slams_ray.runtime import cluster
 from slams_ray.runtime.search import search
 from slams_ray.runtime.search_space import SearchSpace
@@ -24,6 +23,7 @@ from slams_ray.stages import (
     train_activation,
     train_encoder,
 )
+from slams_ray.studies.comparison import Score
 from slams_ray.studies.scores import PRIMARY, Show, collect, finish, no_show
 
 NAME = "ablate"

@@ -9,12 +9,12 @@ from dataclasses import replace
 from functools import partial
 
 from slams_ray.config import PipelineConfig
-from slams_ray.core.comparison import Score
-from slams_ray.mappers.infer import METHODS
+from slams_ray.data.stored_maps import METHODS
 from slams_ray.runtime import cluster
 from slams_ray.runtime.fanout import run_side_by_side
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import evaluate, pipeline, prepare
+from slams_ray.studies.comparison import Score
 from slams_ray.studies.scores import Show, collect, finish, no_show
 
 NAME = "compare"

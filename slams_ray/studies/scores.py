@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 from slams_ray import storage
-from slams_ray.core.comparison import Score, spreads
 from slams_ray.errors import TrainingError
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.scores import comparison_figure
 from slams_ray.runtime.tracking import Run
 from slams_ray.stages import evaluate, refine, search_threshold
 from slams_ray.stages.stage import Result
+from slams_ray.studies.comparison import Score, by_method, spreads
 
 Show = Callable[[Sequence[Score]], None]
 
@@ -84,8 +84,13 @@ def publish(
     table = storage.join(workspace, f"{name}.json")
     storage.write_bytes(table, (json.dumps(rows, indent=1) + "\n").encode())
     picture = storage.join(workspace, f"{name}.png")
-    shown = [m for m in FIGURE_METRICS if any(s.metric == m for s in scores)]
-    storage.write_bytes(picture, to_png(comparison_figure(scores, shown, order)))
+    values = {m: by_method(scores, m) for m in FIGURE_METRICS}
+    shown = {
+        metric: {method: list(of_seeds.values()) for method, of_seeds in methods.items()}
+        for metric, methods in values.items()
+        if methods
+    }
+    storage.write_bytes(picture, to_png(comparison_figure(shown, order)))
     for path in (table, picture):
         run.log_file(path)
     run.log_table(rows, f"{name}_rows.json")

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from slams_ray import storage
-from slams_ray.benchmarks import crf, pictures, refine, threshold
-from slams_ray.benchmarks.measure import compare
-from slams_ray.core.metrics import segmentation_scores
+from slams_ray.benchmarks.harness import pictures
+from slams_ray.benchmarks.harness.measure import compare
+from slams_ray.benchmarks.measurements import crf, refine, threshold
+from slams_ray.metrics import segmentation_scores
 
 
 def test_the_ratio_is_the_alternatives_time_over_ours() -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from slams_ray.benchmarks import gpu, inference, shards, training, training_loops
-from slams_ray.benchmarks.busy import BusyLog, check_watchable, watched_gpus
-from slams_ray.benchmarks.inference import Inference
+from slams_ray.benchmarks.harness import shards, training_loops
+from slams_ray.benchmarks.harness.busy import BusyLog, check_watchable, watched_gpus
+from slams_ray.benchmarks.measurements import gpu, inference, training
+from slams_ray.benchmarks.measurements.inference import Inference
 from slams_ray.config import ActivationInferenceConfig, PipelineConfig
 from slams_ray.errors import ConfigError
-from slams_ray.tasks.training import Training
+from slams_ray.training.training import Training
 
 CPU = torch.device("cpu")
 DRIVER = """#!/bin/sh

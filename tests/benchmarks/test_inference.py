@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from slams_ray import storage
-from slams_ray.benchmarks import inference, loops, shards, workers
-from slams_ray.benchmarks.inference import Inference
+from slams_ray.benchmarks.harness import loops, shards, workers
+from slams_ray.benchmarks.measurements import inference
+from slams_ray.benchmarks.measurements.inference import Inference
 from slams_ray.config import ActivationInferenceConfig
+from slams_ray.data.stored_maps import METHODS, unpack_maps
 from slams_ray.errors import ConfigError
-from slams_ray.mappers.infer import METHODS, unpack_maps
 
 
 @pytest.fixture(scope="module")

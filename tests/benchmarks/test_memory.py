@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from slams_ray import storage
-from slams_ray.benchmarks import memory, processes, shards
+from slams_ray.benchmarks.harness import processes, shards
+from slams_ray.benchmarks.measurements import memory
 
 
 def hold(num_bytes: int, pipe: object) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slams_ray import storage
-from slams_ray.benchmarks import overhead
+from slams_ray.benchmarks.measurements import overhead
 
 if TYPE_CHECKING:
     from tests.conftest import Finished

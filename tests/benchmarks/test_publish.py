@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs.benchmark import BenchmarkCommand, show
-from slams_ray.benchmarks.measure import row
+from slams_ray.benchmarks.harness.measure import row
 
 ROWS = [
     row("threshold curve, 256 levels", "100 evaluations", [70.0, 80.0, 90.0], goal=50),

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from slams_ray.benchmarks import shards, training, training_loops
+from slams_ray.benchmarks.harness import shards, training_loops
+from slams_ray.benchmarks.measurements import training
 from slams_ray.config import PipelineConfig
-from slams_ray.tasks.activation import ActivationTask
-from slams_ray.tasks.training import Training
+from slams_ray.systems.slams.activation import ActivationTask
+from slams_ray.training.training import Training
 
 NUM_STEPS = 3
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from slams_ray.benchmarks.trials import processes_rate, trials_rate, write_slices
+from slams_ray.benchmarks.measurements.trials import processes_rate, trials_rate, write_slices
 
 
 @pytest.mark.ray

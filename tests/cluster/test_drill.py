@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from slams_ray.artifacts import read_record
-from slams_ray.drills.drill import Drill
+from slams_ray.faults.drill import Drill
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

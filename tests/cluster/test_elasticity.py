@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from slams_ray.artifacts import read_record
-from slams_ray.drills.driver import Driver
-from slams_ray.drills.nodes import Nodes, Place
-from slams_ray.drills.outputs import look
+from slams_ray.faults.driver import Driver
+from slams_ray.faults.nodes import Nodes, Place
+from slams_ray.faults.outputs import look
 from slams_ray.runtime.finished_shards import read_seal
 from slams_ray.runtime.trainer import TRAINING_NAME
 from tests.cluster.slow_shards import FINGERPRINT, SECONDS

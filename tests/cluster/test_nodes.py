@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from slams_ray.drills.nodes import Nodes
+from slams_ray.faults.nodes import Nodes
 
 
 def test_stopped_nodes_leave_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = tempfile.mkdtemp
     monkeypatch.setattr(
-        "slams_ray.drills.nodes.tempfile.mkdtemp",
+        "slams_ray.faults.nodes.tempfile.mkdtemp",
         lambda prefix, dir=None: genuine(prefix=prefix, dir=tmp_path),
     )
     nodes = Nodes(cpus_per_node=1)

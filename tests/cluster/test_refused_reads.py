@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from slams_ray import retries, storage
-from slams_ray.drills import refused_reads
 from slams_ray.errors import ArtifactError
+from slams_ray.faults import refused_reads
 
 
 def test_reads_wait_until_the_flag_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from slams_ray.drills.driver import Driver
-from slams_ray.drills.nodes import Nodes, Place
+from slams_ray.faults.driver import Driver
+from slams_ray.faults.nodes import Nodes, Place
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 

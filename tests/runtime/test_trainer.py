@@ -19,7 +19,7 @@ from slams_ray import storage
 from slams_ray.errors import ArtifactError, TrainingError
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
-from slams_ray.tasks.optimisation import check_finite
+from slams_ray.training.optimisation import check_finite
 
 pytestmark = pytest.mark.ray
 

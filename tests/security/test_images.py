@@ -15,10 +15,10 @@ from PIL import Image
 from slams_ray.config import DataConfig
 from slams_ray.data.coco import load_coco
 from slams_ray.data.image import ImageLimits, decode_mask
+from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import limits, load_split
 from slams_ray.data.voc import IndexMask
 from slams_ray.errors import ConfigError, DataError
-from slams_ray.mappers.prepare import PrepareMapper
 
 SIDE = 50_000
 

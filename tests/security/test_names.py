@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from slams_ray.config import DataConfig
-from slams_ray.core.crf import CrfKernels
-from slams_ray.core.pseudo_label import Confidence, Refinement
 from slams_ray.data.image import encode_jpeg
 from slams_ray.data.schema import DatasetDescription, voc_palette
 from slams_ray.data.source import load_split
 from slams_ray.errors import DataError
-from slams_ray.mappers.refine import RefineMapper
+from slams_ray.refinement.crf.kernels import CrfKernels
+from slams_ray.refinement.pseudo_label import Confidence, Refinement
+from slams_ray.refinement.shard_work import RefineMapper
 
 HOSTILE = {
     "above": "../../x",

@@ -27,10 +27,9 @@ from slams_ray.config import (
     SegmentationConfig,
     ThresholdConfig,
 )
-from slams_ray.core.seed import stored_size
-from slams_ray.mappers.infer import activation_schema
-from slams_ray.models.checkpoint import dump_network
-from slams_ray.models.segmentation_network import SegmentationNetwork
+from slams_ray.data.stored_maps import activation_schema, stored_size
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.stages import evaluate, pipeline, prepare, refine, search_threshold
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
@@ -69,7 +68,7 @@ def write_activations(data: PreparedData, output_dir: str) -> Result:
             row | {"height": SIDE, "width": SIDE, "cam": maps, "slams": maps}
             for row in images.to_pylist()
         ]
-        table = pa.Table.from_pylist(rows, schema=activation_schema())
+        table = pa.Table.from_pylist(rows, schema=activation_schema(("cam", "slams")))
         storage.write_table(f"{activations_dir(output_dir)}/{name}", table)
     return made_up("infer_activation", output_dir)
 

@@ -11,9 +11,9 @@ import torch
 from slams_ray.config import DataConfig, PipelineConfig
 from slams_ray.data.source import generate
 from slams_ray.errors import ArtifactError, ConfigError, DataError, TrainingError
-from slams_ray.models.backbone import build_backbone
-from slams_ray.models.checkpoint import dump_network
-from slams_ray.models.segmentation_network import SegmentationNetwork
+from slams_ray.networks.backbone import build_backbone
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.stages import pipeline, predict, prepare, train_encoder
 from slams_ray.stages.stage import Workplace
 
@@ -73,7 +73,7 @@ def test_weights_of_another_architecture_end_before_training_starts(
 
 
 def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
-    from slams_ray.models.checkpoint import load_network
+    from slams_ray.networks.checkpoint import load_network
 
     architecture = {
         "backbone_name": "tiny_resnet",

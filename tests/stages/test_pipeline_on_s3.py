@@ -13,7 +13,7 @@ import pytest
 from slams_ray import storage
 from slams_ray.artifacts import RECORD_NAME
 from slams_ray.config import PipelineConfig
-from slams_ray.drills.tracking_server import TrackingServer
+from slams_ray.faults.tracking_server import TrackingServer
 from slams_ray.stages import pipeline
 from slams_ray.stages.pipeline import PipelineResult
 

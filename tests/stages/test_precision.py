@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from slams_ray.config import ActivationInferenceConfig, ComputeConfig, InferenceConfig
-from slams_ray.mappers.infer import CAM, SLAMS
-from slams_ray.models.activation_network import ActivationNetwork
-from slams_ray.models.checkpoint import dump_network
-from slams_ray.models.inference import inference_dtype
-from slams_ray.models.segmentation_network import SegmentationNetwork
+from slams_ray.data.stored_maps import CAM, SLAMS
+from slams_ray.inference.precision import inference_dtype
+from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.runtime.cluster import ask_each_node
 from slams_ray.stages import evaluate, infer_activation
 from slams_ray.stages.precision import resolved

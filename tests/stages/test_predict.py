@@ -15,12 +15,12 @@ from PIL import Image
 from slams_ray.artifacts import Record, write_record
 from slams_ray.config import DataConfig, InferenceConfig
 from slams_ray.data.image import decode_mask, resize
+from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import VAL, load_split
 from slams_ray.errors import ArtifactError
-from slams_ray.mappers.evaluate import EvaluateMapper
-from slams_ray.mappers.prepare import PrepareMapper
-from slams_ray.models.checkpoint import dump_network
-from slams_ray.models.segmentation_network import SegmentationNetwork
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.segmentation_network import SegmentationNetwork
+from slams_ray.segmentation.shard_work import EvaluateMapper
 from slams_ray.stages import evaluate, predict
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from slams_ray import storage
-from slams_ray.models.checkpoint import dump_network
-from slams_ray.models.segmentation_network import SegmentationNetwork
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.stages import predict
 
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from slams_ray.config import CrfConfig, SearchConfig, ThresholdConfig
-from slams_ray.core.pseudo_label import Confidence
 from slams_ray.errors import ConfigError
+from slams_ray.refinement.pseudo_label import Confidence
 from slams_ray.stages import pipeline, search_refinement
 from slams_ray.stages.prepare import open_prepared
 from slams_ray.stages.search_refinement import SPACE

@@ -11,8 +11,8 @@ from slams_ray.artifacts import Record
 from slams_ray.config import ActivationInferenceConfig, SearchConfig
 from slams_ray.data.schema import DatasetDescription, voc_palette
 from slams_ray.data.source import TRAIN
-from slams_ray.mappers.infer import SLAMS
-from slams_ray.mappers.trial import MAPS_SCHEMA, SLICE_SCHEMA
+from slams_ray.data.stored_maps import SLAMS
+from slams_ray.refinement.trial import MAPS_SCHEMA, SLICE_SCHEMA
 from slams_ray.stages.prepare import PreparedData, Shard
 from slams_ray.stages.slices import read_slice, write_slices
 from slams_ray.stages.stage import Result

@@ -9,7 +9,7 @@ import pytest
 
 from slams_ray.artifacts import Record
 from slams_ray.config import ThresholdConfig
-from slams_ray.core.threshold import (
+from slams_ray.seeds.threshold import (
     ThresholdCounts,
     count_thresholds,
     threshold_curve,

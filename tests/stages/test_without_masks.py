@@ -11,9 +11,9 @@ from PIL import Image
 from slams_ray import storage
 from slams_ray.artifacts import Record
 from slams_ray.config import DataConfig, PipelineConfig
-from slams_ray.models.activation_network import ActivationNetwork
-from slams_ray.models.checkpoint import dump_network
-from slams_ray.models.segmentation_network import SegmentationNetwork
+from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.stages import (
     evaluate,
     infer_activation,

@@ -8,9 +8,9 @@ import pytest
 
 from slams_ray.config import PipelineConfig
 from slams_ray.config.overrides import override
-from slams_ray.core.comparison import Score
 from slams_ray.errors import ConfigError, TrainingError
 from slams_ray.studies import ablate
+from slams_ray.studies.comparison import Score
 
 pytestmark = pytest.mark.ray
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from slams_ray.config import PipelineConfig
-from slams_ray.core.comparison import Score
+from slams_ray.data.stored_maps import METHODS
 from slams_ray.errors import DataError, TrainingError
-from slams_ray.mappers.infer import METHODS
 from slams_ray.runtime.fanout import run_side_by_side
 from slams_ray.runtime.tracking import Run
 from slams_ray.studies import compare
+from slams_ray.studies.comparison import Score
 from slams_ray.studies.scores import METRICS, finish
 
 pytestmark = pytest.mark.ray

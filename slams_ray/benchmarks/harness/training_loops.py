@@ -1,0 +1,171 @@
+"""The four trainings of a recipe, as our loop takes their steps and as a script would.
+
+The script's loop is written on its own, so that it cannot profit from what it measures.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from slams_ray.benchmarks.harness.shards import Shards
+from slams_ray.config import (
+    ClassifierConfig,
+    EncoderConfig,
+    PipelineConfig,
+    SegmentationConfig,
+    TrainingConfig,
+)
+from slams_ray.networks.backbone import NO_WEIGHTS
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.segmentation.training import SegmentationTask
+from slams_ray.systems.cam import ClassifierTask
+from slams_ray.systems.slams.activation import ActivationTask
+from slams_ray.systems.slams.encoder import EncoderTask
+from slams_ray.training.data_loading import ShardColumns, iterate_rows
+from slams_ray.training.optimisation import build_optimizer
+from slams_ray.training.task import Task
+from slams_ray.training.training import Training
+
+SOURCE_COLUMNS = ("image", "image_labels", "pseudo_label")
+SEED = 0
+Part = TypeVar("Part", EncoderConfig, ClassifierConfig, SegmentationConfig)
+
+
+def make_trainings(config: PipelineConfig, shards: Shards) -> dict[str, Training]:
+    """The trainings of a recipe with random weights."""
+    names = shards.description.class_names
+    torch.manual_seed(SEED)
+    encoder = EncoderTask(_without_weights(config.encoder), names)
+    classifier = ClassifierTask(_without_weights(config.classifier), names)
+    frozen = [
+        dump_network(task.build().network, task.architecture, names)
+        for task in (encoder, classifier)
+    ]
+    backbone = _without_weights(config.classifier).backbone
+    activation = ActivationTask(config.activation, backbone, names, *frozen)
+    tasks: dict[str, tuple[Task, TrainingConfig]] = {
+        "encoder": (encoder, config.encoder.training),
+        "classifier": (classifier, config.classifier.training),
+        "activation": (activation, config.activation.training),
+        "segmentation": (
+            SegmentationTask(_without_weights(config.segmentation), names),
+            config.segmentation.training,
+        ),
+    }
+    return {
+        name: Training(
+            task=task,
+            config=training,
+            shard_rows=[(shard, shards.images_per_shard) for shard in shards.names],
+            sources=[ShardColumns(directory=shards.directory, columns=SOURCE_COLUMNS)],
+            seed=SEED,
+        )
+        for name, (task, training) in tasks.items()
+    }
+
+
+def _without_weights(part: Part) -> Part:
+    return replace(part, backbone=replace(part.backbone, weights=NO_WEIGHTS))
+
+
+def with_foreground(training: Training, weight: float) -> Training:
+    """The training of the activation network with another weight of the foreground loss."""
+    task = copy.copy(training.task)
+    assert isinstance(task, ActivationTask)
+    task.config = replace(task.config, losses=replace(task.config.losses, foreground=weight))
+    return replace(training, task=task)
+
+
+def lasting(training: Training, num_steps: int) -> Training:
+    """The same training with as many steps."""
+    num_images = sum(rows for _, rows in training.shard_rows)
+    epochs = num_steps * training.config.batch_size / num_images
+    return replace(training, config=replace(training.config, epochs=epochs))
+
+
+class _Images(Dataset[dict[str, np.ndarray]]):
+    """What a script would write: encoded rows in memory, decoded and augmented on access."""
+
+    def __init__(self, training: Training) -> None:
+        names = [name for name, _ in training.shard_rows]
+        self.rows = list(iterate_rows(names, training.sources))
+        self.sampler = training.task.sampler
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng()
+        filler = self.rows[int(rng.integers(len(self.rows)))]
+        return self.sampler.sample(self.rows[index], rng, filler)
+
+
+class BareLoop:
+    """A DataLoader and forward, backward, update; nothing is clipped, logged or checked."""
+
+    def __init__(self, training: Training, num_feeders: int) -> None:
+        torch.manual_seed(SEED)
+        self.module: nn.Module = training.task.build().train()
+        network = self.module.get_submodule("network")
+        self.optimizer = build_optimizer(network, training.config)
+        self.loader = DataLoader(
+            _Images(training),
+            batch_size=training.config.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=num_feeders,
+            persistent_workers=num_feeders > 0,
+        )
+        self.batches = self._batches()
+        self.step = 0
+
+    def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        while True:
+            yield from self.loader
+
+    def run(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            draw = np.random.default_rng((SEED, self.step))
+            loss, _ = self.module(next(self.batches), draw, False)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.step += 1
+
+
+def planned_batches(training: Training) -> Iterator[dict[str, torch.Tensor]]:
+    """The batches of a training with one worker."""
+    size = training.config.batch_size
+    waiting: dict[str, np.ndarray] = {}
+    reader = training.reader
+    for chunk in training.chunks(0, 1, 0):
+        read = reader(chunk)
+        waiting = {n: np.concatenate([waiting[n], v]) if waiting else v for n, v in read.items()}
+        while len(next(iter(waiting.values()))) >= size:
+            yield {name: torch.from_numpy(values[:size]) for name, values in waiting.items()}
+            waiting = {name: values[size:] for name, values in waiting.items()}
+
+
+class OurLoop:
+    """Our plan, samples and step, in this process and without Ray."""
+
+    def __init__(self, training: Training) -> None:
+        torch.manual_seed(SEED)
+        self.training = training
+        self.module = training.build().train()
+        self.optimizer = training.optimizer(self.module)
+        self.batches = planned_batches(training)
+        self.step = 0
+
+    def run(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            batch = next(self.batches)
+            total = self.training.num_steps
+            self.training.step(self.module, self.optimizer, batch, self.step, total)
+            self.step += 1

@@ -1,0 +1,156 @@
+"""Peak memory of the count curve and of evaluation while the number of images grows."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slams_ray import storage
+from slams_ray.artifacts import Record
+from slams_ray.benchmarks.harness.measure import Row, row
+from slams_ray.benchmarks.harness.processes import peak_bytes, watched_workers
+from slams_ray.benchmarks.harness.shards import Shards
+from slams_ray.config import (
+    ComputeConfig,
+    InferenceConfig,
+    SegmentationConfig,
+    ThresholdConfig,
+    TrackingConfig,
+)
+from slams_ray.data.source import TRAIN
+from slams_ray.data.stored_maps import METHODS
+from slams_ray.inference.predictors import ActivationPredictor
+from slams_ray.inference.shard_work import InferMapper
+from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.segmentation_network import SegmentationNetwork
+from slams_ray.runtime import cluster
+from slams_ray.runtime.session import TrackingSession
+from slams_ray.stages import evaluate, search_threshold
+from slams_ray.stages.infer_activation import activations_dir
+from slams_ray.stages.prepare import PreparedData, Shard
+from slams_ray.stages.stage import Result, Workplace
+from slams_ray.stages.training import MODEL_NAME
+
+FACTORS = (1, 4, 16)
+MOST_GROWTH = 1.1
+Stage = Callable[[Workplace, Shards, Result], Result]
+
+
+def memory_rows(shards: Shards, factors: Sequence[int] = FACTORS) -> list[Row]:
+    """Peak of driver and largest worker at every factor against that of the shards as they are."""
+    write_inputs(shards)
+    rows = []
+    for name, stage in (("the count curve", _search), ("evaluation", _evaluate)):
+        peaks = {
+            factor: _peak_of_process(
+                stage,
+                repeated(shards, factor),
+                storage.join(shards.root, f"{stage.__name__}{factor}"),
+            )
+            for factor in factors
+        }
+        first, *others = factors
+        num_images = shards.images_per_shard * len(shards.names)
+        rows += [
+            row(
+                f"peak memory of {name}, {num_images * factor} images, {_mebibytes(peaks[factor])}",
+                f"{num_images * first} images, {_mebibytes(peaks[first])}",
+                [peaks[first] / peaks[factor]],
+                goal=1 / MOST_GROWTH,
+            )
+            for factor in others
+        ]
+    return rows
+
+
+def _mebibytes(number: int) -> str:
+    return f"{number / 2**20:.0f} MiB"
+
+
+def write_inputs(shards: Shards) -> None:
+    """What both stages read beside the images: maps and a segmentation network, of random nets."""
+    names = shards.description.class_names
+    torch.manual_seed(0)
+    architecture: dict[str, Any] = {
+        "backbone_name": "tiny_resnet",
+        "output_stride": 8,
+        "num_classes": len(names) - 1,
+    }
+    predictor = ActivationPredictor(
+        {method: ActivationNetwork(**architecture) for method in METHODS},
+        scales=(0.5,),
+        flip=False,
+        device=torch.device("cpu"),
+    )
+    mapper = InferMapper(predictor, len(names))
+    for name, path in zip(shards.names, shards.paths, strict=True):
+        table, _ = mapper({"images": storage.read_table(path)}, None)
+        storage.write_table(storage.join(activations_dir(shards.root), name), table)
+    architecture["head"] = "deeplabv2"
+    model = dump_network(SegmentationNetwork(**architecture), architecture, names)
+    storage.write_bytes(storage.join(shards.root, MODEL_NAME), model)
+
+
+def repeated(shards: Shards, factor: int) -> Shards:
+    """The shards that many times, as links under further names."""
+    names = [f"{number:06d}.parquet" for number in range(len(shards.names) * factor)]
+    for number, name in enumerate(names):
+        source = shards.names[number % len(shards.names)]
+        for directory in (shards.directory, activations_dir(shards.root)):
+            if not Path(directory, name).exists():
+                os.link(Path(directory, source), Path(directory, name))
+    return replace(shards, names=tuple(names))
+
+
+def _peak_of_process(stage: Stage, shards: Shards, workspace: str) -> int:
+    """Bytes: a process of its own for every measurement, because a peak never falls."""
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=_measure, args=(stage, shards, workspace))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise ChildProcessError(f"{stage.__name__} in {workspace} ended {process.exitcode}")
+    return json.loads(Path(workspace, "peak.json").read_bytes())
+
+
+def _measure(stage: Stage, shards: Shards, workspace: str) -> None:
+    place = Workplace(
+        workspace=workspace,
+        compute=ComputeConfig(device="cpu"),
+        tracking=TrackingConfig(),
+        session=TrackingSession(workspace, "memory", "memory", "memory", {}),
+    )
+    cluster.connect()
+    with watched_workers() as workers, place.session:
+        stage(place, shards, _result(shards.root))
+    cluster.disconnect()
+    peak = peak_bytes(os.getpid()) + max(workers.values())
+    Path(workspace, "peak.json").write_text(json.dumps(peak))
+
+
+def _search(place: Workplace, shards: Shards, made: Result) -> Result:
+    return search_threshold.run(place, ThresholdConfig(), _prepared(shards), made)
+
+
+def _evaluate(place: Workplace, shards: Shards, made: Result) -> Result:
+    config = SegmentationConfig(inference=InferenceConfig(scales=(0.5,), flip=False))
+    return evaluate.run(place, config, _prepared(shards), made)
+
+
+def _prepared(shards: Shards) -> PreparedData:
+    return PreparedData(
+        directory=shards.root,
+        description=shards.description,
+        shards={TRAIN: [Shard(n, shards.images_per_shard, n, n) for n in shards.names]},
+    )
+
+
+def _result(directory: str) -> Result:
+    record = Record(stage="made", fingerprint="made", config={}, inputs={}, seconds=0.0, num_rows=0)
+    return Result(output_dir=directory, record=record, cached=True)

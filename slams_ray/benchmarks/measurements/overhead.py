@@ -1,0 +1,89 @@
+"""What of a pipeline's time its stages work, and what starting and joining them takes."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from slams_ray import storage
+from slams_ray.benchmarks.harness.measure import Row, row
+from slams_ray.config import PipelineConfig
+from slams_ray.data.source import generate
+from slams_ray.runtime import cluster
+from slams_ray.runtime.finished_shards import worked
+from slams_ray.runtime.trainer import TRAINING_NAME
+from slams_ray.stages import pipeline
+from slams_ray.stages.stage import Result
+
+Interval = tuple[float, float]
+LEAST_WORK = 0.65
+"""Share of the time that must be work: at most 35 % are orchestration."""
+IMPORT_SECONDS, HELP_SECONDS = 0.3, 2.0
+
+
+def pipeline_rows(config: PipelineConfig, workspace: str, recipe: str) -> list[Row]:
+    """A whole pipeline on a running cluster, and each of its stages."""
+    # The data set is there before the pipeline starts, as any other would be.
+    generate(config.data, workspace)
+    cluster.connect()
+    started = time.perf_counter()
+    results = pipeline.run(config, workspace, recipe).results
+    wall = time.perf_counter() - started
+    own = {stage: union_seconds(intervals(result)) for stage, result in results.items()}
+    total = sum(own.values())
+    rows = [
+        _share_row(stage, result.record.seconds, own[stage], goal=0.0)
+        for stage, result in results.items()
+    ]
+    return [_share_row("pipeline", wall, total, goal=LEAST_WORK), *rows]
+
+
+def _share_row(what: str, wall: float, own: float, goal: float) -> Row:
+    return row(f"{what}, {wall:.1f} s", f"its own work, {own:.1f} s", [own / wall], goal=goal)
+
+
+def intervals(result: Result) -> list[Interval]:
+    """When the workers of a stage worked: on each shard, or from the first step to the end."""
+    files = storage.list_files(result.output_dir)
+    if TRAINING_NAME in files:
+        began, ended = json.loads(storage.read_bytes(result.path(TRAINING_NAME)))["worked"]
+        return [(began, ended)]
+    return [worked(result.path(name)) for name in files if name.endswith(".parquet")]
+
+
+def union_seconds(found: Sequence[Interval]) -> float:
+    """Seconds in which at least one interval runs."""
+    total, reached = 0.0, float("-inf")
+    for began, ended in sorted(found):
+        total += max(0.0, ended - max(began, reached))
+        reached = max(reached, ended)
+    return total
+
+
+def start_rows(rounds: int) -> list[Row]:
+    """CPU seconds of importing the package and of a job's help, against what they may take."""
+    return [
+        _start_row("import slams_ray", ["-c", "import slams_ray"], IMPORT_SECONDS, rounds),
+        _start_row("jobs.pipeline --help", ["-m", "jobs.pipeline", "--help"], HELP_SECONDS, rounds),
+    ]
+
+
+def _start_row(what: str, arguments: Sequence[str], limit: float, rounds: int) -> Row:
+    _cpu_seconds(arguments)
+    taken = [_cpu_seconds(arguments) for _ in range(rounds)]
+    least, most = min(taken), max(taken)
+    return row(
+        f"{what}, {least:.2f} to {most:.2f} s", f"{limit} s", [limit / t for t in taken], goal=1.0
+    )
+
+
+def _cpu_seconds(arguments: Sequence[str]) -> float:
+    """Of a Python process in the root of the source."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, *arguments], cwd=root, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -1,0 +1,107 @@
+"""The refine stage by Ray's workers against plain processes."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from slams_ray import storage
+from slams_ray.benchmarks.harness.pictures import Picture, resized
+from slams_ray.benchmarks.harness.workers import Contest
+from slams_ray.benchmarks.measurements.crf import (
+    GT_PROB,
+    ITERATIONS,
+    NUM_CATEGORIES,
+    degraded,
+)
+from slams_ray.benchmarks.measurements.threshold import KERNELS
+from slams_ray.data.image import encode_jpeg
+from slams_ray.data.schema import DatasetDescription, voc_palette
+from slams_ray.data.stored_maps import CAM, stored_size
+from slams_ray.metrics import IGNORE_INDEX
+from slams_ray.refinement.pseudo_label import Confidence, Refinement
+from slams_ray.refinement.shard_work import RefineMapper
+from slams_ray.runtime.shards import ShardInput
+
+
+def refine_contest(pictures: Sequence[Picture], num_shards: int, directory: str) -> Contest:
+    """The stage's refinement by Ray's warm workers, against plain processes that refine alike.
+
+    Args:
+        pictures: all of one shard; every shard holds the same.
+        directory: gets the shards and the outputs.
+    """
+    names = [f"{number:06d}.parquet" for number in range(num_shards)]
+    tables = _refinement_tables(pictures)
+    inputs = {}
+    for key, table in tables.items():
+        inputs[key] = ShardInput(
+            directory=storage.join(directory, key), columns=tuple(table.column_names)
+        )
+        for name in names:
+            storage.write_table(storage.join(directory, key, name), table)
+    return Contest(
+        what="CRF refine",
+        against="plain processes",
+        names=names,
+        inputs=inputs,
+        make_work=make_refinement,
+        plain=partial(_refine_plainly, inputs),
+        directory=directory,
+    )
+
+
+def make_refinement() -> RefineMapper:
+    """Three mean-field runs an image on one lattice, as the stage does."""
+    description = DatasetDescription(
+        name="benchmark",
+        class_names=tuple(str(index) for index in range(NUM_CATEGORIES)),
+        category_ids=tuple(range(NUM_CATEGORIES)),
+        palette=voc_palette(NUM_CATEGORIES),
+    )
+    refinement = Refinement(form="label", gt_prob=GT_PROB, iterations=ITERATIONS, kernels=KERNELS)
+    return RefineMapper(
+        description, CAM, Confidence(lenient=0.2, chosen=0.3, strict=0.4), refinement
+    )
+
+
+def _refinement_tables(pictures: Sequence[Picture]) -> dict[str, pa.Table]:
+    """An image shard, and one of maps that are 1 where the degraded truth is of the class."""
+    images, maps = [], []
+    for number, (image, truth) in enumerate(pictures):
+        classes = np.setdiff1d(truth, [0, IGNORE_INDEX])
+        labels = degraded(truth, classes, number)
+        height, width = truth.shape
+        stored = np.stack(
+            [
+                resized(
+                    (labels == c + 1) * np.uint8(255),
+                    *stored_size(height, width),
+                    Image.Resampling.NEAREST,
+                )
+                for c in range(len(classes))
+            ]
+        )
+        key = {"image_id": str(number)}
+        images.append(key | {"image": encode_jpeg(image), "mask": None})
+        maps.append(key | {"image_labels": classes.tolist(), CAM: stored.tobytes()})
+    schema = [("image_id", pa.string()), ("image", pa.binary()), ("mask", pa.binary())]
+    return {
+        "images": pa.Table.from_pylist(images, schema=pa.schema(schema)),
+        "activations": pa.Table.from_pylist(maps),
+    }
+
+
+def _refine_plainly(
+    inputs: Mapping[str, ShardInput], names: Sequence[str], output_dir: str
+) -> None:
+    mapper = make_refinement()
+    for name in names:
+        tables = {
+            key: pq.read_table(f"{source.directory}/{name}") for key, source in inputs.items()
+        }
+        table, _ = mapper(tables, None)
+        pq.write_table(table, f"{output_dir}/{name}", compression="zstd")

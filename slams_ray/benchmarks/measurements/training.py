@@ -1,0 +1,158 @@
+"""The four trainings against a bare PyTorch loop with a DataLoader: images per second."""
+
+import json
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from slams_ray import storage
+from slams_ray.benchmarks.harness.measure import Row, compare, row
+from slams_ray.benchmarks.harness.training_loops import (
+    SEED,
+    BareLoop,
+    OurLoop,
+    lasting,
+    with_foreground,
+)
+from slams_ray.benchmarks.harness.workers import ray_connection
+from slams_ray.runtime.cluster import FEEDERS_ON_CPU
+from slams_ray.runtime.trainer import fit
+from slams_ray.runtime.training_job import TrainingJob
+from slams_ray.training.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """How long a training is measured: windows of steps, after some that warm it up."""
+
+    steps_each: int
+    number: int
+    num_warm: int = 1
+
+    @property
+    def num_steps(self) -> int:
+        return self.steps_each * (self.num_warm + self.number)
+
+
+def step_row(name: str, training: Training, steps_each: int, rounds: int) -> Row:
+    """CPU time of our step and feed in one process, against the bare loop in one process."""
+    torch.set_num_threads(1)
+    # One round more warms up.
+    ours = OurLoop(lasting(training, steps_each * (rounds + 1)))
+    theirs = BareLoop(training, 0)
+    return compare(
+        f"training step of {name}, one process",
+        lambda: ours.run(steps_each),
+        "a bare loop with a DataLoader",
+        lambda: theirs.run(steps_each),
+        goal=0.95,
+        rounds=rounds,
+    )
+
+
+def foreground_row(training: Training, steps_each: int, rounds: int) -> Row:
+    """CPU time of an activation step without the category-foreground loss, against one with it.
+
+    Args:
+        training: of the activation network; its foreground weight is set for either side.
+    """
+    torch.set_num_threads(1)
+    without, with_loss = (
+        OurLoop(lasting(with_foreground(training, weight), steps_each * (rounds + 1)))
+        for weight in (0.0, 1.0)
+    )
+    return compare(
+        "activation step, foreground loss of weight 0",
+        lambda: without.run(steps_each),
+        "the same step with that loss",
+        lambda: with_loss.run(steps_each),
+        goal=1.3,
+        rounds=rounds,
+    )
+
+
+def ray_row(
+    name: str,
+    training: Training,
+    windows: Windows,
+    directory: str,
+    *,
+    num_feeders: int | None,
+    rounds: int,
+) -> Row:
+    """Images per second of a training through Ray Train and Ray Data, against the bare loop with as
+    many processes that feed it; both use all cores of this process.
+    """
+    feeders = num_feeders or FEEDERS_ON_CPU
+    ratios = []
+    with ray_connection():
+        for number in range(rounds):
+            own_dir = storage.join(directory, f"{name}-{number}")
+            points = ray_points(training, windows, own_dir, feeders)
+            own = [point["images_per_second"] for point in points]
+            path = storage.join(directory, f"{name}-{number}.json")
+            ratios.append(median(own) / median(bare_rates(training, windows, path, feeders)))
+    against = f"a bare loop, DataLoader of {feeders}"
+    return row(f"training of {name} through Ray", against, ratios, goal=0.95)
+
+
+def ray_points(
+    training: Training,
+    windows: Windows,
+    output_dir: str,
+    num_feeders: int | None,
+    device: str = "cpu",
+) -> list[dict[str, float]]:
+    """What a training logs at the end of each window after the warm ones."""
+    result = fit(
+        TrainingJob(
+            label="benchmark",
+            task=lasting(training, windows.num_steps),
+            output_dir=output_dir,
+            num_steps=windows.num_steps,
+            batch_size=training.config.batch_size,
+            checkpoint_every_steps=windows.num_steps,
+            log_every_steps=windows.steps_each,
+            seed=SEED,
+            num_workers=1,
+            min_workers=None,
+            num_threads=None,
+            feed_tasks=num_feeders,
+            device=device,
+            max_failures=0,
+            tracking_uri="",
+            run_id=None,
+        )
+    )
+    return result["history"][windows.num_warm :]
+
+
+def bare_rates(training: Training, windows: Windows, path: str, num_feeders: int) -> list[float]:
+    """Images per second in each window after the warm ones, of a process of its own."""
+    arguments = (training, windows, path, num_feeders, len(os.sched_getaffinity(0)))
+    process = multiprocessing.get_context("spawn").Process(target=_bare_process, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise ChildProcessError(f"the bare loop ended {process.exitcode}")
+    return json.loads(Path(path).read_bytes())
+
+
+def _bare_process(
+    training: Training, windows: Windows, path: str, num_feeders: int, num_threads: int
+) -> None:
+    torch.set_num_threads(num_threads)
+    loop = BareLoop(training, num_feeders)
+    loop.run(windows.steps_each * windows.num_warm)
+    rates = []
+    for _ in range(windows.number):
+        start = time.monotonic()
+        loop.run(windows.steps_each)
+        images = windows.steps_each * training.config.batch_size
+        rates.append(images / (time.monotonic() - start))
+    Path(path).write_text(json.dumps(rates))

@@ -1,0 +1,118 @@
+"""Results on the console: the stages of a pipeline, the scores of a study."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slams_ray.benchmarks.harness.measure import Row
+    from slams_ray.faults.drill import DrillRow
+    from slams_ray.studies.comparison import Score
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Stages with seconds, output and result, then the four scores."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("stage", "seconds", "rows", "result", "output"):
+        table.add_column(heading, justify="right" if heading in ("seconds", "rows") else "left")
+    for stage in summary["stages"]:
+        output = stage["output"].removeprefix(summary["workspace"]).lstrip("/")
+        shown = "  ".join(f"{k} {v:.4g}" for k, v in list(stage["metrics"].items())[:3])
+        table.add_row(stage["stage"], f"{stage['seconds']:.1f}", str(stage["rows"]), shown, output)
+    console = Console(width=max(Console().width, 130))
+    console.print(table)
+    for name in ("cam_seed_miou", "slams_seed_miou", "refined_miou", "segmentation_miou"):
+        if summary[name] is not None:
+            console.print(f"{name:18} {100 * summary[name]:.2f} %")
+    for warning in summary["warnings"]:
+        console.print(f"warning: {warning}", style="bold red")
+    if summary["scored_split"] == "train":
+        console.print("no val split: the network was scored on the images it was trained on")
+    if summary["skipped_images"]:
+        console.print(
+            f"{summary['skipped_images']} bad images were skipped, see record.json of prepare"
+        )
+    console.print(f"outputs in {summary['workspace']}")
+
+
+def print_scores(scores: "Sequence[Score]", baseline: str) -> None:
+    """Methods as rows, metrics as columns, mean ± standard deviation over seeds, in percent.
+
+    Below every method but the baseline: by how much it is ahead, and for how many seeds.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from slams_ray.studies.comparison import paired_differences, spread, spreads
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    found = spreads(scores)
+    metrics = list(next(iter(found.values())))
+    for metric in metrics:
+        table.add_column(metric.replace("_", " "), justify="right")
+    for method, entries in found.items():
+        table.add_row(method, *(_percent(entries.get(metric)) for metric in metrics))
+    for method in found:
+        if method == baseline:
+            continue
+        cells = []
+        for metric in metrics:
+            values = list(paired_differences(scores, metric, method, baseline).values())
+            ahead = sum(value > 0 for value in values)
+            mean = f"{100 * spread(values).mean:+.2f} " if values else ""
+            cells.append(f"{mean}({ahead}/{len(values)})")
+        table.add_row(f"{method} - {baseline}", *cells, style="bold")
+    Console(width=max(Console().width, 150)).print(table)
+
+
+def _percent(entry: object) -> str:
+    from slams_ray.studies.comparison import Spread
+
+    if not isinstance(entry, Spread):
+        return ""
+    deviation = f" ± {100 * entry.deviation:.2f}" if entry.num_seeds > 1 else ""
+    return f"{100 * entry.mean:.2f}{deviation}"
+
+
+def print_benchmark(rows: "list[Row]") -> None:
+    """The ratios of a benchmark."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("what", "against", "ratio", "quartiles", "goal", ""):
+        table.add_column(heading, justify="left" if heading in ("what", "against") else "right")
+    for row in rows:
+        low, high = row.spread
+        verdict = ("met" if row.met else "missed") if row.goal else ""
+        goal = f"{row.goal:.2f}" if row.goal else ""
+        cells = (f"{row.ratio:.2f}", f"{low:.2f} to {high:.2f}", goal, verdict)
+        table.add_row(row.what, row.against, *cells)
+    Console(width=max(Console().width, 130)).print(table)
+    print(f"ratio: time of the alternative over ours; {rows[0].machine}")
+
+
+def print_drill(rows: "list[DrillRow]") -> None:
+    """A line per fault."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("stage", "fault", "survived", "seconds lost", "redone", "identical"):
+        table.add_column(heading)
+    for row in rows:
+        answers = [
+            "[green]yes[/]" if answer else "[bold red]no[/]"
+            for answer in (row.survived, row.identical)
+        ]
+        table.add_row(
+            row.stage, row.fault, answers[0], f"{row.seconds_lost:.0f}", str(row.redone), answers[1]
+        )
+    Console(width=max(Console().width, 100)).print(table)

@@ -1,1 +1,0 @@
-"""Faults put into a working pipeline, and what becomes of it."""

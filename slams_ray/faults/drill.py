@@ -1,0 +1,178 @@
+"""Each fault done to each stage of a small pipeline, and a row on what became of it."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from slams_ray.errors import ConfigError, TrainingError
+from slams_ray.faults.driver import Driver
+from slams_ray.faults.faults import FAULTS, Scene
+from slams_ray.faults.nodes import Nodes
+from slams_ray.faults.outputs import content, look
+from slams_ray.faults.tracking_server import TrackingServer
+from slams_ray.stages import pipeline, train_activation
+
+logger = logging.getLogger(__name__)
+
+_POSITION = pipeline.STAGES.index(train_activation.STAGE)
+STAGES = (
+    *pipeline.STAGES[:_POSITION],
+    train_activation.CLASSIFIER,
+    *pipeline.STAGES[_POSITION:],
+)
+LIMIT_SECONDS = 1200.0
+_TRAININGS = ("encoder", "classifier", "activation", "segmentation")
+JOBS = {stage: stage for stage in STAGES} | {train_activation.CLASSIFIER: train_activation.STAGE}
+"""The job that ends with a stage, or with the next one that has a job."""
+ARGUMENTS = (
+    "smoke",
+    "--data.images-per-shard",
+    "3",
+    # Long enough that a fault finds the training at work.
+    *(a for name in _TRAININGS for a in (f"--{name}.training.epochs", "8")),
+    *(a for name in _TRAININGS for a in (f"--{name}.training.checkpoint-every-steps", "5")),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrillRow:
+    """What became of one fault.
+
+    Attributes:
+        survived: the job came to its end by itself, or with the same command given again where the
+            fault has to end the run; a bad image was named, and MLflow shows every run as finished.
+        seconds_lost: beyond what the same job takes undisturbed.
+        redone: shards or optimisation steps whose work was done twice.
+        identical: shards, networks and metrics of the stage are those of the undisturbed pipeline,
+            bit by bit; so is then what later stages make of them.
+        num_commands: times the command was given.
+    """
+
+    stage: str
+    fault: str
+    survived: bool
+    seconds_lost: float
+    redone: int
+    identical: bool
+    num_commands: int
+
+
+class Drill:
+    """A cluster of two nodes, an undisturbed pipeline on it, and copies of it to disturb."""
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace = workspace
+        self.nodes = Nodes(cpus_per_node=1)
+        self.server: TrackingServer | None = None
+        self.reference = workspace / "reference"
+        self._undisturbed: dict[str, float] = {}
+
+    def run(self, stages: Sequence[str], faults: Sequence[str]) -> list[DrillRow]:
+        """All cases in turn; `<workspace>/drill.json` grows by each."""
+        cases = [
+            (stage, fault)
+            for stage in stages
+            for fault in faults
+            if not FAULTS[fault].only or stage in FAULTS[fault].only
+        ]
+        if not cases:
+            raise ConfigError(f"none of the faults {faults} can be done to the stages {stages}")
+        rows: list[DrillRow] = []
+        try:
+            self.nodes.start()
+            self._run_reference(max(stages, key=STAGES.index))
+            for stage, fault in cases:
+                rows.append(self._case(stage, fault))
+                logger.info("%-18s %s", stage, _outcome(rows[-1]))
+                text = json.dumps([asdict(row) for row in rows], indent=1)
+                (self.workspace / "drill.json").write_text(text + "\n")
+        finally:
+            if self.server is not None:
+                self.server.kill()
+            self.nodes.stop()
+        return rows
+
+    def _run_reference(self, last: str) -> None:
+        logger.info("undisturbed stages for comparison, up to %s", last)
+        driver = self._driver(JOBS[last], self.reference, {})
+        if driver.end(LIMIT_SECONDS):
+            raise TrainingError(f"the undisturbed stages failed, see {driver.log}")
+
+    def _case(self, stage: str, name: str) -> DrillRow:
+        fault = FAULTS[name]
+        usual = self._usual_seconds(stage)
+        scene = self._scene(stage, f"{stage}-{name}", keep_stage=name == "output_truncated")
+        environment = dict(fault.lay(scene)) if fault.lay else {}
+        self.server, tracking = scene.server, {}
+        if fault.tracked:
+            scene.server.start()
+            tracking = {"MLFLOW_TRACKING_URI": scene.server.uri}
+        started = time.monotonic()
+        before = look(scene.stage_dir)
+        driver = self._driver(JOBS[stage], scene.workspace, environment | tracking)
+        if fault.strike is not None:
+            driver.wait_until(lambda: look(scene.stage_dir).is_working, LIMIT_SECONDS)
+            before = look(scene.stage_dir)
+            fault.strike(scene, driver)
+        status = driver.end(LIMIT_SECONDS)
+        named = fault.message(scene) in driver.log.read_text(errors="replace")
+        num_commands = 1
+        if status:
+            if fault.clear is not None:
+                fault.clear(scene)
+            num_commands += 1
+            status = self._driver(JOBS[stage], scene.workspace, tracking).end(LIMIT_SECONDS)
+        seconds = time.monotonic() - started
+        tracked = not fault.tracked or set(scene.server.statuses()) == {"FINISHED"}
+        scene.server.kill()
+        return DrillRow(
+            stage=stage,
+            fault=name,
+            survived=status == 0 and named and tracked and (fault.ends_run or num_commands == 1),
+            seconds_lost=round(seconds - usual, 1),
+            redone=before.redone(look(scene.stage_dir)),
+            identical=content(scene.stage_dir) == content(self.reference / stage),
+            num_commands=num_commands,
+        )
+
+    def _usual_seconds(self, stage: str) -> float:
+        """What the job takes undisturbed, with the start of the driver."""
+        if stage not in self._undisturbed:
+            scene = self._scene(stage, f"{stage}-undisturbed", keep_stage=False)
+            started = time.monotonic()
+            self._driver(JOBS[stage], scene.workspace, {}).end(LIMIT_SECONDS)
+            self._undisturbed[stage] = time.monotonic() - started
+        return self._undisturbed[stage]
+
+    def _scene(self, stage: str, name: str, *, keep_stage: bool) -> Scene:
+        """A copy of the undisturbed workspace as it was before the stage, or in the midst of it."""
+        workspace = self.workspace / name
+        shutil.rmtree(workspace, ignore_errors=True)
+        later = STAGES[STAGES.index(stage) + keep_stage :]
+        tracking = ("mlflow.db", "mlartifacts", "mlflow_runs", "summary.json", "driver.log")
+        shutil.copytree(
+            self.reference, workspace, ignore=lambda _, names: {*later, *tracking} & set(names)
+        )
+        (source,) = (workspace / "synthetic").iterdir()
+        return Scene(
+            nodes=self.nodes,
+            workspace=workspace,
+            stage_dir=workspace / stage,
+            server=TrackingServer(workspace / "tracking"),
+            source=source,
+        )
+
+    def _driver(self, job: str, workspace: Path, environment: dict[str, str]) -> Driver:
+        workspace.mkdir(parents=True, exist_ok=True)
+        arguments = ["-m", f"jobs.{job}", *ARGUMENTS, "--workspace", str(workspace)]
+        return Driver(arguments, self.nodes.environment | environment, workspace / "driver.log")
+
+
+def _outcome(row: DrillRow) -> str:
+    survived = "survived" if row.survived else "NOT SURVIVED"
+    identical = "identical" if row.identical else "NOT IDENTICAL"
+    return f"{row.fault}: {survived}, {row.seconds_lost:+.0f} s, {row.redone} redone, {identical}"

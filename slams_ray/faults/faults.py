@@ -1,0 +1,181 @@
+"""The faults, each done to a stage while it works, or laid out before it begins."""
+
+import resource
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from slams_ray.faults import crashing_image as poison
+from slams_ray.faults import refused_reads
+from slams_ray.faults.driver import Driver
+from slams_ray.faults.nodes import Nodes, kill
+from slams_ray.faults.tracking_server import TrackingServer
+
+REFUSED_SECONDS = 20.0
+UNTRACKED_SECONDS = 30.0
+_WHOLE = "whole image"
+WORKERS = ("ray::MapBatches", "ray::MapWorker", "ray::RayTrainWorker")
+"""Titles of processes that do a stage's work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Where a fault is done."""
+
+    nodes: Nodes
+    workspace: Path
+    stage_dir: Path
+    server: TrackingServer
+    source: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One kind of fault.
+
+    Attributes:
+        strike: done while the stage works.
+        lay: done before the driver starts; returns what its environment needs.
+        clear: done before the same command is given again.
+        ends_run: the driver has to end by it, and the same command to continue.
+        tracked: needs an MLflow server.
+        message: what the run must say when it ends by the fault.
+        only: the stages it can be done to; none means all.
+    """
+
+    strike: Callable[[Scene, Driver], None] | None = None
+    lay: Callable[[Scene], Mapping[str, str]] | None = None
+    clear: Callable[[Scene], None] | None = None
+    ends_run: bool = False
+    tracked: bool = False
+    message: Callable[[Scene], str] = field(default=lambda _: "")
+    only: tuple[str, ...] = ()
+
+
+def _kill_worker(scene: Scene, driver: Driver) -> None:
+    driver.wait_until(lambda: bool(scene.nodes.workers(WORKERS)), 30)
+    for process in scene.nodes.workers(WORKERS)[:1]:
+        kill(process)
+
+
+def _kill_node(scene: Scene, driver: Driver) -> None:
+    scene.nodes.kill_last()
+    scene.nodes.add()
+
+
+def _kill_driver(scene: Scene, driver: Driver) -> None:
+    driver.signal(signal.SIGKILL)
+
+
+def _stop_driver(scene: Scene, driver: Driver) -> None:
+    driver.signal(signal.SIGTERM)
+
+
+def _refuse_writes(scene: Scene, driver: Driver) -> None:
+    """Every worker may write files of 0 bytes only, as on a full disk.
+
+    Not the driver: the limit would hit Ray's own files there, and Ray Data ends when it cannot
+    write its log; the same command then continues.
+    """
+    limited: set[psutil.Process] = set()
+    infinite = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    until = time.monotonic() + REFUSED_SECONDS
+    while time.monotonic() < until:
+        for process in scene.nodes.workers(("ray::",)):
+            if process not in limited:
+                # The soft limit alone, which may be raised again.
+                _limit(process, (0, resource.RLIM_INFINITY))
+                limited.add(process)
+        time.sleep(0.1)
+    for process in limited:
+        _limit(process, infinite)
+
+
+def _limit(process: psutil.Process, limits: tuple[int, int]) -> None:
+    try:
+        process.rlimit(psutil.RLIMIT_FSIZE, limits)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _reads_flag(scene: Scene) -> Path:
+    return scene.workspace / "reads-refused"
+
+
+def _refuse_reads(scene: Scene, driver: Driver) -> None:
+    """No worker may read a shard for a while."""
+    _reads_flag(scene).touch()
+    time.sleep(REFUSED_SECONDS)
+    _reads_flag(scene).unlink()
+
+
+def _take_tracking_away(scene: Scene, driver: Driver) -> None:
+    scene.server.kill()
+    time.sleep(UNTRACKED_SECONDS)
+    scene.server.start()
+
+
+def _truncate_output(scene: Scene) -> Mapping[str, str]:
+    """Half of an output stands where a crash left it, the others are whole, the record is not."""
+    shards = sorted(scene.stage_dir.rglob("*.parquet")) or sorted(scene.stage_dir.rglob("*.pt"))
+    shards[0].write_bytes(shards[0].read_bytes()[: shards[0].stat().st_size // 2])
+    for name in ("record.json", "training.json"):
+        for path in scene.stage_dir.rglob(name):
+            path.unlink()
+    return {}
+
+
+def _image(scene: Scene) -> Path:
+    split = "val" if scene.stage_dir.name == "evaluate" else "train"
+    images = sorted((scene.source / split).iterdir())
+    return images[len(images) // 2]
+
+
+def _name_of_image(scene: Scene) -> str:
+    """As the stage calls it: later ones know the image by its id."""
+    image = _image(scene)
+    return image.name if scene.stage_dir.name == "prepare" else image.stem
+
+
+def _corrupt_image(scene: Scene) -> Mapping[str, str]:
+    image = _image(scene)
+    # Not beside it: another name there would be another data set.
+    (scene.workspace / _WHOLE).write_bytes(image.read_bytes())
+    image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
+    return {}
+
+
+def _mend_image(scene: Scene) -> None:
+    (scene.workspace / _WHOLE).replace(_image(scene))
+
+
+FAULTS: Mapping[str, Fault] = {
+    "worker_killed": Fault(strike=_kill_worker),
+    "node_killed": Fault(strike=_kill_node),
+    "driver_killed": Fault(strike=_kill_driver, ends_run=True),
+    "stopped": Fault(strike=_stop_driver, ends_run=True),
+    "storage_refuses": Fault(strike=_refuse_writes),
+    "reads_refused": Fault(
+        lay=lambda scene: refused_reads.environment(_reads_flag(scene)),
+        strike=_refuse_reads,
+    ),
+    "mlflow_gone": Fault(strike=_take_tracking_away, tracked=True),
+    "output_truncated": Fault(lay=_truncate_output),
+    "image_corrupted": Fault(
+        lay=_corrupt_image,
+        clear=_mend_image,
+        ends_run=True,
+        message=lambda scene: _image(scene).name,
+        only=("prepare",),
+    ),
+    "image_poisoned": Fault(
+        lay=lambda scene: poison.environment(_image(scene)),
+        ends_run=True,
+        message=lambda scene: f"{_name_of_image(scene)} ended the processes",
+        only=("prepare", "infer_activation", "search_threshold", "refine", "evaluate"),
+    ),
+}

@@ -1,0 +1,177 @@
+"""Batch dictionaries in, batch dictionaries out: plain callables that know nothing of Ray."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from slams_ray.data.batches import Enter, Indexed, decoded_batches
+from slams_ray.data.stored_maps import stored_size
+from slams_ray.data.transforms import normalise, pyramid
+from slams_ray.inference.activation import fuse_pair, max_normalise, quantise
+
+Batch = dict[str, list]  # type: ignore[type-arg]
+
+GPU_BATCH = 8
+"""Images of one size that a GPU takes together; a CPU is busy with one. Not measured."""
+
+
+class Predictor:
+    """Multi-scale, mirrored inference on batches of encoded images.
+
+    Args:
+        batch_size: images of one size taken together; None leaves it to the device.
+    """
+
+    def __init__(
+        self,
+        *,
+        scales: tuple[float, ...],
+        flip: bool,
+        device: torch.device,
+        batch_size: int | None = None,
+    ) -> None:
+        self.scales, self.flip, self.device = scales, flip, device
+        on_gpu = device.type == "cuda"
+        self.batch_size = batch_size or (GPU_BATCH if on_gpu else 1)
+        self.ahead = 2 * self.batch_size if on_gpu else 0
+
+    def decoded(self, batch: Batch, enter: Enter | None) -> Iterator[list[Indexed]]:
+        """Images of a batch with their indices, several of one size at a time."""
+        return decoded_batches(
+            batch["image_id"], batch["image"], self.batch_size, self.ahead, enter
+        )
+
+    def pixels(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """(B, 3, H, W) normalised, channels last: as the networks compute, and as images lie."""
+        stacked = torch.from_numpy(np.stack(images)).to(self.device)
+        return normalise(stacked).contiguous(memory_format=torch.channels_last)
+
+
+class ActivationPredictor(Predictor):
+    """CAM inference of one or more networks (method section 5).
+
+    Args:
+        networks: output column -> activation network. All see the same decoded, scaled images.
+        max_logits: output column -> what higher logits of its network count as.
+        scales, flip, device, batch_size: see `Predictor`.
+    """
+
+    def __init__(
+        self,
+        networks: dict[str, nn.Module],
+        *,
+        scales: tuple[float, ...],
+        flip: bool,
+        device: torch.device,
+        max_logits: Mapping[str, float | None] | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        super().__init__(scales=scales, flip=flip, device=device, batch_size=batch_size)
+        self.max_logits = max_logits or {}
+        self.networks = {k: n.to(device).eval() for k, n in networks.items()}
+
+    def __call__(self, batch: Batch, enter: Enter | None = None) -> Batch:
+        """Adds a column per network: (P, h, w) uint8 at stride 4, max-normalised, present classes.
+
+        Reads image_id, image (encoded bytes) and image_labels (class indices).
+
+        Args:
+            enter: see `decoded_batches`.
+        """
+        labels = batch["image_labels"]
+        result: Batch = {column: [None] * len(labels) for column in self.networks}
+        for group in self.decoded(batch, enter):
+            indices, images = zip(*group, strict=True)
+            found = self.activate_alike(images, [labels[index] for index in indices])
+            for index, maps in zip(indices, found, strict=True):
+                for column, activation in maps.items():
+                    result[column][index] = activation
+        return batch | result
+
+    def activate(self, image: np.ndarray, class_indices: Sequence[int]) -> dict[str, np.ndarray]:
+        """Stored maps of one (H, W, 3) uint8 image for the classes it is labelled with."""
+        return self.activate_alike([image], [class_indices])[0]
+
+    @torch.inference_mode()
+    def activate_alike(
+        self, images: Sequence[np.ndarray], labels: Sequence[Sequence[int]]
+    ) -> list[dict[str, np.ndarray]]:
+        """The same for several images of one size."""
+        size = stored_size(*images[0].shape[:2])
+        found = [{c: np.zeros((0, *size), np.uint8) for c in self.networks} for _ in images]
+        labelled = [b for b, class_indices in enumerate(labels) if len(class_indices)]
+        if not labelled:
+            return found
+        channels = [
+            torch.as_tensor(np.asarray(labels[b], np.int64) - 1, device=self.device)
+            for b in labelled
+        ]
+        fused: dict[tuple[str, int], torch.Tensor] = {}
+        for inputs in pyramid(self.pixels([images[b] for b in labelled]), self.scales, self.flip):
+            for column, network in self.networks.items():
+                logits = network(inputs)
+                for position, present in enumerate(channels):
+                    own = logits[position :: len(labelled), present].float()
+                    pair = fuse_pair(
+                        own[0], own[1] if self.flip else None, size, self.max_logits.get(column)
+                    )
+                    key = column, labelled[position]
+                    fused[key] = fused[key] + pair if key in fused else pair
+        for (column, b), maps in fused.items():
+            found[b][column] = quantise(max_normalise(maps))
+        return found
+
+
+class SegmentationPredictor(Predictor):
+    """Semantic segmentation: mean of the softmax, then argmax.
+
+    Args:
+        scales, flip, device, batch_size: see `Predictor`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        scales: tuple[float, ...],
+        flip: bool,
+        device: torch.device,
+        batch_size: int | None = None,
+    ) -> None:
+        super().__init__(scales=scales, flip=flip, device=device, batch_size=batch_size)
+        self.network = network.to(device).eval()
+
+    def __call__(self, batch: Batch, enter: Enter | None = None) -> Batch:
+        """Adds prediction: (H, W) uint8 class indices. Reads image_id and image (encoded bytes).
+
+        Args:
+            enter: see `decoded_batches`.
+        """
+        predictions: list[np.ndarray | None] = [None] * len(batch["image_id"])
+        for group in self.decoded(batch, enter):
+            indices, images = zip(*group, strict=True)
+            for index, prediction in zip(indices, self.predict_alike(images), strict=True):
+                predictions[index] = prediction
+        return batch | {"prediction": predictions}
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 class indices of one (H, W, 3) uint8 image."""
+        return self.predict_alike([image])[0]
+
+    @torch.inference_mode()
+    def predict_alike(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """(B, H, W) uint8 class indices of several images of one size."""
+        size = images[0].shape[:2]
+        total: torch.Tensor | None = None
+        for inputs in pyramid(self.pixels(images), self.scales, self.flip):
+            logits = nn.functional.interpolate(
+                self.network(inputs).float(), size=size, mode="bilinear", align_corners=False
+            )
+            scores = logits.softmax(dim=1)
+            if self.flip:
+                scores = scores[: len(images)] + scores[len(images) :].flip(-1)
+            total = scores if total is None else total + scores
+        assert total is not None
+        return total.argmax(dim=1).to(torch.uint8).cpu().numpy()

@@ -1,0 +1,113 @@
+"""Trained networks as one file: architecture, classes, how to infer, weights; no pickle."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from slams_ray.errors import ArtifactError
+from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.segmentation_network import SegmentationNetwork
+from slams_ray.networks.semantic_encoder import SemanticEncoder
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "semantic_encoder": SemanticEncoder,
+    "activation_network": ActivationNetwork,
+    "segmentation_network": SegmentationNetwork,
+}
+
+
+def build_network(kind: str, architecture: dict[str, Any]) -> nn.Module:
+    """A network with random weights; architecture holds the keyword arguments of its class."""
+    return NETWORKS[kind](**architecture)
+
+
+def dump_network(
+    network: nn.Module,
+    architecture: dict[str, Any],
+    class_names: Sequence[str],
+    inference: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Serialises a network of one of the `NETWORKS` classes.
+
+    Args:
+        inference: settings it is to be used with, as plain values; None where no one predicts
+            with it alone.
+    """
+    kind = next(name for name, cls in NETWORKS.items() if type(network) is cls)
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "kind": kind,
+            "architecture": dict(architecture),
+            "class_names": list(class_names),
+            "inference": None if inference is None else dict(inference),
+            "state_dict": {k: v.detach().cpu() for k, v in network.state_dict().items()},
+        },
+        buffer,
+    )
+    return buffer.getvalue()
+
+
+def load_network(
+    data: bytes, source: str, kind: str, class_names: Sequence[str] | None = None
+) -> nn.Module:
+    """Rebuilds the network of `dump_network`, in eval mode on the CPU.
+
+    Args:
+        data: the file's bytes.
+        source: where they came from, for messages.
+        kind: the expected key of `NETWORKS`.
+        class_names: the expected class names, background first; None accepts any.
+
+    Raises:
+        ArtifactError: truncated file, another kind of network, or other classes.
+    """
+    content = _load_content(data, source)
+    if content["kind"] != kind:
+        raise ArtifactError(f"{source} holds a {content['kind']}, expected a {kind}")
+    found = content["class_names"]
+    if class_names is not None and list(class_names) != found:
+        raise ArtifactError(
+            f"{source} was trained for {len(found)} classes ({', '.join(found)}), but the data has "
+            f"{len(class_names)} ({', '.join(class_names)}): train it again on this data"
+        )
+    network = build_network(kind, content["architecture"])
+    network.load_state_dict(content["state_dict"])
+    return network.eval()
+
+
+def network_class_names(data: bytes, source: str) -> list[str]:
+    """The class names a checkpoint was trained for, background first."""
+    return list(_load_content(data, source)["class_names"])
+
+
+def inference_settings(data: bytes, source: str) -> dict[str, Any]:
+    """The settings a checkpoint says it is to be used with, as given to `dump_network`.
+
+    Raises:
+        ArtifactError: it holds none.
+    """
+    settings = _load_content(data, source).get("inference")
+    if settings is None:
+        raise ArtifactError(
+            f"{source} does not say at which scales and size it infers: give all of --scales, "
+            "--flip, --max-side-px and --precision, or a checkpoint of train_segmentation"
+        )
+    return dict(settings)
+
+
+def _load_content(data: bytes, source: str) -> dict[str, Any]:
+    try:
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ArtifactError(
+            f"{source} ({len(data)} bytes) is not a readable checkpoint, it may be truncated: "
+            f"{error}"
+        ) from error
+    expected = {"kind", "architecture", "class_names", "state_dict"}
+    if not isinstance(content, dict) or not expected <= content.keys():
+        raise ArtifactError(f"{source} is not a slams_ray checkpoint: expected the keys {expected}")
+    return content

@@ -1,0 +1,118 @@
+"""Stage 3: a segmentation network learns from pseudo labels (method section 7)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from slams_ray.config import SegmentationConfig, TrainingConfig
+from slams_ray.data.image import decode_image, decode_mask
+from slams_ray.data.transforms import normalise, random_crop
+from slams_ray.metrics import IGNORE_INDEX
+from slams_ray.networks.backbone import load_backbone_weights
+from slams_ray.networks.segmentation_network import SegmentationNetwork
+from slams_ray.training.task import Batch, Row, Sampler, TrainingModule
+
+
+class SegmentationTraining(TrainingModule):
+    """Cross-entropy on pseudo labels, ignoring the ignore band and padding."""
+
+    network: SegmentationNetwork
+
+    def forward(
+        self, batch: Batch, draw: np.random.Generator, observe: bool
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        logits = self.network(normalise(batch["image"], batch["box"]))
+        target = batch["target"].long()
+        loss = segmentation_loss(logits, target, IGNORE_INDEX).mean()
+        labelled = (target != IGNORE_INDEX).float().mean()
+        return loss, {"labelled_pixels": labelled}
+
+
+@dataclass(frozen=True)
+class PseudoLabelledCrops:
+    """Random crops of images with their pseudo labels."""
+
+    training: TrainingConfig
+
+    @property
+    def needs_filler(self) -> bool:
+        return False
+
+    def sample(
+        self, row: Row, rng: np.random.Generator, filler: Row | None = None
+    ) -> dict[str, np.ndarray]:
+        """image (crop, crop, 3) uint8, box (4,) int32, target (crop, crop) uint8."""
+        image = decode_image(row["image"], row["image_id"])
+        pseudo_label = decode_mask(row["pseudo_label"], row["image_id"])
+        crop, target, box = random_crop(
+            image,
+            pseudo_label,
+            rng,
+            crop_px=self.training.crop_px,
+            long_side_px=self.training.long_side_px,
+        )
+        assert target is not None
+        return {"image": crop, "box": box, "target": target}
+
+
+class SegmentationTask:
+    """Builds the segmentation network; the evaluate stage scores it against masks.
+
+    Args:
+        max_side_px: images are stored with a longer side of at most this; None keeps every size.
+    """
+
+    def __init__(
+        self,
+        config: SegmentationConfig,
+        class_names: Sequence[str],
+        max_side_px: int | None = None,
+    ) -> None:
+        self.config = config
+        self.class_names = class_names
+        self.inference: Mapping[str, Any] | None = asdict(config.inference) | {
+            "max_side_px": max_side_px
+        }
+        self.architecture: dict[str, Any] = {
+            "backbone_name": config.backbone.name,
+            "output_stride": config.backbone.output_stride,
+            "num_classes": len(class_names) - 1,
+            "head": config.head,
+        }
+
+    def build(self) -> TrainingModule:
+        network = SegmentationNetwork(**self.architecture)
+        load_backbone_weights(network.backbone, self.config.backbone.weights)
+        return SegmentationTraining(network, self.config.backbone)
+
+    @property
+    def sampler(self) -> Sampler:
+        return PseudoLabelledCrops(self.config.training)
+
+    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
+        return {}
+
+    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+        return {}
+
+
+def segmentation_loss(
+    logits: torch.Tensor, target: torch.Tensor, ignore_index: int
+) -> torch.Tensor:
+    """Cross-entropy over pixels that are not ignored, mean per image; 0 where all are.
+
+    Args:
+        logits: (B, K, h, w), resized bilinearly to the target.
+        target: (B, H, W) int64.
+    """
+    resized = F.interpolate(
+        logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False
+    )
+    pixel = F.cross_entropy(resized, target, ignore_index=ignore_index, reduction="none")
+    counted = (target != ignore_index).sum(dim=(1, 2)).clamp(min=1)
+    return pixel.sum(dim=(1, 2)) / counted

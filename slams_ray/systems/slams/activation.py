@@ -1,0 +1,286 @@
+"""Stage 2: the activation network learns maps through the frozen encoder (method section 3)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from slams_ray.config import ActivationConfig, BackboneConfig
+from slams_ray.data.transforms import normalise, valid_mask
+from slams_ray.networks.activation_network import ActivationNetwork, classification_scores
+from slams_ray.networks.backbone import load_backbone_weights
+from slams_ray.networks.batch_norm import fold_batch_norm
+from slams_ray.networks.checkpoint import load_network
+from slams_ray.networks.semantic_encoder import SemanticEncoder
+from slams_ray.systems.classification import ImageLabelTask, classifier_loss
+from slams_ray.systems.slams import losses
+from slams_ray.systems.slams.soft_masks import cut_masks, soft_masks
+from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule
+
+EQUIVARIANCE_SCALES = (0.5, 0.75)
+CUT_THRESHOLDS = (0.25, 0.75)
+FOREGROUND, BACKGROUND = "foreground", "background"
+CATEGORY_LOSSES = {
+    FOREGROUND: losses.category_foreground_loss,
+    BACKGROUND: losses.category_background_loss,
+}
+"""Weight in `LossConfig` -> loss of the image masked by the map, and by its complement."""
+
+
+class ActivationTraining(TrainingModule):
+    """The four losses, and an image-level one against drift."""
+
+    network: ActivationNetwork
+
+    def __init__(
+        self,
+        network: ActivationNetwork,
+        encoder: SemanticEncoder,
+        config: ActivationConfig,
+        backbone: BackboneConfig,
+    ) -> None:
+        super().__init__(network, backbone)
+        self.encoder = fold_batch_norm(encoder.eval()).requires_grad_(False)
+        self.config = config
+
+    def train(self, mode: bool = True) -> "ActivationTraining":
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(
+        self, batch: Batch, draw: np.random.Generator, observe: bool
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        weights = self.config.losses
+        images = normalise(batch["image"], batch["box"])
+        labels = batch["labels"].float()
+        valid_pixels = valid_mask(batch["box"], images.shape[-1])
+        logits = self.network(images)
+        valid = F.interpolate(valid_pixels, size=logits.shape[-2:], mode="area")
+        activation = soft_masks(logits.float(), valid, self.config.mask)
+
+        terms, metrics = self._semantic_terms(images, activation, labels, batch, observe)
+        if weights.regularization:
+            shrunk = labels if weights.regularize == "present" else torch.ones_like(labels)
+            terms["regularization"] = losses.activation_regularization(activation, shrunk, valid)
+        if weights.equivariance:
+            terms["equivariance"] = self._equivariance(
+                images, activation, valid_pixels, labels, draw
+            )
+        if weights.complementation:
+            terms["complementation"] = losses.complementation_loss(activation, labels, valid)
+        if weights.classification:
+            scores = classification_scores(logits, valid)
+            terms["classification"] = classifier_loss(scores, labels)
+        loss = torch.stack([getattr(weights, n) * t.mean() for n, t in terms.items()]).sum()
+        metrics |= {f"loss_{name}": term.mean().detach() for name, term in terms.items()}
+        metrics |= collapse_metrics(activation.detach(), labels, valid)
+        return loss, metrics
+
+    def _semantic_terms(
+        self,
+        images: torch.Tensor,
+        activation: torch.Tensor,
+        labels: torch.Tensor,
+        batch: Batch,
+        observe: bool,
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Category-foreground and category-background loss per image, through the encoder.
+
+        A loss without weight is not computed. The quantities that show a collapse are taken of both
+        masked images, but only where `observe` asks, and without gradient where there is no loss.
+        """
+        image_of, class_of = labels.nonzero(as_tuple=True)
+        maps = self._encoder_sized(activation[image_of, class_of][:, None])
+        if self.config.cut_width:
+            # After resizing, so that the regions have the encoder's resolution.
+            maps = cut_masks(maps, batch["cut"][image_of, class_of], self.config.cut_width)
+        inputs = self._encoder_sized(images)[image_of]
+        fill = self._fill(batch, image_of, class_of)
+        masks = {FOREGROUND: maps, BACKGROUND: 1 - maps}
+        masked = {part: inputs * mask + fill * (1 - mask) for part, mask in masks.items()}
+        similarity = self._similarity(masked, observe)
+
+        present = F.pad(labels.bool(), (1, 0), value=True)[image_of]
+        own = F.one_hot(class_of + 1, present.shape[1]).bool()
+        num_present = labels.sum(dim=1).clamp(min=1)
+        terms = {}
+        for part, category_loss in CATEGORY_LOSSES.items():
+            if getattr(self.config.losses, part):
+                form = self.config.losses.form
+                value = category_loss(similarity[part], own, present & ~own, form)
+                total = torch.zeros_like(num_present).index_add(0, image_of, value)
+                terms[part] = total / num_present
+        return terms, _observed(similarity, own) if observe else {}
+
+    def _similarity(
+        self, masked: dict[str, torch.Tensor], observe: bool
+    ) -> dict[str, torch.Tensor]:
+        """(N, K) similarity of each masked image that a loss or `observe` needs."""
+        learnt = [part for part in masked if getattr(self.config.losses, part)]
+        found = {}
+        if learnt:
+            together = self.encoder.similarity(torch.cat([masked[part] for part in learnt]))
+            found = dict(zip(learnt, together.chunk(len(learnt)), strict=True))
+        if observe:
+            with torch.no_grad():
+                for part in masked.keys() - found.keys():
+                    found[part] = self.encoder.similarity(masked[part])
+        return found
+
+    def _encoder_sized(self, maps: torch.Tensor) -> torch.Tensor:
+        size = (self.config.encoder_input_px, self.config.encoder_input_px)
+        if maps.shape[-2:] == torch.Size(size):
+            return maps
+        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+    def _fill(
+        self, batch: Batch, image_of: torch.Tensor, class_of: torch.Tensor
+    ) -> torch.Tensor | float:
+        """(N, 3, H, W) what replaces the masked image of each pair; 0 is mean grey."""
+        if self.config.fill == "grey":
+            return 0.0
+        fillers = self._encoder_sized(normalise(batch["filler"], batch["filler_box"]))
+        shows_class = batch["filler_labels"][image_of, class_of].bool()
+        return fillers[image_of] * ~shows_class[:, None, None, None]
+
+    def _equivariance(
+        self,
+        images: torch.Tensor,
+        activation: torch.Tensor,
+        valid: torch.Tensor,
+        labels: torch.Tensor,
+        draw: np.random.Generator,
+    ) -> torch.Tensor:
+        scale, mirrored = float(draw.choice(EQUIVARIANCE_SCALES)), bool(draw.integers(2))
+
+        def mirror(maps: torch.Tensor) -> torch.Tensor:
+            return maps.flip(-1) if mirrored else maps
+
+        small = F.interpolate(
+            mirror(images), scale_factor=scale, mode="bilinear", align_corners=False, antialias=True
+        )
+        small_logits = self.network(small).float()
+        size = small_logits.shape[-2:]
+        transformed = F.interpolate(
+            mirror(activation), size=size, mode="bilinear", align_corners=False
+        )
+        small_valid = F.interpolate(mirror(valid), size=size, mode="area")
+        of_transformed = soft_masks(small_logits, small_valid, self.config.mask)
+        return losses.equivariance_loss(transformed, of_transformed, labels, small_valid)
+
+
+def _observed(similarity: dict[str, torch.Tensor], own: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What shows an incomplete map or one that takes context for object (method section 3)."""
+    num_pairs = max(len(own), 1)
+    return {
+        "similarity_foreground": (similarity[FOREGROUND] * own).sum().detach() / num_pairs,
+        "similarity_background": (similarity[BACKGROUND] * own).sum().detach() / num_pairs,
+        # Of category background in the masked image: high where context is taken for object.
+        "similarity_context": similarity[FOREGROUND][:, 0].sum().detach() / num_pairs,
+    }
+
+
+def collapse_metrics(
+    activation: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """What shows a collapse (table in method section 3), of the maps of present classes.
+
+    activation_mean near 0 or 1 is an empty or full map; activation_contrast, the standard deviation
+    within a map, near 0 is a uniform one.
+    """
+    area = valid.sum(dim=(2, 3)).clamp(min=losses.AREA_EPSILON)
+    mean = (activation * valid).sum(dim=(2, 3)) / area
+    variance = ((activation - mean[..., None, None]).square() * valid).sum(dim=(2, 3)) / area
+    num_maps = labels.sum().clamp(min=1)
+    return {
+        "activation_mean": (mean * labels).sum() / num_maps,
+        "activation_contrast": (variance.sqrt() * labels).sum() / num_maps,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskableCrops(LabelledCrops):
+    """Labelled crops, and what their masked images are made with."""
+
+    with_filler: bool
+    with_thresholds: bool
+
+    @property
+    def needs_filler(self) -> bool:
+        return self.with_filler
+
+    def sample(
+        self, row: Row, rng: np.random.Generator, filler: Row | None = None
+    ) -> dict[str, np.ndarray]:
+        """A labelled crop; with a filler another one under filler, filler_box and filler_labels;
+        with thresholds cut: (C,) float32.
+        """
+        crop = super().sample(row, rng)
+        sample = dict(crop)
+        if self.with_filler:
+            if filler is None:
+                other = {name: np.zeros_like(value) for name, value in crop.items()}
+            else:
+                other = super().sample(filler, rng)
+            sample["filler"] = other["image"]
+            sample["filler_box"] = other["box"]
+            sample["filler_labels"] = other["labels"]
+        if self.with_thresholds:
+            sample["cut"] = rng.uniform(*CUT_THRESHOLDS, self.num_classes).astype(np.float32)
+        return sample
+
+
+class ActivationTask(ImageLabelTask):
+    """Builds the activation network.
+
+    Args:
+        backbone: the CAM classifier's, which the network shares.
+        encoder: bytes of the semantic encoder's checkpoint.
+        classifier: bytes of the CAM classifier's checkpoint to start from, or None to start from
+            the weights of the backbone.
+    """
+
+    def __init__(
+        self,
+        config: ActivationConfig,
+        backbone: BackboneConfig,
+        class_names: Sequence[str],
+        encoder: bytes,
+        classifier: bytes | None,
+    ) -> None:
+        super().__init__(config.training, class_names)
+        self.config = config
+        self.backbone = backbone
+        self.encoder = encoder
+        self.classifier = classifier
+        self.architecture: dict[str, Any] = {
+            "backbone_name": backbone.name,
+            "output_stride": backbone.output_stride,
+            "num_classes": self.num_classes,
+        }
+
+    @property
+    def sampler(self) -> Sampler:
+        return MaskableCrops(
+            self.training,
+            self.num_classes,
+            with_filler=self.config.fill == "image",
+            with_thresholds=self.config.cut_width > 0,
+        )
+
+    def build(self) -> TrainingModule:
+        encoder = load_network(self.encoder, "encoder", "semantic_encoder", self.class_names)
+        assert isinstance(encoder, SemanticEncoder)
+        if self.classifier is not None:
+            network = load_network(
+                self.classifier, "classifier", "activation_network", self.class_names
+            )
+        else:
+            network = ActivationNetwork(**self.architecture)
+            load_backbone_weights(network.backbone, self.backbone.weights)
+        assert isinstance(network, ActivationNetwork)
+        return ActivationTraining(network, encoder, self.config, self.backbone)

@@ -1,0 +1,129 @@
+"""From a planned chunk to training samples, and from shards to evaluation rows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from slams_ray import storage
+from slams_ray.errors import ArtifactError
+from slams_ray.training.sampling import ROWS_PER_GROUP, Chunk, sample_order
+from slams_ray.training.task import Row, Sampler
+
+_LABELS = "image_labels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardColumns:
+    """Columns to read from the shards of a directory."""
+
+    directory: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkReader:
+    """Reads, decodes and augments the samples of a chunk; every data-loading task gets a copy.
+
+    A sample depends on its image, its place in the plan and the random seed, on nothing else: a
+    restarted or differently divided training sees the same pixels.
+
+    Attributes:
+        sources: columns of the training shards, read side by side.
+        seed: random seed of the training.
+    """
+
+    sources: tuple[ShardColumns, ...]
+    sampler: Sampler
+    seed: int
+
+    def __call__(self, chunk: Chunk) -> dict[str, np.ndarray]:
+        """Samples of a chunk, stacked: name -> (samples, ...) array."""
+        order = list(sample_order(chunk))
+        needed: dict[str, set[int]] = {}
+        for _, _, shard, row in order:
+            needed.setdefault(shard, set()).add(row // ROWS_PER_GROUP)
+        tables = {
+            shard: _Shard(shard, self.sources, sorted(groups)) for shard, groups in needed.items()
+        }
+        samples = []
+        for step, stream, shard, row in order:
+            key = (self.seed, step, stream)
+            filler = None
+            if self.sampler.needs_filler:
+                filler = tables[shard].filler(row, np.random.default_rng((*key, 1)))
+            image = tables[shard].rows[row]
+            samples.append(self.sampler.sample(image, np.random.default_rng(key), filler))
+        return {name: np.stack([s[name] for s in samples]) for name in samples[0]}
+
+
+class _Shard:
+    """The row groups of one shard that a chunk needs, and more where a filler asks for them."""
+
+    def __init__(self, name: str, sources: Sequence[ShardColumns], groups: Sequence[int]) -> None:
+        self.name, self.sources = name, sources
+        self.rows = read_rows(name, sources, groups)
+        self._labels: dict[int, set[int]] | None = None
+
+    def filler(self, row: int, rng: np.random.Generator) -> Row | None:
+        """Another image, one that shows no class of this row where the shard has any.
+
+        It comes from the same row group where that suffices, because it is read already. Where
+        every image of the shard shows such a class, it is one that shows the fewest. None where
+        the shard has no other image.
+        """
+        present = set(self.rows[row][_LABELS])
+        first = row - row % ROWS_PER_GROUP
+        group = {
+            number: set(self.rows[number][_LABELS])
+            for number in range(first, first + ROWS_PER_GROUP)
+            if number in self.rows and number != row
+        }
+        free = [number for number, labels in group.items() if not labels & present]
+        if not free:
+            others = {n: labels for n, labels in self._all_labels().items() if n != row}
+            fewest = min((len(labels & present) for labels in others.values()), default=0)
+            free = [n for n, labels in others.items() if len(labels & present) == fewest]
+        if not free:
+            return None
+        chosen = free[rng.integers(len(free))]
+        if chosen not in self.rows:
+            self.rows |= read_rows(self.name, self.sources, [chosen // ROWS_PER_GROUP])
+        return self.rows[chosen]
+
+    def _all_labels(self) -> Mapping[int, set[int]]:
+        if self._labels is None:
+            (labelled,) = (source for source in self.sources if _LABELS in source.columns)
+            only = ShardColumns(directory=labelled.directory, columns=(_LABELS,))
+            rows = read_rows(self.name, [only])
+            self._labels = {number: set(row[_LABELS]) for number, row in rows.items()}
+        return self._labels
+
+
+def read_rows(
+    name: str, sources: Sequence[ShardColumns], groups: Sequence[int] | None = None
+) -> dict[int, Row]:
+    """Row number -> row, of the shard of that name in every source, columns side by side.
+
+    Args:
+        groups: row groups to read; None reads all.
+    """
+    merged: dict[int, dict[str, object]] = {}
+    for source in sources:
+        path = storage.join(source.directory, name)
+        columns = ["image_id", *source.columns]
+        for number, row in storage.read_row_groups(path, columns, groups):
+            known = merged.setdefault(number, {})
+            if known.get("image_id", row["image_id"]) != row["image_id"]:
+                raise ArtifactError(
+                    f"row {number} of shard {path} is image {row['image_id']}, expected "
+                    f"{known['image_id']}: the directories do not belong together"
+                )
+            known.update(row)
+    return dict(sorted(merged.items()))
+
+
+def iterate_rows(names: Sequence[str], sources: Sequence[ShardColumns]) -> Iterator[Row]:
+    """All rows of the named shards, one shard in memory at a time."""
+    for name in names:
+        yield from read_rows(name, sources).values()

@@ -1,0 +1,114 @@
+"""What the four trainings share: a network with its losses, and samples from rows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from slams_ray.config import BackboneConfig, TrainingConfig
+from slams_ray.data.image import decode_image
+from slams_ray.data.transforms import random_crop
+from slams_ray.networks.backbone import Backbone, freeze_batch_norm, freeze_blocks
+
+Row = Mapping[str, Any]
+"""One row of an image shard: image_id, image (encoded bytes), height, width, image_labels, mask."""
+Batch = Mapping[str, torch.Tensor]
+
+
+class TrainingModule(nn.Module):
+    """A network and its loss in one forward pass, so that DDP sees one call per step.
+
+    forward(batch, draw, observe) returns the loss, averaged over images, and detached metrics.
+    `draw` is a generator seeded by random seed and step alone, so that all workers draw alike.
+    `observe` asks for metrics that cost extra: it is true at the steps that are logged.
+    """
+
+    def __init__(self, network: nn.Module, backbone: BackboneConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.freeze_batch_norm = backbone.freeze_batch_norm
+        freeze_blocks(self._backbone, backbone.frozen_blocks)
+
+    @property
+    def _backbone(self) -> Backbone:
+        backbone = self.network.get_submodule("backbone")
+        assert isinstance(backbone, Backbone)
+        return backbone
+
+    def train(self, mode: bool = True) -> "TrainingModule":
+        super().train(mode)
+        if self.freeze_batch_norm:
+            # The backbone only: the statistics of a new head are not learnt yet.
+            freeze_batch_norm(self._backbone)
+        return self
+
+
+class Sampler(Protocol):
+    """How a row becomes a training sample.
+
+    It is small, because every data-loading task gets a copy: it holds no network.
+
+    Attributes:
+        needs_filler: whether a sample draws on a second image, the filler.
+    """
+
+    @property
+    def needs_filler(self) -> bool: ...
+    def sample(
+        self, row: Row, rng: np.random.Generator, filler: Row | None = None
+    ) -> dict[str, np.ndarray]: ...
+
+
+class Task(Protocol):
+    """One training: how to build it, how rows become samples, how the result is evaluated.
+
+    Attributes:
+        inference: settings the trained network is to be used with; None where it serves training.
+    """
+
+    class_names: Sequence[str]
+    architecture: dict[str, Any]
+    inference: Mapping[str, Any] | None
+
+    @property
+    def sampler(self) -> Sampler: ...
+    def build(self) -> TrainingModule: ...
+    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]: ...
+    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]: ...
+
+
+def multi_hot(class_indices: Sequence[int], num_classes: int) -> np.ndarray:
+    """(C,) uint8 from class indices 1..C."""
+    labels = np.zeros(num_classes, np.uint8)
+    labels[np.asarray(class_indices, int) - 1] = 1
+    return labels
+
+
+@dataclass(frozen=True)
+class LabelledCrops:
+    """Samples of the trainings on image labels: random crops with the labels of their image."""
+
+    training: TrainingConfig
+    num_classes: int
+
+    @property
+    def needs_filler(self) -> bool:
+        return False
+
+    def sample(
+        self, row: Row, rng: np.random.Generator, filler: Row | None = None
+    ) -> dict[str, np.ndarray]:
+        """image (crop, crop, 3) uint8, box (4,) int32, labels (C,) uint8."""
+        image = decode_image(row["image"], row["image_id"])
+        crop, _, box = random_crop(
+            image,
+            None,
+            rng,
+            crop_px=self.training.crop_px,
+            long_side_px=self.training.long_side_px,
+        )
+        labels = multi_hot(row["image_labels"], self.num_classes)
+        return {"image": crop, "box": box, "labels": labels}

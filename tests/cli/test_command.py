@@ -1,0 +1,125 @@
+"""The command line: help, overrides, dry runs, and errors in one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slams_ray.cli.command import PipelineCommand, parse
+from slams_ray.recipes import RECIPES
+
+JOBS = sorted(
+    p.stem
+    for p in Path(__file__).parents[2].glob("jobs/*.py")
+    if p.stem not in ("__init__", "benchmark", "command", "tables")
+)
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_explains_itself(job: str) -> None:
+    shown = run(f"jobs.{job}", "--help")
+    assert shown.returncode == 0
+    assert f"python -m jobs.{job}" in shown.stdout
+
+
+def test_help_of_a_recipe_lists_settings_with_defaults() -> None:
+    shown = run("jobs.pipeline", "demo", "--help")
+    assert "--crf.iterations" in shown.stdout
+    assert "Mean-field iterations" in shown.stdout
+    assert "--workspace" in shown.stdout
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_a_dry_run_prints_the_resolved_settings_and_does_nothing(
+    recipe: str, tmp_path: Path
+) -> None:
+    shown = run(
+        "jobs.pipeline", recipe, "--dry-run", "--crf.gt-prob", "0.75", "--workspace", str(tmp_path)
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "crf.gt_prob = 0.75" in shown.stdout.splitlines()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overrides_reach_nested_settings() -> None:
+    arguments = ["voc12", "--data.root", "/d", "--segmentation.training.long-side-px", "200", "400"]
+    recipe, command = parse("", PipelineCommand, arguments)
+    assert recipe == "voc12"
+    assert command.config.data.root == "/d"
+    assert command.config.segmentation.training.long_side_px == (200, 400)
+    assert command.config.encoder == RECIPES["voc12"]().encoder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--crf.gt-prob", "1.5"], "crf.gt_prob is 1.5, expected"),
+        (["demo", "--compute.train-workers", "99"], "for each of compute.train_workers (99)"),
+        (["voc12", "--data.root", "/nowhere"], "/nowhere/ImageSets/Segmentation/train"),
+        (["coco14", "--data.root", "/nowhere"], "/nowhere/annotations/instances_train2014.json"),
+        (["folder", "--data.root", "/nowhere"], "/nowhere/labels.csv is missing"),
+        (["demo", "--data.classes", "cat", "unicorn"], "unicorn"),
+    ],
+)
+def test_bad_settings_end_in_one_line_that_names_them(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    shown = run("jobs.pipeline", *arguments, "--workspace", str(tmp_path))
+    assert shown.returncode == 1
+    assert message in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_a_workspace_that_cannot_be_written_is_named() -> None:
+    shown = run("jobs.pipeline", "demo", "--workspace", "/dev/null/runs")
+    assert shown.returncode == 1
+    assert "/dev/null/runs" in shown.stderr
+    assert "--workspace" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_an_mlflow_address_without_a_server_is_named(tmp_path: Path) -> None:
+    shown = run(
+        "jobs.pipeline",
+        "demo",
+        "--workspace",
+        str(tmp_path),
+        MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+    )
+    assert shown.returncode == 1
+    assert "MLFLOW_TRACKING_URI is http://127.0.0.1:9" in shown.stderr
+    assert "Traceback" not in shown.stderr
+
+
+def test_a_full_disk_is_told_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys\n"
+        "from slams_ray import retries, storage\n"
+        "from slams_ray.errors import ArtifactError\n"
+        "retries.PATIENCE_SECONDS = 2.0\n"
+        "storage.write_bytes(sys.argv[1] + '/first', b'x' * 1000)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "try:\n"
+        "    storage.write_bytes(sys.argv[1] + '/second', b'x' * 100_000)\n"
+        "except ArtifactError as error:\n"
+        "    print(error)\n"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert f"{tmp_path}/second cannot be written" in shown.stdout
+    assert "free space" in shown.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["first"]

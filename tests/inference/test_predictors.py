@@ -1,0 +1,211 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from slams_ray.data.stored_maps import stored_size
+from slams_ray.inference.predictors import ActivationPredictor, SegmentationPredictor
+from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.segmentation_network import SegmentationNetwork
+
+CPU = torch.device("cpu")
+SCALES = (0.5, 1.0, 1.5)
+
+
+def activation_predictor(
+    scales: tuple[float, ...] = SCALES, flip: bool = True, seeds: tuple[int, ...] = (0,)
+) -> ActivationPredictor:
+    networks = {}
+    for seed in seeds:
+        torch.manual_seed(seed)
+        networks[f"network{seed}"] = ActivationNetwork("tiny_resnet", 8, 4)
+    return ActivationPredictor(networks, scales=scales, flip=flip, device=CPU)
+
+
+def segmentation_predictor(
+    scales: tuple[float, ...] = SCALES, flip: bool = True
+) -> SegmentationPredictor:
+    torch.manual_seed(0)
+    network = SegmentationNetwork("tiny_resnet", 8, 4, "deeplabv2")
+    torch.nn.init.normal_(network.head.branches[0].weight, std=0.5)
+    return SegmentationPredictor(network, scales=scales, flip=flip, device=CPU)
+
+
+def random_image(height: int = 37, width: int = 50) -> np.ndarray:
+    """Smooth, so that rescaled copies resemble one another."""
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8)
+    resized = Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(resized)
+
+
+def encode(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def largest_difference(first: np.ndarray, second: np.ndarray) -> int:
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
+
+
+@pytest.mark.parametrize("size", [(37, 50), (32, 32), (3, 5)])
+def test_maps_are_uint8_at_stride_4_one_per_present_class(size: tuple[int, int]) -> None:
+    maps = activation_predictor().activate(random_image(*size), [2, 4])["network0"]
+    assert maps.dtype == np.uint8
+    assert maps.shape == (2, *stored_size(*size))
+
+
+def test_the_highest_logit_is_set_for_each_network_alone() -> None:
+    free = activation_predictor(seeds=(0, 1))
+    plain = free.activate(random_image(), [1, 3])
+    limited = ActivationPredictor(
+        free.networks, scales=SCALES, flip=True, device=CPU, max_logits={"network1": 1e-3}
+    ).activate(random_image(), [1, 3])
+    np.testing.assert_array_equal(limited["network0"], plain["network0"])
+    at_the_top = [(maps == 255).mean() for maps in (plain["network1"], limited["network1"])]
+    assert at_the_top[0] < 0.1 < at_the_top[1]
+
+
+def test_a_batch_gains_one_column_per_network_and_keeps_its_own() -> None:
+    image = random_image()
+    batch = {
+        "image_id": ["a", "b"],
+        "image": [encode(image), encode(image[:20])],
+        "image_labels": [[1, 3], []],
+    }
+    result = activation_predictor(seeds=(0, 1))(batch)
+    assert set(result) == {"image_id", "image", "image_labels", "network0", "network1"}
+    assert result["image_id"] == ["a", "b"]
+    for column in ("network0", "network1"):
+        assert [maps.shape for maps in result[column]] == [(2, 10, 13), (0, 5, 13)]
+    assert largest_difference(result["network0"][0], result["network1"][0]) > 0
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_images_taken_together_come_out_as_one_by_one(flip: bool) -> None:
+    image = random_image()
+    pictures = [image, image[:20], image[::-1], image[:, ::-1], image[:20, ::-1], image]
+    labels: list[list[int]] = [[1, 3], [2], [], [4, 1, 2], [3], [2]]
+    batch = {
+        "image_id": [str(number) for number in range(len(pictures))],
+        "image": [encode(np.ascontiguousarray(picture)) for picture in pictures],
+        "image_labels": labels,
+    }
+    alone = activation_predictor(flip=flip, seeds=(0, 1))
+    together = ActivationPredictor(
+        alone.networks, scales=SCALES, flip=flip, device=CPU, batch_size=3
+    )
+    expected, found = alone(batch), together(batch)
+    for column in ("network0", "network1"):
+        for number, maps in enumerate(expected[column]):
+            assert found[column][number].shape == maps.shape
+            if maps.size:
+                assert largest_difference(found[column][number], maps) <= 1
+    single = segmentation_predictor(flip=flip)
+    several = SegmentationPredictor(
+        single.network, scales=SCALES, flip=flip, device=CPU, batch_size=3
+    )
+    for one, other in zip(single(batch)["prediction"], several(batch)["prediction"], strict=True):
+        assert one.shape == other.shape
+        assert (one == other).mean() > 0.999
+
+
+def test_networks_do_not_influence_one_another() -> None:
+    together = activation_predictor(seeds=(0, 1)).activate(random_image(), [1, 2])
+    alone = activation_predictor(seeds=(1,)).activate(random_image(), [1, 2])
+    np.testing.assert_array_equal(together["network1"], alone["network1"])
+
+
+def test_a_class_has_the_same_map_whatever_else_is_present() -> None:
+    predictor, image = activation_predictor(), random_image()
+    everything = predictor.activate(image, [1, 2, 3, 4])["network0"]
+    for class_index in (1, 2, 3, 4):
+        alone = predictor.activate(image, [class_index])["network0"]
+        assert largest_difference(alone[0], everything[class_index - 1]) == 0
+
+
+def test_a_map_is_the_channel_of_its_class_with_class_1_first() -> None:
+    predictor, image = activation_predictor((1.0,), flip=False), random_image()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = ((torch.from_numpy(image) / 255 - mean) / std).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        logits = predictor.networks["network0"](pixels).relu()
+    maps = predictor.activate(image, [4, 1])["network0"]
+    for found, channel in zip(maps, (3, 0), strict=True):
+        resized = torch.nn.functional.interpolate(
+            logits[:, channel : channel + 1], size=(10, 13), mode="bilinear"
+        )[0, 0].numpy()
+        expected = 255 * resized / (resized.max() + 1e-5)
+        assert np.abs(found - expected).max() < 0.51
+
+
+def test_an_image_without_labels_has_an_empty_stack_of_the_stored_size() -> None:
+    maps = activation_predictor().activate(random_image(), [])["network0"]
+    assert maps.dtype == np.uint8
+    assert maps.shape == (0, 10, 13)
+
+
+def test_every_map_that_is_anywhere_positive_peaks_at_255() -> None:
+    maps = activation_predictor().activate(random_image(), [1, 2, 3, 4])["network0"]
+    peaks = set(maps.max(axis=(1, 2)).tolist())
+    assert 255 in peaks
+    assert peaks <= {0, 255}
+
+
+def test_inference_is_deterministic_and_starts_in_eval_mode() -> None:
+    predictor, image = activation_predictor(), random_image()
+    first = predictor.activate(image, [1, 2])["network0"]
+    assert not predictor.networks["network0"].training
+    np.testing.assert_array_equal(predictor.activate(image, [1, 2])["network0"], first)
+
+
+@pytest.mark.parametrize(("scales", "tolerance"), [((1.0,), 0), (SCALES, 1)])
+def test_a_mirrored_image_has_mirrored_maps(scales: tuple[float, ...], tolerance: int) -> None:
+    predictor, image = activation_predictor(scales), random_image()
+    straight = predictor.activate(image, [1, 2, 3, 4])["network0"]
+    mirrored = predictor.activate(image[:, ::-1], [1, 2, 3, 4])["network0"]
+    assert largest_difference(mirrored, straight[..., ::-1]) <= tolerance
+
+
+def test_without_flip_the_maps_are_not_mirrored_along() -> None:
+    predictor, image = activation_predictor((1.0,), flip=False), random_image()
+    straight = predictor.activate(image, [1, 2, 3, 4])["network0"]
+    mirrored = predictor.activate(image[:, ::-1], [1, 2, 3, 4])["network0"]
+    assert largest_difference(mirrored, straight[..., ::-1]) > 1
+
+
+@pytest.mark.parametrize("size", [(37, 50), (3, 5)])
+def test_a_prediction_has_the_size_of_the_image_and_known_classes(size: tuple[int, int]) -> None:
+    prediction = segmentation_predictor().predict(random_image(*size))
+    assert prediction.dtype == np.uint8
+    assert prediction.shape == size
+    assert prediction.max() <= 4
+
+
+def test_a_mirrored_image_has_a_mirrored_prediction() -> None:
+    predictor, image = segmentation_predictor((1.0,)), random_image()
+    straight, mirrored = predictor.predict(image), predictor.predict(image[:, ::-1])
+    assert len(np.unique(straight)) > 1
+    np.testing.assert_array_equal(mirrored, straight[:, ::-1])
+
+
+def test_one_scale_without_flip_is_the_argmax_of_the_resized_logits() -> None:
+    predictor, image = segmentation_predictor((1.0,), flip=False), random_image()
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = ((torch.from_numpy(image) / 255 - mean) / std).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        logits = predictor.network(pixels)
+    resized = torch.nn.functional.interpolate(logits, size=(37, 50), mode="bilinear")
+    agreement = predictor.predict(image) == resized[0].argmax(dim=0).numpy()
+    assert agreement.mean() > 0.999
+
+
+def test_a_batch_gains_the_prediction_of_each_image() -> None:
+    image = random_image()
+    batch = {"image_id": ["a", "b"], "image": [encode(image), encode(image[:21])]}
+    predictor = segmentation_predictor()
+    result = predictor(batch)
+    assert [p.shape for p in result["prediction"]] == [(37, 50), (21, 50)]
+    np.testing.assert_array_equal(result["prediction"][0], predictor.predict(image))

@@ -1,0 +1,165 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import mobilenet_v2
+
+from slams_ray.errors import ConfigError
+from slams_ray.networks.backbone import (
+    Backbone,
+    build_backbone,
+    freeze_batch_norm,
+    freeze_blocks,
+    load_backbone_weights,
+)
+
+
+def random_images(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def build_seeded(name: str, output_stride: int) -> Backbone:
+    torch.manual_seed(0)
+    return build_backbone(name, output_stride).eval()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "resnet50"])
+@torch.inference_mode()
+def test_a_dilated_network_computes_the_strided_features_on_a_finer_grid(name: str) -> None:
+    images = random_images(1, 3, 64, 96)
+    strided = build_seeded(name, 32)
+    expected = strided(images)
+    assert expected.shape == (1, strided.num_features, 2, 3)
+    for output_stride in (16, 8):
+        dilated = build_seeded(name, output_stride)
+        dilated.load_state_dict(strided.state_dict())
+        features = dilated(images)
+        step = 32 // output_stride
+        assert features.shape == (1, strided.num_features, 2 * step, 3 * step)
+        found = features[..., ::step, ::step]
+        assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("output_stride", [4, 8])
+@pytest.mark.parametrize("size", [(32, 48), (33, 47)])
+def test_tiny_resnet_has_its_stride_rounded_up(output_stride: int, size: tuple[int, int]) -> None:
+    backbone = build_seeded("tiny_resnet", output_stride)
+    features = backbone(random_images(2, 3, *size))
+    expected = [-(-side // output_stride) for side in size]
+    assert list(features.shape) == [2, backbone.num_features, *expected]
+
+
+def test_an_unknown_backbone_raises_and_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"vgg16.*tiny_resnet"):
+        build_backbone("vgg16", 16)
+
+
+@pytest.mark.parametrize(("name", "output_stride"), [("resnet18", 4), ("tiny_resnet", 16)])
+def test_an_impossible_output_stride_raises(name: str, output_stride: int) -> None:
+    with pytest.raises(ConfigError, match=f"stride.*{output_stride}"):
+        build_backbone(name, output_stride)
+
+
+def save(state: object, directory: Path) -> str:
+    path = directory / "weights.pth"
+    torch.save(state, path)
+    return str(path)
+
+
+def test_a_state_dict_of_the_same_architecture_is_loaded(tmp_path: Path) -> None:
+    source = build_backbone("tiny_resnet", 8)
+    target = build_backbone("tiny_resnet", 4)
+    load_backbone_weights(target, save(source.body.state_dict(), tmp_path))
+    for name, value in source.body.state_dict().items():
+        assert torch.equal(target.body.state_dict()[name], value), name
+
+
+def test_a_torchvision_state_dict_loads_and_its_classifier_is_left_out(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    network = mobilenet_v2().eval()
+    backbone = build_backbone("mobilenet_v2", 32).eval()
+    load_backbone_weights(backbone, save(network.state_dict(), tmp_path))
+    images = random_images(1, 3, 32, 32)
+    assert torch.equal(backbone(images), network.features(images))
+
+
+def test_no_weights_leave_the_network_as_it_is() -> None:
+    backbone = build_backbone("tiny_resnet", 8)
+    before = {k: v.clone() for k, v in backbone.state_dict().items()}
+    load_backbone_weights(backbone, "none")
+    assert all(torch.equal(v, before[k]) for k, v in backbone.state_dict().items())
+
+
+def test_weights_of_another_architecture_raise_and_name_a_tensor(tmp_path: Path) -> None:
+    path = save({"conv1.weight": torch.zeros(1)}, tmp_path)
+    with pytest.raises(ConfigError, match=r"another architecture.*0\.0\.weight"):
+        load_backbone_weights(build_backbone("tiny_resnet", 8), path)
+
+
+def test_a_tensor_of_another_shape_raises_and_is_named(tmp_path: Path) -> None:
+    backbone = build_backbone("tiny_resnet", 8)
+    state = dict(backbone.body.state_dict())
+    state["0.0.weight"] = torch.zeros(16, 1, 3, 3)
+    with pytest.raises(ConfigError, match=r"another shape \(first: \['0\.0\.weight'\]\)"):
+        load_backbone_weights(backbone, save(state, tmp_path))
+
+
+def test_a_missing_weights_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a file"):
+        load_backbone_weights(build_backbone("tiny_resnet", 8), str(tmp_path / "absent.pth"))
+
+
+def test_a_truncated_weights_file_raises(tmp_path: Path) -> None:
+    backbone = build_backbone("tiny_resnet", 8)
+    path = Path(save(backbone.body.state_dict(), tmp_path))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_backbone_weights(backbone, str(path))
+
+
+def test_a_file_that_is_not_a_state_dict_raises(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a state dict"):
+        load_backbone_weights(build_backbone("tiny_resnet", 8), save([1, 2], tmp_path))
+
+
+def running_statistics(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in module.state_dict().items() if "running" in k}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_batch_norm_keeps_its_statistics_while_its_weights_train(frozen: bool) -> None:
+    backbone = build_backbone("tiny_resnet", 8).train()
+    if frozen:
+        freeze_batch_norm(backbone)
+    before = running_statistics(backbone)
+    weight_before = backbone.body[0][1].weight.clone()
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1)
+    backbone(random_images(2, 3, 32, 32)).square().mean().backward()
+    optimizer.step()
+    after = running_statistics(backbone)
+    assert all(torch.equal(after[k], v) for k, v in before.items()) is frozen
+    assert not torch.equal(backbone.body[0][1].weight, weight_before)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_blocks", "last_frozen", "first_trained"),
+    [
+        ("mobilenet_v2", 7, "features.6.", "features.7."),
+        ("resnet18", 5, "layer1.", "layer2."),
+        ("tiny_resnet", 1, "0.", "1."),
+    ],
+)
+def test_frozen_blocks_are_the_leading_ones(
+    name: str, num_blocks: int, last_frozen: str, first_trained: str
+) -> None:
+    backbone = build_backbone(name, 8)
+    freeze_blocks(backbone, num_blocks)
+    trained = {n for n, p in backbone.body.named_parameters() if p.requires_grad}
+    assert not any(n.startswith(last_frozen) for n in trained)
+    assert any(n.startswith(first_trained) for n in trained)
+
+
+def test_more_frozen_blocks_than_there_are_raise() -> None:
+    with pytest.raises(ConfigError, match="frozen_blocks is 9, but the backbone has 4"):
+        freeze_blocks(build_backbone("tiny_resnet", 8), 9)

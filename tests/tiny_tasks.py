@@ -1,0 +1,149 @@
+"""Encoded rows, batches and the four tasks on the tiny network."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from slams_ray.config import (
+    ActivationConfig,
+    BackboneConfig,
+    ClassifierConfig,
+    DataConfig,
+    EncoderConfig,
+    LossConfig,
+    SegmentationConfig,
+    TrainingConfig,
+)
+from slams_ray.data.image import encode_mask
+from slams_ray.data.shard_work import PrepareMapper
+from slams_ray.data.source import TRAIN, generate, load_split
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.segmentation.training import SegmentationTask
+from slams_ray.storage import write_table
+from slams_ray.systems.cam import ClassifierTask
+from slams_ray.systems.slams.activation import ActivationTask
+from slams_ray.systems.slams.encoder import EncoderTask
+from slams_ray.training.sampling import ROWS_PER_GROUP
+from slams_ray.training.task import Task
+
+CLASS_NAMES = ("background", "red", "green", "blue")
+TRAINING = TrainingConfig(
+    batch_size=4, crop_px=32, long_side_px=(28, 40), optimizer="adamw", learning_rate=3e-3
+)
+Row = dict[str, Any]
+LABELS: tuple[tuple[int, ...], ...] = ((1,), (2, 3), (), (1, 2, 3))
+
+
+def make_row(number: int, image_labels: Sequence[int]) -> Row:
+    """A JPEG of 36 x 30 pixels with one patch per label, and the mask of the patches."""
+    rng = np.random.default_rng(number)
+    image = rng.integers(90, 130, (30, 36, 3)).astype(np.uint8)
+    mask = np.zeros((30, 36), np.uint8)
+    for class_index in image_labels:
+        top, left = int(rng.integers(0, 18)), 12 * (class_index - 1)
+        image[top : top + 12, left : left + 12, class_index - 1] = 250
+        mask[top : top + 12, left : left + 12] = class_index
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=95)
+    return {
+        "image_id": f"image-{number}",
+        "image": buffer.getvalue(),
+        "height": 30,
+        "width": 36,
+        "image_labels": list(image_labels),
+        "pseudo_label": encode_mask(mask, [(0, 0, 0)]),
+    }
+
+
+@pytest.fixture
+def prepare_shards() -> Callable[..., tuple[list[tuple[str, int]], list[str]]]:
+    """Writes shards of generated images; returns (name, rows) of each, and the class names."""
+    return write_shards
+
+
+def write_shards(root: Path, num_shards: int = 4) -> tuple[list[tuple[str, int]], list[str]]:
+    config = DataConfig(format="synthetic", synthetic_train_images=16, synthetic_val_images=8)
+    split = load_split(config, generate(config, str(root)), TRAIN)
+    mapper = PrepareMapper(split.description, "fail")
+    shard_rows = []
+    for number in range(num_shards):
+        table, summary = mapper({}, split.items[number::num_shards])
+        labelled = table.append_column("pseudo_label", table.column("mask"))
+        name = f"{number}.parquet"
+        write_table(str(root / "shards" / name), labelled, ROWS_PER_GROUP)
+        shard_rows.append((name, summary["num_rows"]))
+    return shard_rows, list(split.description.class_names)
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    """Four images with 1, 2, 0 and 3 labels."""
+    return [make_row(number, labels) for number, labels in enumerate(LABELS)]
+
+
+@pytest.fixture
+def make_batch() -> Callable[..., dict[str, torch.Tensor]]:
+    def make(task: Task, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        samples = [
+            task.sampler.sample(row, np.random.default_rng(i), rows[i - 2])
+            for i, row in enumerate(rows)
+        ]
+        return {
+            name: torch.from_numpy(np.stack([sample[name] for sample in samples]))
+            for name in samples[0]
+        }
+
+    return make
+
+
+@pytest.fixture
+def make_task() -> Callable[..., Task]:
+    """kind, and whether BatchNorm is frozen, to a task with seeded networks."""
+
+    def make(
+        kind: str,
+        frozen: bool = False,
+        losses: LossConfig | None = None,
+        encoder_input_px: int = 24,
+        **activation: Any,
+    ) -> Task:
+        torch.manual_seed(0)
+        backbone = BackboneConfig(name="tiny_resnet", output_stride=8, freeze_batch_norm=frozen)
+        encoder = EncoderTask(
+            EncoderConfig(backbone=backbone, training=TRAINING, embedding_dim=8), CLASS_NAMES
+        )
+        classifier = ClassifierTask(
+            ClassifierConfig(backbone=backbone, training=TRAINING), CLASS_NAMES
+        )
+        if kind == "encoder":
+            return encoder
+        if kind == "classifier":
+            return classifier
+        if kind == "segmentation":
+            config = SegmentationConfig(
+                backbone=backbone, training=replace(TRAINING, learning_rate=1e-3)
+            )
+            return SegmentationTask(config, CLASS_NAMES)
+        return ActivationTask(
+            ActivationConfig(
+                training=TRAINING,
+                losses=losses or LossConfig(foreground=1.0),
+                encoder_input_px=encoder_input_px,
+                **activation,
+            ),
+            backbone,
+            CLASS_NAMES,
+            *(
+                dump_network(task.build().network, task.architecture, CLASS_NAMES)
+                for task in (encoder, classifier)
+            ),
+        )
+
+    return make

@@ -1,0 +1,80 @@
+"""voc12 and coco14 as they are, but for random weights and two images a step: they can train."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from slams_ray.config import BackboneConfig, TrainingConfig
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.recipes import RECIPES
+from slams_ray.segmentation.training import SegmentationTask
+from slams_ray.systems.cam import ClassifierTask
+from slams_ray.systems.slams.activation import ActivationTask
+from slams_ray.systems.slams.encoder import EncoderTask
+from slams_ray.training.data_loading import ShardColumns
+from slams_ray.training.training import Training, network_of
+
+NUM_CLASSES = {"voc12": 20, "coco14": 80}
+
+
+def with_random_weights(config: Any) -> Any:
+    backbone: BackboneConfig = replace(config.backbone, weights="none")
+    return replace(config, backbone=backbone)
+
+
+def take_one_step(
+    task: Any, config: TrainingConfig, shard_rows: list[tuple[str, int]], root: Path
+) -> Any:
+    """The trained network; asserts that the step was finite and moved backbone and head."""
+    source = ShardColumns(
+        directory=str(root / "shards"), columns=("image", "image_labels", "pseudo_label")
+    )
+    training = Training(
+        task=task, config=replace(config, batch_size=2), shard_rows=shard_rows, sources=[source]
+    )
+    torch.manual_seed(0)
+    module = training.build().train()
+    before = {k: v.clone() for k, v in network_of(module).named_parameters()}
+    samples = training.reader(next(iter(training.chunks(0, 1, 0))))
+    assert samples["image"].shape[1:] == (config.crop_px, config.crop_px, 3)
+    batch = {name: torch.from_numpy(np.array(values[:2])) for name, values in samples.items()}
+    metrics = training.step(module, training.optimizer(module), batch, 0, training.num_steps)
+    assert torch.isfinite(metrics["loss"])
+    assert metrics["gradient_norm"] > 0
+    after = dict(network_of(module).named_parameters())
+    moved = [k for k, v in before.items() if not torch.equal(v, after[k])]
+    assert any(k.startswith("backbone.") for k in moved)
+    assert any(not k.startswith("backbone.") for k in moved)
+    return network_of(module)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["voc12", pytest.param("coco14", marks=pytest.mark.long)])
+def test_each_training_of_a_large_recipe_takes_a_step(
+    recipe: str, tmp_path: Path, prepare_shards: Any
+) -> None:
+    config = RECIPES[recipe]()
+    shard_rows, _ = prepare_shards(tmp_path)
+    names = ("background", *(f"class {n}" for n in range(NUM_CLASSES[recipe])))
+    parts = {
+        name: with_random_weights(getattr(config, name))
+        for name in ("encoder", "classifier", "segmentation")
+    }
+    encoder = EncoderTask(parts["encoder"], names)
+    classifier = ClassifierTask(parts["classifier"], names)
+    segmentation = SegmentationTask(parts["segmentation"], names)
+    checkpoints = [
+        dump_network(
+            take_one_step(task, part.training, shard_rows, tmp_path), task.architecture, names
+        )
+        for task, part in ((encoder, parts["encoder"]), (classifier, parts["classifier"]))
+    ]
+    activation = ActivationTask(
+        config.activation, parts["classifier"].backbone, names, *checkpoints
+    )
+    take_one_step(activation, config.activation.training, shard_rows, tmp_path)
+    take_one_step(segmentation, config.segmentation.training, shard_rows, tmp_path)

@@ -1,0 +1,139 @@
+"""What holds for each of the four trainings."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.random import default_rng as draw
+
+from slams_ray.training.optimisation import build_optimizer, train_step
+from slams_ray.training.task import multi_hot
+
+KINDS = ("encoder", "classifier", "activation", "segmentation")
+Make = Callable[..., Any]
+Rows = list[dict[str, Any]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_gives_a_finite_loss_and_finite_metrics(
+    kind: str, make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task(kind)
+    loss, metrics = task.build().train()(make_batch(task, rows), draw(0), True)
+    assert loss.shape == ()
+    assert loss.requires_grad
+    assert torch.isfinite(loss)
+    assert metrics
+    for name, value in metrics.items():
+        assert value.shape == (), name
+        assert torch.isfinite(value), name
+        assert not value.requires_grad, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fifteen_steps_on_one_batch_lower_the_loss(
+    kind: str, make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task(kind)
+    module = task.build().train()
+    batch = make_batch(task, rows)
+    config = task.config.training
+    optimizer = build_optimizer(module.network, config)
+    losses = [
+        train_step(module, optimizer, batch, step, 30, config, 0)["loss"].item()
+        for step in range(15)
+    ]
+    assert np.mean(losses[-3:]) < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_of_a_batch_is_the_mean_over_its_images(
+    kind: str, make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task(kind, frozen=True)
+    module = task.build().train()
+    batch = make_batch(task, rows)
+    whole, _ = module(batch, draw(0), True)
+    parts = [
+        module({k: v[i : i + 1] for k, v in batch.items()}, draw(0), True)[0]
+        for i in range(len(rows))
+    ]
+    torch.testing.assert_close(whole, torch.stack(parts).mean(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_of_a_batch_is_the_mean_over_two_workers(
+    kind: str, make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task(kind, frozen=True)
+    module = task.build().train()
+    batch = make_batch(task, rows)
+    parameters = list(module.network.parameters())
+    whole = torch.autograd.grad(module(batch, draw(3), True)[0], parameters)
+    halves = [
+        torch.autograd.grad(
+            module({k: v[part] for k, v in batch.items()}, draw(3), True)[0], parameters
+        )
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    for expected, first, second in zip(whole, *halves, strict=True):
+        torch.testing.assert_close((first + second) / 2, expected, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_batch_norm_learns_statistics_unless_frozen(
+    kind: str, frozen: bool, make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task(kind, frozen=frozen)
+    module = task.build().train()
+    before = {k: v.clone() for k, v in module.network.named_buffers()}
+    module(make_batch(task, rows), draw(0), True)
+    unchanged = all(torch.equal(v, before[k]) for k, v in module.network.named_buffers())
+    assert unchanged is frozen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_have_the_shapes_and_types_of_the_batch(
+    kind: str, make_task: Make, rows: Rows
+) -> None:
+    sample = make_task(kind).sampler.sample(rows[1], np.random.default_rng(0))
+    expected = {"image": ((32, 32, 3), np.uint8), "box": ((4,), np.int32)}
+    if kind == "segmentation":
+        expected["target"] = ((32, 32), np.uint8)
+    else:
+        expected["labels"] = ((3,), np.uint8)
+        assert sample["labels"].tolist() == [0, 1, 1]
+    if kind == "encoder":
+        expected["degradation"] = ((6, 6), np.float32)
+    assert {k: (v.shape, v.dtype) for k, v in sample.items()} == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_depends_only_on_its_row_and_generator(
+    kind: str, make_task: Make, rows: Rows
+) -> None:
+    task = make_task(kind)
+    first, again = (task.sampler.sample(rows[3], np.random.default_rng(5)) for _ in range(2))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "classifier", "activation"])
+def test_an_evaluation_split_over_workers_gives_the_map_of_the_whole(
+    kind: str, make_task: Make, rows: Rows
+) -> None:
+    task = make_task(kind)
+    network = task.build().network.eval()
+    whole = task.summarise([task.evaluate(network, rows)])
+    parts = task.summarise([task.evaluate(network, rows[:3]), task.evaluate(network, rows[3:])])
+    assert 0 < whole["map"] <= 1
+    assert parts == whole
+    empty = task.evaluate(network, [])
+    assert empty["scores"].shape == empty["labels"].shape == (0, 3)
+
+
+def test_multi_hot_puts_class_1_first() -> None:
+    assert multi_hot([1, 3], 4).tolist() == [1, 0, 1, 0]
+    assert multi_hot([], 2).tolist() == [0, 0]

@@ -1,0 +1,131 @@
+"""One worker and several workers take the same optimisation steps, in all four trainings."""
+
+import copy
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from slams_ray.config import PipelineConfig, TrainingConfig
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.segmentation.training import SegmentationTask
+from slams_ray.systems.cam import ClassifierTask
+from slams_ray.systems.slams.activation import ActivationTask
+from slams_ray.systems.slams.encoder import EncoderTask
+from slams_ray.training.data_loading import ShardColumns
+from slams_ray.training.training import Training
+
+NUM_STEPS = 5
+TOLERANCE = 5e-5
+
+
+def make_trainings(
+    config: PipelineConfig, root: Path, shard_rows: list[tuple[str, int]], names: list[str]
+) -> dict[str, Training]:
+    torch.manual_seed(5)
+    encoder = EncoderTask(config.encoder, names)
+    classifier = ClassifierTask(config.classifier, names)
+    frozen = [
+        dump_network(task.build().network, task.architecture, names)
+        for task in (encoder, classifier)
+    ]
+    activation = ActivationTask(config.activation, config.classifier.backbone, names, *frozen)
+    filled = replace(config.activation, mask="normalised", fill="image", cut_width=0.1)
+    tasks: dict[str, tuple[Any, TrainingConfig]] = {
+        "encoder": (encoder, config.encoder.training),
+        "classifier": (classifier, config.classifier.training),
+        "activation": (activation, config.activation.training),
+        "activation filled by images and cut": (
+            ActivationTask(filled, config.classifier.backbone, names, *frozen),
+            filled.training,
+        ),
+        "segmentation": (
+            SegmentationTask(config.segmentation, names),
+            config.segmentation.training,
+        ),
+    }
+    columns = ("image", "image_labels", "pseudo_label")
+    source = ShardColumns(directory=str(root / "shards"), columns=columns)
+    return {
+        name: Training(task=task, config=training, shard_rows=shard_rows, sources=[source], seed=1)
+        for name, (task, training) in tasks.items()
+    }
+
+
+def train_all(
+    rank: int, num_workers: int, root: str, trainings: dict[str, Training], output: str
+) -> None:
+    torch.set_num_threads(1)
+    if num_workers > 1:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{root}/rendezvous", rank=rank, world_size=num_workers
+        )
+    started, finished = {}, {}
+    for name, training in trainings.items():
+        torch.manual_seed(0)
+        module = training.build()
+        optimizer = training.optimizer(module)
+        wrapped = (
+            DistributedDataParallel(module, forward_sync_buffers=False)
+            if num_workers > 1
+            else module
+        )
+        wrapped.train()
+        started[name] = copy.deepcopy(module.state_dict())
+        samples: dict[str, list[np.ndarray]] = {}
+        for chunk in training.chunks(rank, num_workers, 0):
+            for key, value in training.reader(chunk).items():
+                samples.setdefault(key, []).append(value)
+        stream = {key: torch.from_numpy(np.concatenate(v)) for key, v in samples.items()}
+        share = training.batch_share(rank, num_workers)
+        for step in range(NUM_STEPS):
+            batch = {k: v[step * share : (step + 1) * share] for k, v in stream.items()}
+            training.step(wrapped, optimizer, batch, step, NUM_STEPS)
+        finished[name] = module.state_dict()
+    if rank == 0:
+        buffer = io.BytesIO()
+        torch.save({"started": started, "finished": finished}, buffer)
+        Path(output).write_bytes(buffer.getvalue())
+    if num_workers > 1:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_several_workers_reach_the_parameters_of_one(
+    num_workers: int, tmp_path: Path, tiny_config: PipelineConfig, prepare_shards: Any
+) -> None:
+    # SGD: AdamW divides by the root of tiny gradients, which turns rounding into visible steps.
+    sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.01, "epochs": 2}
+    config = replace(
+        tiny_config,
+        **{
+            part: replace(
+                getattr(tiny_config, part),
+                training=replace(getattr(tiny_config, part).training, **sgd),
+            )
+            for part in ("encoder", "classifier", "activation", "segmentation")
+        },
+    )
+    shard_rows, names = prepare_shards(tmp_path)
+    trainings = make_trainings(config, tmp_path, shard_rows, names)
+    train_all(0, 1, str(tmp_path), trainings, str(tmp_path / "one.pt"))
+    shared = (num_workers, str(tmp_path), trainings, str(tmp_path / "many.pt"))
+    spawn(train_all, shared, nprocs=num_workers)
+    one, many = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("one", "many"))
+    for name in trainings:
+        largest = 0.0
+        for key, value in one["finished"][name].items():
+            found, before = many["finished"][name][key].float(), one["started"][name][key].float()
+            torch.testing.assert_close(
+                found, value.float(), rtol=1e-3, atol=TOLERANCE, msg=f"{name} {key}"
+            )
+            largest = max(largest, float((value.float() - before).abs().max()))
+        assert largest > 20 * TOLERANCE, f"{name} has not moved"
