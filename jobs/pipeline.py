@@ -1,10 +1,11 @@
-"""From image-level labels to mIoU: all eight stages.
+"""From image-level labels to mIoU: all stages, or those up to one of them.
 
 python -m jobs.pipeline demo
 python -m jobs.pipeline voc12 --data.root /data/VOC2012 --compute.train-workers 4
+python -m jobs.pipeline demo --until refine
 """
 
-from slams_ray.cli.command import run_pipeline_job
+from slams_ray.cli.pipeline import run_pipeline
 
 if __name__ == "__main__":
-    run_pipeline_job("evaluate", __doc__)
+    run_pipeline(__doc__)

@@ -11,7 +11,6 @@ import torch
 
 from slams_ray.data.schema import DatasetDescription, Item, voc_palette
 from slams_ray.data.shard_work import PrepareMapper
-from slams_ray.data.stored_maps import CAM, SLAMS
 from slams_ray.data.synthetic import CLASSES, draw_scene
 from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.inference.shard_work import InferMapper
@@ -75,7 +74,9 @@ def make_item(directory: Path, index: int) -> Item:
 @pytest.fixture(scope="session")
 def predictor() -> ActivationPredictor:
     torch.manual_seed(0)
-    networks = {name: ActivationNetwork("tiny_resnet", 8, len(CLASSES)) for name in (CAM, SLAMS)}
+    networks = {
+        name: ActivationNetwork("tiny_resnet", 8, len(CLASSES)) for name in ("cam", "slams")
+    }
     return ActivationPredictor(
         dict(networks), scales=(0.75, 1.0), flip=True, device=torch.device("cpu")
     )

@@ -38,6 +38,9 @@ def draw(figure: "Figure") -> np.ndarray:
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
+TITLES = {"cam": "CAM", "slams": "SLAMs"}
+
+
 def curve(best: float) -> ThresholdCurve:
     thresholds = np.linspace(0, 1, 11)
     miou = 0.6 - np.abs(thresholds - best)
@@ -58,8 +61,7 @@ def example(seed: int, ground_truth: bool) -> Example:
         image_id=f"image {seed}",
         image=rng.integers(0, 256, (20, 30, 3)).astype(np.uint8),
         class_index=2,
-        cam=rng.random((20, 30), np.float32),
-        slams=rng.random((20, 30), np.float32),
+        maps={name: rng.random((20, 30), np.float32) for name in TITLES.values()},
         refined=labels,
         pseudo_label=labels,
         ground_truth=labels if ground_truth else None,
@@ -68,7 +70,7 @@ def example(seed: int, ground_truth: bool) -> Example:
 
 
 def test_the_threshold_figure_has_a_line_per_method_and_marks_its_best() -> None:
-    figure = threshold_figure({"cam": curve(0.2), "slams": curve(0.5)})
+    figure = threshold_figure({"cam": curve(0.2), "slams": curve(0.5)}, TITLES)
     assert draw(figure).std() > 0
     (axes,) = figure.axes
     names = [text.get_text() for text in axes.get_legend().get_texts()]
@@ -79,7 +81,7 @@ def test_the_threshold_figure_has_a_line_per_method_and_marks_its_best() -> None
 
 def test_the_threshold_figure_marks_the_confident_pair_and_choices_without_masks() -> None:
     free = {"bimodality": {"background_threshold": 0.4, "regret": 0.1}}
-    (axes,) = threshold_figure({"slams": curve(0.5)}, free, confident_pair=(0.3, 0.7)).axes
+    (axes,) = threshold_figure({"slams": curve(0.5)}, TITLES, free, (0.3, 0.7)).axes
     (band,) = axes.patches
     assert isinstance(band, Rectangle)
     assert band.get_x() == pytest.approx(0.3)

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn, TypeVar
 
 import tyro
 
-from slams_ray.cli.tables import print_summary
+from slams_ray.cli.old_names import check_names
 from slams_ray.config import PipelineConfig
 from slams_ray.errors import SlamsError
 from slams_ray.recipes import RECIPES
@@ -25,15 +25,6 @@ class PipelineCommand:
     """Directory or URI for all outputs. Default: runs/<recipe>."""
     dry_run: bool = False
     """Print the resolved settings and exit."""
-
-
-def run_pipeline_job(last_stage: str, description: str) -> None:
-    """Entry point of `jobs.pipeline` and of the jobs named after a stage."""
-    run_job(
-        description,
-        PipelineCommand,
-        lambda recipe, command: _run(recipe, command, last_stage),
-    )
 
 
 def run_job(
@@ -61,6 +52,7 @@ def parse(
     """
     arguments = sys.argv[1:] if args is None else args
     try:
+        check_names(arguments)
         choices = {
             name: (inspect.getdoc(recipe) or "", command_type(config=recipe()))
             for name, recipe in RECIPES.items()
@@ -107,14 +99,6 @@ def print_settings(config: PipelineConfig) -> None:
 
     for name, value in flatten(to_plain(config)).items():
         print(f"{name} = {value}")
-
-
-def _run(recipe: str, command: PipelineCommand, last_stage: str) -> None:
-    from slams_ray.stages import pipeline
-
-    workspace = workspace_of(recipe, command)
-    result = pipeline.run(command.config, workspace, recipe, last_stage)
-    print_summary(result.summary)
 
 
 def workspace_of(recipe: str, command: PipelineCommand) -> str:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slams_ray.benchmarks.harness.measure import Row
-    from slams_ray.faults.drill import DrillRow
+    from slams_ray.faults.injection import FaultRow
     from slams_ray.studies.comparison import Score
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """Stages with seconds, output and result, then the four scores."""
+    """Stages with seconds, output and result, then the scores."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -24,9 +24,9 @@ def print_summary(summary: dict[str, Any]) -> None:
         table.add_row(stage["stage"], f"{stage['seconds']:.1f}", str(stage["rows"]), shown, output)
     console = Console(width=max(Console().width, 130))
     console.print(table)
-    for name in ("cam_seed_miou", "slams_seed_miou", "refined_miou", "segmentation_miou"):
-        if summary[name] is not None:
-            console.print(f"{name:18} {100 * summary[name]:.2f} %")
+    for name, value in summary["scores"].items():
+        if value is not None:
+            console.print(f"{name:18} {100 * value:.2f} %")
     for warning in summary["warnings"]:
         console.print(f"warning: {warning}", style="bold red")
     if summary["scored_split"] == "train":
@@ -98,7 +98,7 @@ def print_benchmark(rows: "list[Row]") -> None:
     print(f"ratio: time of the alternative over ours; {rows[0].machine}")
 
 
-def print_drill(rows: "list[DrillRow]") -> None:
+def print_faults(rows: "list[FaultRow]") -> None:
     """A line per fault."""
     from rich import box
     from rich.console import Console

@@ -4,6 +4,7 @@ Field docstrings are the command-line help. Lists of values that recipes choose 
 `jobs/recipes`.
 """
 
+from slams_ray.config.compute import ComputeConfig, TrackingConfig
 from slams_ray.config.data import DataConfig
 from slams_ray.config.labels import (
     ActivationInferenceConfig,
@@ -19,7 +20,6 @@ from slams_ray.config.networks import (
     SegmentationConfig,
 )
 from slams_ray.config.pipeline import PipelineConfig
-from slams_ray.config.place import ComputeConfig, TrackingConfig
 from slams_ray.config.search import SearchConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 

@@ -91,7 +91,7 @@ class CrfConfig:
     """
     backend: Literal["pydensecrf", "numba", "torch"] = "numba"
     """numba: compiled by the machine, half a minute on its first run, then 2.4 to 3.6 times as fast
-    as pydensecrf, the reference (2 to 4 labels; `python -m jobs.benchmark_crf`). On 40 VOC
+    as pydensecrf, the reference (2 to 4 labels; `python -m jobs.benchmark crf`). On 40 VOC
     photographs 99.9999 % of the pixels get the same label, and mIoU differs by 0.0001 point.
     torch: the same on GPUs where the cluster has them, four refiners on each; on a CPU slower than
     pydensecrf. It has been run on CPUs only."""

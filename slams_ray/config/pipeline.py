@@ -1,8 +1,10 @@
 """All settings of a pipeline."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from slams_ray.config.checks import check
+from slams_ray.config.compute import ComputeConfig, TrackingConfig
 from slams_ray.config.data import DataConfig
 from slams_ray.config.labels import ActivationInferenceConfig, CrfConfig, ThresholdConfig
 from slams_ray.config.networks import (
@@ -11,13 +13,14 @@ from slams_ray.config.networks import (
     EncoderConfig,
     SegmentationConfig,
 )
-from slams_ray.config.place import ComputeConfig, TrackingConfig
 from slams_ray.config.search import SearchConfig
+
+SystemName = Literal["cam", "slams"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """All eight stages."""
+    """All settings of a pipeline."""
 
     data: DataConfig
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -30,6 +33,10 @@ class PipelineConfig:
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    system: SystemName = "slams"
+    """The system whose maps become pseudo labels."""
+    baselines: tuple[SystemName, ...] = ("cam",)
+    """Systems whose maps are made and scored beside it."""
     seed: int = 0
     """Seeds initial weights, augmentation and order of every training."""
 
@@ -43,3 +50,8 @@ class PipelineConfig:
                 f"at least an image for each of compute.train_workers "
                 f"({self.compute.train_workers})",
             )
+
+    @property
+    def systems(self) -> tuple[SystemName, ...]:
+        """The systems whose maps are made, the one that is refined last where it is no baseline."""
+        return tuple(dict.fromkeys((*self.baselines, self.system)))

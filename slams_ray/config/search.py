@@ -33,7 +33,7 @@ class SearchConfig:
     """Range of background thresholds in the label and constant forms."""
     alphas: tuple[float, float] = (3.0, 24.0)
     """Range of alphas in the power form, on a logarithmic scale."""
-    num_strengths: int = 8
+    num_thresholds: int = 8
     """Thresholds or alphas in the range."""
     max_ignored: float = 0.25
     """Largest share of pixels that the confident pair may leave to 255. Within it the pair is taken
@@ -82,7 +82,7 @@ class SearchConfig:
             f"at least one per slice ({self.num_slices})",
         )
         check(0 <= self.max_ignored <= 1, "search.max_ignored", self.max_ignored, "in [0, 1]")
-        check(self.num_strengths >= 1, "search.num_strengths", self.num_strengths, ">= 1")
+        check(self.num_thresholds >= 1, "search.num_thresholds", self.num_thresholds, ">= 1")
         check(self.cpus_per_trial > 0, "search.cpus_per_trial", self.cpus_per_trial, "> 0")
         low, high = self.thresholds
         check(0 <= low <= high <= 1, "search.thresholds", self.thresholds, "ascending in [0, 1]")

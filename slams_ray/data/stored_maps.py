@@ -54,9 +54,3 @@ def unpack_maps(
     """(P, h, w) uint8 maps of one row; h, w follow from the image size."""
     shape = (len(image_labels), *stored_size(height, width))
     return np.frombuffer(data, np.uint8).reshape(shape)
-
-
-CAM, SLAMS = "cam", "slams"
-
-
-METHODS = (CAM, SLAMS)

@@ -1,4 +1,4 @@
-"""An image that ends every process that decodes it, as a flaw in native code would.
+"""An image that crashes every process that decodes it, as a bug in native code would.
 
 Set up in Ray's workers by `environment`; nothing of the pipeline knows of it.
 """
@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-_VARIABLE = "SLAMS_DRILL_POISON"
+_VARIABLE = "SLAMS_CRASHING_IMAGE"
 
 
 def environment(image: Path) -> dict[str, str]:

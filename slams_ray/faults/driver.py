@@ -1,4 +1,4 @@
-"""The process of a job that is drilled: started, watched, ended, started again."""
+"""The process of a job that faults are injected into: started, watched, ended."""
 
 import os
 import signal

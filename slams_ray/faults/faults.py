@@ -1,4 +1,4 @@
-"""The faults, each done to a stage while it works, or laid out before it begins."""
+"""The faults: each is injected while a stage works, or set up before it begins."""
 
 import resource
 import signal
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from slams_ray.faults import crashing_image as poison
-from slams_ray.faults import refused_reads
+from slams_ray.faults import crashing_image, refused_reads
 from slams_ray.faults.driver import Driver
 from slams_ray.faults.nodes import Nodes, kill
 from slams_ray.faults.tracking_server import TrackingServer
@@ -38,18 +37,18 @@ class Fault:
     """One kind of fault.
 
     Attributes:
-        strike: done while the stage works.
-        lay: done before the driver starts; returns what its environment needs.
-        clear: done before the same command is given again.
-        ends_run: the driver has to end by it, and the same command to continue.
+        inject: causes the fault while the stage works.
+        set_up: prepares it before the driver starts; returns what the driver's environment needs.
+        restore: repairs the input before the same command is given again.
+        ends_run: the driver must end, and the same command must continue.
         tracked: needs an MLflow server.
         message: what the run must say when it ends by the fault.
         only: the stages it can be done to; none means all.
     """
 
-    strike: Callable[[Scene, Driver], None] | None = None
-    lay: Callable[[Scene], Mapping[str, str]] | None = None
-    clear: Callable[[Scene], None] | None = None
+    inject: Callable[[Scene, Driver], None] | None = None
+    set_up: Callable[[Scene], Mapping[str, str]] | None = None
+    restore: Callable[[Scene], None] | None = None
     ends_run: bool = False
     tracked: bool = False
     message: Callable[[Scene], str] = field(default=lambda _: "")
@@ -154,28 +153,28 @@ def _mend_image(scene: Scene) -> None:
 
 
 FAULTS: Mapping[str, Fault] = {
-    "worker_killed": Fault(strike=_kill_worker),
-    "node_killed": Fault(strike=_kill_node),
-    "driver_killed": Fault(strike=_kill_driver, ends_run=True),
-    "stopped": Fault(strike=_stop_driver, ends_run=True),
-    "storage_refuses": Fault(strike=_refuse_writes),
+    "worker_killed": Fault(inject=_kill_worker),
+    "node_killed": Fault(inject=_kill_node),
+    "driver_killed": Fault(inject=_kill_driver, ends_run=True),
+    "stopped": Fault(inject=_stop_driver, ends_run=True),
+    "storage_refuses": Fault(inject=_refuse_writes),
     "reads_refused": Fault(
-        lay=lambda scene: refused_reads.environment(_reads_flag(scene)),
-        strike=_refuse_reads,
+        set_up=lambda scene: refused_reads.environment(_reads_flag(scene)),
+        inject=_refuse_reads,
     ),
-    "mlflow_gone": Fault(strike=_take_tracking_away, tracked=True),
-    "output_truncated": Fault(lay=_truncate_output),
+    "mlflow_gone": Fault(inject=_take_tracking_away, tracked=True),
+    "output_truncated": Fault(set_up=_truncate_output),
     "image_corrupted": Fault(
-        lay=_corrupt_image,
-        clear=_mend_image,
+        set_up=_corrupt_image,
+        restore=_mend_image,
         ends_run=True,
         message=lambda scene: _image(scene).name,
         only=("prepare",),
     ),
-    "image_poisoned": Fault(
-        lay=lambda scene: poison.environment(_image(scene)),
+    "image_crashing": Fault(
+        set_up=lambda scene: crashing_image.environment(_image(scene)),
         ends_run=True,
         message=lambda scene: f"{_name_of_image(scene)} ended the processes",
-        only=("prepare", "infer_activation", "search_threshold", "refine", "evaluate"),
+        only=("prepare", "infer_activation", "refine", "evaluate"),
     ),
 }

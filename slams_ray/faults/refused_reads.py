@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-_VARIABLE = "SLAMS_DRILL_REFUSED_READS"
+_VARIABLE = "SLAMS_REFUSED_READS"
 
 
 def environment(flag: Path) -> dict[str, str]:

@@ -1,13 +1,20 @@
 """A figure to draw on, and the PNG it becomes. Matplotlib is imported when one is drawn."""
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METHOD_STYLE = {"cam": ("CAM", "#7f7f7f"), "slams": ("SLAMs", "#d1495b")}
-VARIANT_COLOUR = "#2e6f9e"
+BASELINE_COLOUR, OWN_COLOUR = "#7f7f7f", "#d1495b"
+OTHER_COLOURS = ("#2e6f9e", "#5a9e6f", "#c98a2b", "#7b5ea7", "#2aa198", "#8c564b")
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """Name -> colour: grey for the first, which is the baseline, and red for the last."""
+    found = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(names)}
+    return found | {names[0]: BASELINE_COLOUR} | {names[-1]: OWN_COLOUR}
 
 
 def new_figure(width: float, height: float) -> "Figure":

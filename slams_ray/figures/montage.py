@@ -1,6 +1,6 @@
 """Images with maps and labels laid over them, side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,13 +24,13 @@ class Example:
 
     Attributes:
         class_index: the class whose maps are shown.
+        maps: title of a system -> its map; every row has the same systems.
     """
 
     image_id: str
     image: np.ndarray
     class_index: int
-    cam: np.ndarray
-    slams: np.ndarray
+    maps: Mapping[str, np.ndarray]
     refined: np.ndarray
     pseudo_label: np.ndarray
     ground_truth: np.ndarray | None
@@ -53,14 +53,19 @@ class SettingsExample:
 
 
 def montage_figure(description: DatasetDescription, examples: Sequence[Example]) -> "Figure":
-    """image | CAM | SLAMs | refined | pseudo label | ground truth | prediction, one image a row."""
-    titles = ("image", "CAM", "SLAMs", "refined", "pseudo label", "ground truth", "prediction")
+    """A row per image: image, a map per system, refined, pseudo label, ground truth, prediction.
+
+    Args:
+        examples: at least one.
+    """
+    systems = tuple(examples[0].maps)
+    titles = ("image", *systems, "refined", "pseudo label", "ground truth", "prediction")
     figure, grid = _grid(titles, len(examples))
     label_maps: list[np.ndarray | None] = []
     for row, example in zip(grid, examples, strict=True):
         class_name = description.class_names[example.class_index]
         _show_image(row[0], example.image, f"{example.image_id}\n{class_name}")
-        for axes, activation in zip(row[1:3], (example.cam, example.slams), strict=True):
+        for axes, activation in zip(row[1:], example.maps.values(), strict=False):
             axes.imshow(overlay_activation(example.image, activation))
         labels = (
             example.refined,
@@ -68,7 +73,7 @@ def montage_figure(description: DatasetDescription, examples: Sequence[Example])
             example.ground_truth,
             example.prediction,
         )
-        _show_labels(row[3:], example.image, labels, description)
+        _show_labels(row[1 + len(systems) :], example.image, labels, description)
         label_maps.extend(labels)
     _add_legend(figure, label_maps, description)
     return figure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slams_ray.data.schema import DatasetDescription
-from slams_ray.figures.canvas import METHOD_STYLE, VARIANT_COLOUR, new_figure
+from slams_ray.figures.canvas import OTHER_COLOURS, colours, new_figure
 from slams_ray.metrics import mean_defined
 from slams_ray.seeds.threshold import ThresholdCurve
 
@@ -17,29 +17,33 @@ if TYPE_CHECKING:
 
 def threshold_figure(
     curves: Mapping[str, ThresholdCurve],
+    titles: Mapping[str, str],
     label_free: Mapping[str, Mapping[str, float]] | None = None,
     confident_pair: tuple[float, float] | None = None,
 ) -> "Figure":
-    """mIoU over background thresholds per method, the best of each marked.
+    """mIoU over background thresholds for each system, with its best threshold marked.
 
     Args:
-        label_free: criterion -> background_threshold and regret of its choice for SLAMs.
+        titles: system -> name in the legend.
+        label_free: criterion -> background_threshold and regret of its choice for the last system.
         confident_pair: background thresholds between which pseudo labels are 255.
     """
     figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
-    for method, curve in curves.items():
-        name, colour = METHOD_STYLE[method]
-        label = f"{name}: {100 * curve.best_miou:.1f} at {curve.best_threshold:.2f}"
+    colour_of = colours(list(curves))
+    for system, curve in curves.items():
+        best = f"{100 * curve.best_miou:.1f} at {curve.best_threshold:.2f}"
+        colour, label = colour_of[system], f"{titles[system]}: {best}"
         axes.plot(curve.thresholds, 100 * curve.miou, color=colour, label=label, linewidth=2)
         axes.plot(curve.best_threshold, 100 * curve.best_miou, "o", color=colour)
+    shown = list(curves.values())[-1]
     for marker, (criterion, choice) in zip("vs^D", (label_free or {}).items(), strict=False):
-        threshold, curve = choice["background_threshold"], curves["slams"]
-        height = 100 * (curve.best_miou - choice["regret"])
+        height = 100 * (shown.best_miou - choice["regret"])
         label = f"{criterion.replace('_', ' ')}, without masks"
-        axes.plot(threshold, height, marker, color="#222222", markersize=5, label=label)
+        at = choice["background_threshold"]
+        axes.plot(at, height, marker, color="#222222", markersize=5, label=label)
     if confident_pair is not None:
-        axes.axvspan(*confident_pair, color=VARIANT_COLOUR, alpha=0.12, label="confident pair")
+        axes.axvspan(*confident_pair, color=OTHER_COLOURS[0], alpha=0.12, label="confident pair")
     # Room above the curves for the legend, which otherwise covers one of them.
     top = 150 * max(curve.best_miou for curve in curves.values())
     axes.set(xlabel="background threshold", ylabel="seed mIoU [%]", xlim=(0, 1), ylim=(0, top))
@@ -68,15 +72,16 @@ def class_iou_figure(description: DatasetDescription, iou: np.ndarray) -> "Figur
 
 
 def comparison_figure(
-    values: Mapping[str, Mapping[str, Sequence[float]]], order: Sequence[str] = ()
+    values: Mapping[str, Mapping[str, Sequence[float]]], titles: Mapping[str, str]
 ) -> "Figure":
     """A panel per metric, a row per method: a dot per random seed, the mean as a bar.
 
     Args:
         values: metric -> method -> its value for each random seed, as fractions.
-        order: methods from top to bottom; those not named follow.
+        titles: method -> how the figure names it, from top to bottom; the first is the baseline.
     """
-    methods = list(dict.fromkeys([*order, *(m for found in values.values() for m in found)]))
+    methods = list(titles)
+    colour_of = colours(methods)
     figure = new_figure(1.6 + 3.2 * len(values), 1.0 + 0.36 * len(methods))
     panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
     for axes, (metric, by_method) in zip(panels, values.items(), strict=True):
@@ -84,7 +89,7 @@ def comparison_figure(
             found = by_method.get(method, ())
             if not found:
                 continue
-            _, colour = METHOD_STYLE.get(method, ("", VARIANT_COLOUR))
+            colour = colour_of[method]
             mean = 100 * fmean(found)
             axes.plot([mean, mean], [row - 0.3, row + 0.3], color=colour, linewidth=3)
             axes.plot([100 * v for v in found], [row] * len(found), "o", color=colour, alpha=0.5)
@@ -100,7 +105,6 @@ def comparison_figure(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", linewidth=0.4)
         axes.margins(x=0.15)
-    names = [METHOD_STYLE.get(method, (method, ""))[0] for method in methods]
-    panels[0].set_yticks(range(len(methods)), names, fontsize=9)
+    panels[0].set_yticks(range(len(methods)), list(titles.values()), fontsize=9)
     panels[0].set_ylim(len(methods) - 0.4, -0.8)
     return figure

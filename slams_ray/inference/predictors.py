@@ -84,21 +84,22 @@ class ActivationPredictor(Predictor):
         result: Batch = {column: [None] * len(labels) for column in self.networks}
         for group in self.decoded(batch, enter):
             indices, images = zip(*group, strict=True)
-            found = self.activate_alike(images, [labels[index] for index in indices])
+            found = self.activate_batch(images, [labels[index] for index in indices])
             for index, maps in zip(indices, found, strict=True):
                 for column, activation in maps.items():
                     result[column][index] = activation
         return batch | result
 
-    def activate(self, image: np.ndarray, class_indices: Sequence[int]) -> dict[str, np.ndarray]:
-        """Stored maps of one (H, W, 3) uint8 image for the classes it is labelled with."""
-        return self.activate_alike([image], [class_indices])[0]
-
     @torch.inference_mode()
-    def activate_alike(
+    def activate_batch(
         self, images: Sequence[np.ndarray], labels: Sequence[Sequence[int]]
     ) -> list[dict[str, np.ndarray]]:
-        """The same for several images of one size."""
+        """Stored maps of several images of one size, for the classes each is labelled with.
+
+        Args:
+            images: (H, W, 3) uint8 each.
+            labels: class indices of each image.
+        """
         size = stored_size(*images[0].shape[:2])
         found = [{c: np.zeros((0, *size), np.uint8) for c in self.networks} for _ in images]
         labelled = [b for b, class_indices in enumerate(labels) if len(class_indices)]
@@ -152,16 +153,16 @@ class SegmentationPredictor(Predictor):
         predictions: list[np.ndarray | None] = [None] * len(batch["image_id"])
         for group in self.decoded(batch, enter):
             indices, images = zip(*group, strict=True)
-            for index, prediction in zip(indices, self.predict_alike(images), strict=True):
+            for index, prediction in zip(indices, self.predict_batch(images), strict=True):
                 predictions[index] = prediction
         return batch | {"prediction": predictions}
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """(H, W) uint8 class indices of one (H, W, 3) uint8 image."""
-        return self.predict_alike([image])[0]
+        return self.predict_batch([image])[0]
 
     @torch.inference_mode()
-    def predict_alike(self, images: Sequence[np.ndarray]) -> np.ndarray:
+    def predict_batch(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """(B, H, W) uint8 class indices of several images of one size."""
         size = images[0].shape[:2]
         total: torch.Tensor | None = None

@@ -1,4 +1,4 @@
-"""Image shard to activation shard: CAM and SLAMs maps, uint8 at stride 4, present classes only."""
+"""Image shard to activation shard: a column of maps per system, uint8 at stride 4."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,42 +7,50 @@ import numpy as np
 import pyarrow as pa
 
 from slams_ray.data.image_trace import TracedMapper
-from slams_ray.data.stored_maps import IMAGE_COLUMNS, SLAMS, activation_schema
+from slams_ray.data.stored_maps import IMAGE_COLUMNS, activation_schema
 
 if TYPE_CHECKING:
     from slams_ray.inference.predictors import ActivationPredictor
 
+NUM_EMPTY = "num_empty/"
+"""Prefix of the summary's count of empty maps; the name of the system follows."""
+
 
 class InferMapper(TracedMapper):
-    """Runs the networks of a predictor over the images of a shard; SLAMs is one of them."""
+    """Runs the networks of a predictor over the images of a shard."""
 
-    def __init__(self, predictor: "ActivationPredictor", num_categories: int) -> None:
+    def __init__(self, predictor: "ActivationPredictor", num_all_classes: int) -> None:
         self.predictor = predictor
-        self.num_categories = num_categories
+        self.num_all_classes = num_all_classes
 
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
+        """The maps, and counts: num_maps (K,), num_empty/<system> (K,), num_bytes of all maps."""
         batch = self.predictor(tables["images"].to_pydict(), self.entrance)
-        methods = list(self.predictor.networks)
+        systems = list(self.predictor.networks)
         columns = {name: batch[name] for name in IMAGE_COLUMNS}
-        columns |= {m: [maps.tobytes() for maps in batch[m]] for m in methods}
-        table = pa.Table.from_pydict(columns, schema=activation_schema(methods))
-        num_bytes = sum(len(maps) for maps in columns[SLAMS])
-        num_maps, num_empty = self._count_empty(batch["image_labels"], batch[SLAMS])
-        return table, {
+        columns |= {s: [maps.tobytes() for maps in batch[s]] for s in systems}
+        table = pa.Table.from_pydict(columns, schema=activation_schema(systems))
+        labels = batch["image_labels"]
+        present = [class_index for class_indices in labels for class_index in class_indices]
+        summary = {
             "num_rows": table.num_rows,
-            "num_bytes": num_bytes,
-            "num_maps": num_maps,
-            "num_empty": num_empty,
+            "num_bytes": sum(len(maps) for s in systems for maps in columns[s]),
+            "num_maps": np.bincount(
+                np.asarray(present, int), minlength=self.num_all_classes
+            ).tolist(),
         }
+        for system in systems:
+            summary[NUM_EMPTY + system] = self._count_empty(labels, batch[system])
+        return table, summary
 
     def _count_empty(
         self, labels: Sequence[Sequence[int]], maps: Sequence[np.ndarray]
-    ) -> tuple[list[int], list[int]]:
-        """(K,) maps per class, and how many of them are zero everywhere."""
-        counts = np.zeros((2, self.num_categories), np.int64)
+    ) -> list[int]:
+        """(K,) maps of each class that are zero everywhere."""
+        counts = np.zeros(self.num_all_classes, np.int64)
         for class_indices, stack in zip(labels, maps, strict=True):
             for class_index, activation in zip(class_indices, stack, strict=True):
-                counts[:, class_index] += (1, not activation.any())
-        return counts[0].tolist(), counts[1].tolist()
+                counts[class_index] += not activation.any()
+        return counts.tolist()

@@ -13,10 +13,10 @@ DEEPLABV2_RATES = (6, 12, 18, 24)
 class DeepLabV2Head(nn.Module):
     """Sum of dilated 3x3 classifiers (ASPP-L, Chen et al. 2017, arXiv 1606.00915)."""
 
-    def __init__(self, num_features: int, num_categories: int) -> None:
+    def __init__(self, num_features: int, num_all_classes: int) -> None:
         super().__init__()
         branches = [
-            nn.Conv2d(num_features, num_categories, 3, padding=rate, dilation=rate)
+            nn.Conv2d(num_features, num_all_classes, 3, padding=rate, dilation=rate)
             for rate in DEEPLABV2_RATES
         ]
         for branch in branches:

@@ -19,13 +19,13 @@ class SemanticEncoder(nn.Module):
         self, backbone_name: str, output_stride: int, num_classes: int, embedding_dim: int
     ) -> None:
         super().__init__()
-        self.num_categories = num_classes + 1
+        self.num_all_classes = num_classes + 1
         self.embedding_dim = embedding_dim
         self.backbone = build_backbone(backbone_name, output_stride)
         self.head = nn.Conv2d(
-            self.backbone.num_features, self.num_categories * embedding_dim, 1, bias=False
+            self.backbone.num_features, self.num_all_classes * embedding_dim, 1, bias=False
         )
-        self.semantics_table = nn.Parameter(torch.randn(self.num_categories, embedding_dim))
+        self.semantics_table = nn.Parameter(torch.randn(self.num_all_classes, embedding_dim))
 
     @property
     def semantics(self) -> torch.Tensor:
@@ -35,7 +35,7 @@ class SemanticEncoder(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Category embeddings e: (B, K, D), non-negative, of (B, 3, H, W) normalised images."""
         features = self.head(self.backbone(images)).relu().sum(dim=(2, 3))
-        return features.view(-1, self.num_categories, self.embedding_dim)
+        return features.view(-1, self.num_all_classes, self.embedding_dim)
 
     def similarity(self, images: torch.Tensor) -> torch.Tensor:
         """cos(e_k, s_k): (B, K) in (0, 1)."""

@@ -57,7 +57,7 @@ def demo() -> PipelineConfig:
         ),
         # One feeder is enough for images of 80 px, and a second would only import torch again. One
         # thread, so that any machine shows the figures of the README.
-        compute=ComputeConfig(train_threads=1, feed_tasks=1),
+        compute=ComputeConfig(train_threads=1, data_loading_tasks=1),
         inference=ActivationInferenceConfig(scales=scales, max_logit=6.0),
         crf=CrfConfig(iterations=4, export="voc"),
         segmentation=SegmentationConfig(

@@ -50,7 +50,7 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             # With sigmoids, grey and the weights of the literature the maps stay behind CAM's.
             mask="normalised",
             fill="image",
-            cut_width=0.1,
+            binarisation_width=0.1,
             losses=LossConfig(background=2.0, regularization=0.02, equivariance=0.1),
             encoder_input_px=128,
         ),

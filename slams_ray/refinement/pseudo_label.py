@@ -10,21 +10,25 @@ from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.refinement.crf.backends import Backend, make_crf
 from slams_ray.refinement.crf.kernels import CrfKernels
 from slams_ray.refinement.crf.unary import label_unary, power_background, softmax_unary
-from slams_ray.seeds.seed import seed_labels, threshold_of
+from slams_ray.seeds.seed import seed_labels
 
 
 @dataclass(frozen=True, kw_only=True)
-class Confidence:
-    """One quantity at three strengths: surely object, most likely, surely background.
+class ConfidentPair:
+    """The chosen threshold, and the pair around it that bounds the ignore band.
 
-    In the label form and the softmax form with a constant these are background thresholds, in the
-    softmax form with a power they are alphas. `lenient` calls more pixels object than `chosen`,
-    `strict` fewer.
+    In the label and constant forms these are background thresholds. In the power form they are
+    alphas.
+
+    Attributes:
+        background: what is background at this value is surely background; it calls more pixels
+            object than `chosen`.
+        foreground: what is object at this value is surely object; it calls fewer pixels object.
     """
 
-    lenient: float
+    background: float
     chosen: float
-    strict: float
+    foreground: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +41,6 @@ class Refinement:
         gt_prob: confidence of the hard labels, label form only.
         iterations: mean-field iterations; 0 leaves the seed unrefined.
         cam_power: exponent of maps and thresholds.
-        class_offsets: (K,) what is added to a background threshold for each class; empty adds
-            nothing. Alphas stay as they are.
         backend, device: what does the CRF's arithmetic, and where (see `make_crf`).
     """
 
@@ -47,7 +49,6 @@ class Refinement:
     iterations: int
     kernels: CrfKernels
     cam_power: float = 1.0
-    class_offsets: tuple[float, ...] = ()
     backend: Backend = "numba"
     device: str = "cpu"
 
@@ -78,14 +79,14 @@ def refine(
     image: np.ndarray,
     activation: np.ndarray,
     class_indices: np.ndarray,
-    confidence: Confidence,
+    pair: ConfidentPair,
     refinement: Refinement,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Refined labels and pseudo labels of one image.
 
-    The CRF runs on background and the P present labels, three times on one lattice: at the strict,
-    chosen and lenient strength. The pseudo label is object where the strict result is, background
-    where the lenient result is, and 255 between (IRN's confident pair, method section 6).
+    The CRF runs on background and the P present labels, three times on one lattice: at the chosen
+    threshold and at each of the pair. The pseudo label is object where the result at `foreground`
+    is, background where the result at `background` is, and 255 elsewhere (IRN's confident labels).
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -98,75 +99,61 @@ def refine(
     shape = image.shape[:2]
     if not len(class_indices):
         return np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    strict, chosen, lenient = (
-        labels_of_present(labels, class_indices)
-        for labels in refined_positions(
-            image,
-            activation,
-            class_indices,
-            (confidence.strict, confidence.chosen, confidence.lenient),
-            refinement,
-        )
+    values = (pair.foreground, pair.chosen, pair.background)
+    foreground, chosen, background = (
+        labels_of_present(positions, class_indices)
+        for positions in refined_positions(image, activation, values, refinement)
     )
-    return chosen, agreed_labels(strict, lenient)
+    return chosen, agreed_labels(foreground, background)
 
 
-def agreed_labels(strict: np.ndarray, lenient: np.ndarray) -> np.ndarray:
-    """Objects of the strict result, background of both, `IGNORE_INDEX` elsewhere; (H, W) uint8."""
-    return np.where(strict != 0, strict, np.where(lenient == 0, 0, IGNORE_INDEX)).astype(np.uint8)
+def agreed_labels(foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Objects of the first, background of both, `IGNORE_INDEX` elsewhere; (H, W) uint8."""
+    certain_background = np.where(background == 0, 0, IGNORE_INDEX)
+    return np.where(foreground != 0, foreground, certain_background).astype(np.uint8)
 
 
 def refined_positions(
     image: np.ndarray,
     activation: np.ndarray,
-    class_indices: np.ndarray,
-    strengths: tuple[float, ...],
+    values: tuple[float, ...],
     refinement: Refinement,
 ) -> list[np.ndarray]:
-    """(H, W) label positions (0 background, p for the p-th present class) for each strength.
+    """(H, W) label positions (0 background, p for the p-th present class) for each value.
 
-    Equal strengths share one inference, and all share one lattice and passes over it.
+    Equal values share one inference, and all share one lattice and the passes over it.
+
+    Args:
+        values: background thresholds, or alphas in the power form.
     """
-    num_labels = len(activation) + 1
 
-    def energy(strength: float) -> np.ndarray:
-        return unary(activation, class_indices, strength, refinement)
+    def energy(value: float) -> np.ndarray:
+        return unary(activation, value, refinement)
 
     if refinement.iterations == 0:
-        return [energy(value).argmin(axis=0) for value in strengths]
+        return [energy(value).argmin(axis=0) for value in values]
+    num_labels = len(activation) + 1
     crf = make_crf(refinement.backend, image, num_labels, refinement.kernels, refinement.device)
-    distinct = list(dict.fromkeys(strengths))
+    distinct = list(dict.fromkeys(values))
     posteriors = crf.infer_all((energy(value) for value in distinct), refinement.iterations)
     results = {
         value: posterior.argmax(axis=0)
         for value, posterior in zip(distinct, posteriors, strict=True)
     }
-    return [results[value] for value in strengths]
+    return [results[value] for value in values]
 
 
-def unary(
-    activation: np.ndarray, class_indices: np.ndarray, strength: float, refinement: Refinement
-) -> np.ndarray:
-    """(P + 1, H, W) energy of background and the present classes at one strength."""
-    thresholds = class_thresholds(strength, class_indices, refinement.class_offsets)
+def unary(activation: np.ndarray, value: float, refinement: Refinement) -> np.ndarray:
+    """(P + 1, H, W) energy of background and the present classes at a threshold or alpha."""
     if refinement.form == "label":
-        positions = seed_labels(activation, np.arange(1, len(activation) + 1), thresholds)
+        positions = seed_labels(activation, np.arange(1, len(activation) + 1), value)
         return label_unary(positions, len(activation) + 1, refinement.gt_prob)
     power = np.float32(refinement.cam_power)
     powered = activation if power == 1 else activation**power
     if refinement.form == "constant":
-        background = threshold_of(activation.argmax(axis=0), thresholds) ** power
-        return softmax_unary(powered, np.broadcast_to(background, activation.shape[1:]))
-    return softmax_unary(powered, power_background(powered, strength))
-
-
-def class_thresholds(
-    strength: float, class_indices: np.ndarray, offsets: tuple[float, ...]
-) -> np.ndarray:
-    """() or (P,) float32 background threshold of each present class."""
-    if not offsets:
-        return np.asarray(strength, np.float32)
-    return np.clip(strength + np.asarray(offsets)[class_indices], 0, 1).astype(np.float32)
+        background = np.full(activation.shape[1:], np.float32(value) ** power)
+        return softmax_unary(powered, background)
+    return softmax_unary(powered, power_background(powered, value))
 
 
 def labels_of_present(positions: np.ndarray, class_indices: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from slams_ray.data.names import check_file_name
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.data.stored_maps import unpack_maps, upsample_stored
 from slams_ray.metrics import IGNORE_INDEX, confusion_matrix
-from slams_ray.refinement.pseudo_label import Confidence, Refinement, refine
+from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement, refine
 
 PSEUDO_LABEL_SCHEMA = pa.schema(
     [("image_id", pa.string()), ("refined", pa.binary()), ("pseudo_label", pa.binary())]
@@ -25,7 +25,7 @@ class RefineMapper(TracedMapper):
     """Refines the maps of a shard, scores them where there are masks, exports on request.
 
     Args:
-        method: whose maps, CAM or SLAMs.
+        system: the column of maps that is refined.
         export_dir: where palette PNGs go in VOC layout; None exports nothing.
         export_images: also write the images, as the encoded bytes they came in.
     """
@@ -33,15 +33,15 @@ class RefineMapper(TracedMapper):
     def __init__(
         self,
         description: DatasetDescription,
-        method: str,
-        confidence: Confidence,
+        system: str,
+        pair: ConfidentPair,
         refinement: Refinement,
         export_dir: str | None = None,
         export_images: bool = False,
     ) -> None:
         self.description = description
-        self.method = method
-        self.confidence = confidence
+        self.system = system
+        self.pair = pair
         self.refinement = refinement
         self.export_dir = export_dir
         self.export_images = export_images
@@ -49,9 +49,9 @@ class RefineMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        num_categories = len(self.description.class_names)
+        num_all_classes = len(self.description.class_names)
         rows = []
-        confusion = np.zeros((num_categories, num_categories + 1), np.int64)
+        confusion = np.zeros((num_all_classes, num_all_classes + 1), np.int64)
         num_pixels = num_ignored = 0
         pairs = zip(tables["images"].to_pylist(), tables["activations"].to_pylist(), strict=True)
         for image_row, activation_row in pairs:
@@ -60,7 +60,7 @@ class RefineMapper(TracedMapper):
             refined, pseudo_label = self._refine(image_row, activation_row)
             if image_row["mask"] is not None:
                 ground_truth = decode_mask(image_row["mask"], image_id)
-                confusion += confusion_matrix(ground_truth, refined, num_categories)
+                confusion += confusion_matrix(ground_truth, refined, num_all_classes)
             num_pixels += pseudo_label.size
             num_ignored += int((pseudo_label == IGNORE_INDEX).sum())
             rows.append(
@@ -85,9 +85,9 @@ class RefineMapper(TracedMapper):
     ) -> tuple[np.ndarray, np.ndarray]:
         image = decode_image(image_row["image"], image_row["image_id"])
         class_indices = np.asarray(activation_row["image_labels"], np.int64)
-        stored = unpack_maps(activation_row[self.method], class_indices, *image.shape[:2])
+        stored = unpack_maps(activation_row[self.system], class_indices, *image.shape[:2])
         activation = upsample_stored(stored, image.shape[:2])
-        return refine(image, activation, class_indices, self.confidence, self.refinement)
+        return refine(image, activation, class_indices, self.pair, self.refinement)
 
     def _export(self, image_row: Mapping[str, Any], pseudo_label: bytes) -> None:
         if self.export_dir is None:

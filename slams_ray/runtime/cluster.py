@@ -159,7 +159,7 @@ def assigned_device() -> str:
     return "cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu"
 
 
-def num_feeders() -> int:
+def num_data_loading_tasks() -> int:
     """Processes to feed a training worker, asked by the worker: where it has a GPU, the CPUs of its
     node divided by the GPUs there, one left to the worker.
     """

@@ -12,7 +12,7 @@ _ENVIRONMENT = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # The outbox keeps and retries; MLflow itself would wait for minutes.
+    # The retry_queue keeps and retries; MLflow itself would wait for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",

@@ -7,7 +7,7 @@ from typing import Any
 
 from slams_ray import storage
 
-Seal = dict[str, Any]
+ShardNote = dict[str, Any]
 """What the footer of an output shard says of it: fingerprint, summary, device and node, and from
 when to when it was made."""
 
@@ -16,10 +16,10 @@ FOOTER_READERS, FOOTERS_AHEAD = 16, 256
 """Footers of an object store take tens of milliseconds each, nearly all of it waiting."""
 
 
-def read_seal(path: str, fingerprint: str) -> Seal | None:
-    """The seal of a finished output shard; None when it is missing, damaged or foreign."""
-    seal = json.loads((storage.table_metadata(path) or {}).get(KEY, "null"))
-    return seal if seal and seal["fingerprint"] == fingerprint else None
+def read_note(path: str, fingerprint: str) -> ShardNote | None:
+    """The note of a finished output shard; None when it is missing, damaged or foreign."""
+    note = json.loads((storage.table_metadata(path) or {}).get(KEY, "null"))
+    return note if note and note["fingerprint"] == fingerprint else None
 
 
 def worked(path: str) -> tuple[float, float]:
@@ -28,18 +28,18 @@ def worked(path: str) -> tuple[float, float]:
     return began, ended
 
 
-def read_seals(directory: str, marks: Mapping[str, str]) -> Iterator[tuple[str, Seal | None]]:
-    """(name, seal) of the shards that a directory holds, a bounded number ahead of who iterates.
+def read_notes(directory: str, marks: Mapping[str, str]) -> Iterator[tuple[str, ShardNote | None]]:
+    """(name, note) of the shards that a directory holds, a bounded number ahead of who iterates.
 
     Args:
-        marks: shard name -> fingerprint it must have; the order is kept. The seal of one that is
+        marks: shard name -> fingerprint it must have; the order is kept. The note of one that is
             damaged or has another fingerprint is None; one that is missing is left out.
     """
     found = set(storage.list_names(directory))
     names = [name for name in marks if name in found]
 
-    def look(name: str) -> tuple[str, Seal | None]:
-        return name, read_seal(storage.join(directory, name), marks[name])
+    def look(name: str) -> tuple[str, ShardNote | None]:
+        return name, read_note(storage.join(directory, name), marks[name])
 
     with ThreadPoolExecutor(FOOTER_READERS) as readers:
         for start in range(0, len(names), FOOTERS_AHEAD):
@@ -59,8 +59,8 @@ def take_over(directories: Sequence[str], output_dir: str, marks: Mapping[str, s
     taken: set[str] = set()
     for directory in directories:
         missing = {name: mark for name, mark in marks.items() if name not in taken}
-        for name, seal in read_seals(directory, missing):
-            if seal is not None:
+        for name, note in read_notes(directory, missing):
+            if note is not None:
                 data = storage.read_bytes(storage.join(directory, name))
                 storage.write_bytes(storage.join(output_dir, name), data)
                 taken.add(name)

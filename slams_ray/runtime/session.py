@@ -89,7 +89,7 @@ class TrackingSession:
         if run.finish(status):
             self._watchdog.forget(run)
         else:
-            self._watchdog.bequeath(run, status)
+            self._watchdog.hand_over(run, status)
 
     def _continue(self) -> Run | None:
         assert self._tracker is not None

@@ -18,7 +18,7 @@ from slams_ray import errors, storage
 from slams_ray.runtime import cluster
 from slams_ray.runtime.attempts import AttemptLog
 from slams_ray.runtime.devices import device_name
-from slams_ray.runtime.finished_shards import KEY, Seal, read_seals, take_over
+from slams_ray.runtime.finished_shards import KEY, ShardNote, read_notes, take_over
 from slams_ray.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -136,13 +136,13 @@ class ShardMapper:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         name, fingerprint = str(batch["name"][0]), str(batch["fingerprint"][0])
         try:
-            seal = self.map_shard(name, pickle.loads(batch["payload"][0]), fingerprint)
+            note = self.map_shard(name, pickle.loads(batch["payload"][0]), fingerprint)
         except errors.SlamsError as error:
             # Returned, not raised, so that the driver sees our error and not a Ray traceback of it.
             return {"name": [name], "error": [type(error).__name__], "said": [errors.packed(error)]}
-        return {"name": [name], "error": [""], "said": [json.dumps(seal)]}
+        return {"name": [name], "error": [""], "said": [json.dumps(note)]}
 
-    def map_shard(self, name: str, payload: Any, fingerprint: str | None = None) -> Seal:
+    def map_shard(self, name: str, payload: Any, fingerprint: str | None = None) -> ShardNote:
         """Reads the shard's inputs, does the work, and writes the output whole.
 
         Args:
@@ -158,19 +158,17 @@ class ShardMapper:
         }
         check_aligned(name, tables)
         table, summary = self.work(tables, payload)
-        seal = {
+        note = {
             "fingerprint": fingerprint or self.job.fingerprint,
             "summary": summary,
             "worked": (began, time.time()),
             "node": cluster.node_id(),
             "device": device_name(cluster.assigned_device()),
         }
-        sealed = table.replace_schema_metadata({KEY: json.dumps(seal)})
-        storage.write_table(
-            storage.join(self.job.output_dir, name), sealed, self.job.rows_per_group
-        )
+        noted = table.replace_schema_metadata({KEY: json.dumps(note)})
+        storage.write_table(storage.join(self.job.output_dir, name), noted, self.job.rows_per_group)
         attempts.end()
-        return seal
+        return note
 
     def _begin(self, name: str) -> AttemptLog:
         path = storage.join(f"{self.job.output_dir}-attempts", f"{name}.json")
@@ -206,7 +204,7 @@ def run_shards(job: ShardJob) -> Iterator[tuple[str, Summary]]:
     Raises:
         SlamsError: what the work raised, once, for the first failing shard; finished shards stay.
     """
-    finished = {n for n, seal in read_seals(job.output_dir, _marks(job, job.names)) if seal}
+    finished = {n for n, note in read_notes(job.output_dir, _marks(job, job.names)) if note}
     if job.earlier and len(finished) < len(job.names):
         missing = _marks(job, [name for name in job.names if name not in finished])
         taken = take_over(job.earlier, job.output_dir, missing)
@@ -216,24 +214,24 @@ def run_shards(job: ShardJob) -> Iterator[tuple[str, Summary]]:
     waiting = [name for name in job.names if name not in finished]
     if finished:
         logger.info("%s: %d of %d shards are there", job.label, len(finished), len(job.names))
-    earlier = read_seals(job.output_dir, _marks(job, [n for n in job.names if n in finished]))
+    earlier = read_notes(job.output_dir, _marks(job, [n for n in job.names if n in finished]))
     now = _map_with_ray(job, waiting) if waiting else iter(())
-    early: dict[str, Seal] = {}
+    early: dict[str, ShardNote] = {}
     for name in job.names:
         if name in finished:
-            _, seal = next(earlier)
+            _, note = next(earlier)
         else:
             while name not in early:
                 early.update([next(now)])
-            seal = early.pop(name)
-        if seal is None:
+            note = early.pop(name)
+        if note is None:
             raise errors.ArtifactError(
                 f"{job.label}: shard {name} in {job.output_dir} was removed while it was read: run "
                 "the same command again, and one run at a time"
             )
-        job.nodes[seal["node"]] += 1
-        job.devices[seal["device"]] += 1
-        yield name, seal["summary"]
+        job.nodes[note["node"]] += 1
+        job.devices[note["device"]] += 1
+        yield name, note["summary"]
 
 
 def sum_shards(
@@ -261,7 +259,7 @@ def _marks(job: ShardJob, names: Sequence[str]) -> dict[str, str]:
     return {name: job.fingerprint_of(name) for name in names}
 
 
-def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, Seal]]:
+def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, ShardNote]]:
     cluster.connect()
     cluster.data_context()
     items = [

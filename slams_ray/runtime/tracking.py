@@ -1,6 +1,6 @@
 """MLflow runs: one parent per pipeline, one child per stage.
 
-Only this, tracking_database, outbox and watchdog import mlflow.
+Only this, tracking_database, retry_queue and watchdog import mlflow.
 """
 
 import json
@@ -16,7 +16,7 @@ from urllib.parse import quote
 from slams_ray import storage
 from slams_ray.errors import ArtifactError, ConfigError
 from slams_ray.redaction import redacted
-from slams_ray.runtime.outbox import Outbox, first_line
+from slams_ray.runtime.retry_queue import RetryQueue, first_line
 from slams_ray.runtime.tracking_address import tracking_uri
 from slams_ray.runtime.tracking_database import create_database, new_client
 
@@ -41,13 +41,13 @@ class Run:
 
     Args:
         run_id: None tracks nothing.
-        outbox: of the process, for that server.
+        retry_queue: of the process, for that server.
     """
 
-    def __init__(self, uri: str, run_id: str | None, outbox: Outbox | None = None) -> None:
+    def __init__(self, uri: str, run_id: str | None, retry_queue: RetryQueue | None = None) -> None:
         self.uri = uri
         self.run_id = run_id
-        self._outbox = outbox or Outbox(uri)
+        self._outbox = retry_queue or RetryQueue(uri)
         self._lazy_client: MlflowClient | None = None
         self._buffer: list[tuple[str, float, int, int]] = []
         self._flush_at: float | None = None
@@ -203,7 +203,7 @@ class Tracker:
         if self.uri.startswith("sqlite:") and "MLFLOW_TRACKING_URI" not in os.environ:
             create_database(workspace)
         self._client = new_client(self.uri)
-        self._outbox = Outbox(self.uri)
+        self._outbox = RetryQueue(self.uri)
         find = partial(self._experiment, workspace, experiment)
         ask = partial(self._outbox.ask, "the experiment") if patient else self._at_once
         self.experiment_id: str | None = ask(find)

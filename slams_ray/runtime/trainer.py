@@ -8,11 +8,9 @@ import pickle
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 import torch.distributed as dist
@@ -35,6 +33,7 @@ from slams_ray.runtime.devices import device_name
 from slams_ray.runtime.metric_window import MetricWindow, Sums
 from slams_ray.runtime.progress import followed
 from slams_ray.runtime.rendezvous import NodeAddressConfig
+from slams_ray.runtime.training_batches import batches
 from slams_ray.runtime.training_failure import (
     DrainWatch,
     WorkerError,
@@ -42,7 +41,7 @@ from slams_ray.runtime.training_failure import (
     training_error,
     was_announced,
 )
-from slams_ray.runtime.training_job import SealedJob, TrainingJob, progress_path
+from slams_ray.runtime.training_job import PickledJob, TrainingJob, progress_path
 from slams_ray.runtime.training_log import TrainingLog
 
 logger = logging.getLogger(__name__)
@@ -50,12 +49,10 @@ logger = logging.getLogger(__name__)
 TRAINING_NAME = "training.json"
 """Metrics and metric history of a finished training, from when to when its last attempt took steps
 and evaluated them, and its workers on each node and kind of device; beside its model.pt."""
-WORKER_CPUS, FEED_CPUS = 0.97, 0.01
-"""Logical CPUs of a training worker and of a task that feeds it: a worker and up to three feeders
-take one CPU, so N workers fit on N cores, and more do not: they would leave none to their feeders
-and wait for them for ever."""
+WORKER_CPUS = 0.97
+"""Logical CPUs of a training worker: with up to three of its data-loading tasks it takes one CPU.
+So N workers fit on N cores. With more, none would be left for data loading, and all would wait."""
 _STATE = "state.pt"
-_BLOCK_BYTES = 16 * 2**20
 
 
 def fit(job: TrainingJob) -> dict[str, Any]:
@@ -103,7 +100,7 @@ def _trainer(job: TrainingJob) -> TorchTrainer:
     gpu = cluster.use_gpu(job.device)
     return TorchTrainer(
         _train_worker,
-        train_loop_config={"job": SealedJob(ray.cloudpickle.dumps(job))},
+        train_loop_config={"job": PickledJob(ray.cloudpickle.dumps(job))},
         torch_config=NodeAddressConfig(),
         scaling_config=ScalingConfig(
             num_workers=_worker_range(job),
@@ -159,9 +156,9 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
     log = TrainingLog(job, rank, first_step, history)
     share = job.task.batch_share(rank, num_workers)
     window = MetricWindow(share / job.batch_size, unlogged)
-    batches = _batches(job, rank, num_workers, first_step, device)
+    shares = batches(job, rank, num_workers, first_step, device)
     began = None
-    for step, batch in zip(range(first_step, job.num_steps), batches, strict=True):
+    for step, batch in zip(range(first_step, job.num_steps), shares, strict=True):
         log.flush_if_due()
         # The first batch is there: what came before was starting.
         began = began or time.time()
@@ -211,41 +208,6 @@ def _num_usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _batches(
-    job: TrainingJob, rank: int, num_workers: int, first_step: int, device: torch.device
-) -> Iterable[dict[str, torch.Tensor]]:
-    """This worker's share of every global batch, decoded and augmented ahead by Ray Data."""
-    context = cluster.data_context()
-    context.execution_options.preserve_order = True
-    context.target_max_block_size = _BLOCK_BYTES
-    # Pickled here, because Ray would try Arrow first and warn.
-    chunks = [{"chunk": pickle.dumps(c)} for c in job.task.chunks(rank, num_workers, first_step)]
-    if not chunks:
-        return
-    read = job.task.reader
-    dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks)).map_batches(
-        lambda batch: read(pickle.loads(batch["chunk"][0])),
-        batch_size=1,
-        batch_format="numpy",
-        compute=ray.data.TaskPoolStrategy(size=job.feed_tasks or cluster.num_feeders()),
-        num_cpus=FEED_CPUS,
-    )
-    batches = dataset.iter_batches(
-        batch_size=job.task.batch_share(rank, num_workers),
-        batch_format="numpy",
-        prefetch_batches=2,
-    )
-    for batch in batches:
-        yield {name: _moved(values, device) for name, values in batch.items()}
-
-
-def _moved(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Ray's arrays are read-only; from memory that is not pinned the host waits for the copy."""
-    tensor = torch.from_numpy(np.array(values))
-    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
-    return pinned.to(device, non_blocking=True)
 
 
 def _gather(result: Any, num_workers: int) -> list[Any]:

@@ -38,7 +38,8 @@ _LOST_PEER = re.compile(r"\bgloo/|\bNCCL\b|\bDist\w*Error\b|Connection (reset|cl
 _OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|DefaultCPUAllocator")
 _OWN_ERROR = re.compile(r"slams_ray\.errors\.\w+: (.+)")
 _LOW_MEMORY = (
-    "a process was killed because its node ran low on memory: set compute.feed_tasks lower, the "
+    "a process was killed because its node ran low on memory: set compute.data_loading_tasks "
+    "lower, the "
     "batch size or crop_px, or take nodes with more memory"
 )
 _NO_MEMORY = "set the batch size or crop_px lower, or take a device with more memory"

@@ -28,10 +28,10 @@ class TrainedTask(Protocol):
         """Raises where what the last steps returned shows that the training has failed."""
 
     def batch_share(self, rank: int, num_workers: int) -> int: ...
-    def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterable[Any]: ...
+    def loading_tasks(self, rank: int, num_workers: int, first_step: int) -> Iterable[Any]: ...
     @property
-    def reader(self) -> Callable[[Any], dict[str, np.ndarray]]:
-        """Makes samples of a chunk; small, because every data-loading task gets a copy."""
+    def loader(self) -> Callable[[Any], dict[str, np.ndarray]]:
+        """Makes the samples of a loading task. It is small, because every task gets a copy."""
 
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Any: ...
     def summarise(self, results: Sequence[Any]) -> dict[str, float]: ...
@@ -49,7 +49,7 @@ class TrainingJob:
         tracking_uri, run_id: MLflow run the metrics go to.
         min_workers: how few may go on where nodes are lost; None ends with a node.
         num_threads: of a worker without a GPU; None shares the cores of a node.
-        feed_tasks: processes that feed each worker; None leaves it to its node.
+        data_loading_tasks: processes that feed each worker; None leaves it to its node.
         credentials: environment variables for MLflow, set in rank 0 only.
     """
 
@@ -64,7 +64,7 @@ class TrainingJob:
     num_workers: int
     min_workers: int | None
     num_threads: int | None
-    feed_tasks: int | None
+    data_loading_tasks: int | None
     device: str
     max_failures: int
     tracking_uri: str
@@ -73,7 +73,7 @@ class TrainingJob:
 
 
 @dataclass(frozen=True)
-class SealedJob:
+class PickledJob:
     """A pickled job: Ray Train's controller, which only passes it on, need not import the task, and
     has nothing to show of it.
     """

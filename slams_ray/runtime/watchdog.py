@@ -43,7 +43,7 @@ class Watchdog:
         """Stops watching a run that has ended."""
         self._tell(f"forget {run.run_id}")
 
-    def bequeath(self, run: "Run", status: str) -> None:
+    def hand_over(self, run: "Run", status: str) -> None:
         """Leaves it to the process to tell MLflow how a run has ended."""
         self._tell(f"guard {run.run_id} {status}")
 

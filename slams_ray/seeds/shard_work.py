@@ -1,18 +1,17 @@
-"""Activation shard, images and masks to what every threshold gives, CAM and SLAMs in one pass."""
+"""Activation shard, images and masks to what every threshold gives, for all systems in one pass."""
 
 import base64
 import io
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
-from slams_ray.data.image import decode_image, decode_mask, resize
+from slams_ray.data.image import decode_mask
 from slams_ray.data.image_trace import TracedMapper
-from slams_ray.data.stored_maps import METHODS, STORED_LEVELS, unpack_maps, upsample_stored
+from slams_ray.data.stored_maps import STORED_LEVELS, unpack_maps, upsample_stored
 from slams_ray.seeds.label_free import CriterionSums, criterion_sums
 from slams_ray.seeds.threshold import ThresholdCounts, count_thresholds
 
@@ -25,79 +24,58 @@ Additive = TypeVar("Additive", ThresholdCounts, CriterionSums)
 class CountMapper(TracedMapper):
     """Sums `ThresholdCounts` over the images that have a mask, `CriterionSums` over all.
 
-    Counts are kept apart by halves, image by image in turn: what is learnt on one can be judged on
-    the other.
+    Args:
+        systems: columns of the activation shard.
     """
 
-    def __init__(self, num_categories: int, num_thresholds: int) -> None:
-        self.num_categories = num_categories
+    def __init__(self, systems: Sequence[str], num_all_classes: int, num_thresholds: int) -> None:
+        self.systems = systems
+        self.num_all_classes = num_all_classes
         self.num_thresholds = num_thresholds
 
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        counts = {
-            m: [ThresholdCounts.zeros(self.num_categories, self.num_thresholds)] * 2
-            for m in METHODS
-        }
-        criteria = {m: CriterionSums.zeros(self.num_thresholds) for m in METHODS}
+        no_counts = ThresholdCounts.zeros(self.num_all_classes, self.num_thresholds)
+        counts = dict.fromkeys(self.systems, no_counts)
+        criteria = dict.fromkeys(self.systems, CriterionSums.zeros(self.num_thresholds))
         scored: list[str] = []
         pairs = zip(tables["images"].to_pylist(), tables["activations"].to_pylist(), strict=True)
         for image_row, row in pairs:
             self.enter(row["image_id"])
-            class_indices = np.asarray(row["image_labels"], np.int64)
-            maps = {
-                m: unpack_maps(row[m], class_indices, row["height"], row["width"]) for m in METHODS
-            }
-            if len(class_indices):
-                judged = self._judge(image_row, maps)
-                criteria = {m: criteria[m] + judged[m] for m in METHODS}
-            if image_row["mask"] is not None:
-                counted = self._count(image_row, maps, class_indices)
-                half = len(scored) % 2
-                for method in METHODS:
-                    counts[method][half] = counts[method][half] + counted[method]
+            classes = np.asarray(row["image_labels"], np.int64)
+            truth = image_row["mask"]
+            ground_truth = None if truth is None else decode_mask(truth, row["image_id"])
+            for system in self.systems:
+                maps = unpack_maps(row[system], classes, row["height"], row["width"])
+                if len(classes):
+                    criteria[system] += self._criteria(maps)
+                if ground_truth is not None:
+                    counts[system] += self._count(maps, classes, ground_truth)
+            if ground_truth is not None:
                 scored.append(row["image_id"])
         table = pa.Table.from_pydict({"image_id": scored}, schema=COUNT_SCHEMA)
         return table, {
-            COUNTS: {m: [pack(half) for half in halves] for m, halves in counts.items()},
-            CRITERIA: {m: pack(value) for m, value in criteria.items()},
+            COUNTS: {system: pack(value) for system, value in counts.items()},
+            CRITERIA: {system: pack(value) for system, value in criteria.items()},
             "num_rows": len(scored),
         }
 
-    def _judge(
-        self, image_row: Mapping[str, Any], maps: Mapping[str, np.ndarray]
-    ) -> dict[str, CriterionSums]:
+    def _criteria(self, maps: np.ndarray) -> CriterionSums:
         """The label-free criteria, at the stored resolution of the maps."""
-        image = decode_image(image_row["image"], image_row["image_id"])
-        height, width = next(iter(maps.values())).shape[1:]
-        colours = resize(image, (width, height), Image.Resampling.BOX).reshape(-1, 3)
-        return {
-            method: criterion_sums(
-                (stored.max(axis=0) / np.float32(STORED_LEVELS)).ravel(),
-                colours.astype(float),
-                self.num_thresholds,
-            )
-            for method, stored in maps.items()
-        }
+        scores = maps.max(axis=0) / np.float32(STORED_LEVELS)
+        return criterion_sums(scores.ravel(), self.num_thresholds)
 
     def _count(
-        self,
-        image_row: Mapping[str, Any],
-        maps: Mapping[str, np.ndarray],
-        class_indices: np.ndarray,
-    ) -> dict[str, ThresholdCounts]:
-        ground_truth = decode_mask(image_row["mask"], image_row["image_id"])
-        return {
-            method: count_thresholds(
-                upsample_stored(stored, ground_truth.shape),
-                class_indices,
-                ground_truth,
-                self.num_categories,
-                self.num_thresholds,
-            )
-            for method, stored in maps.items()
-        }
+        self, maps: np.ndarray, classes: np.ndarray, ground_truth: np.ndarray
+    ) -> ThresholdCounts:
+        return count_thresholds(
+            upsample_stored(maps, ground_truth.shape),
+            classes,
+            ground_truth,
+            self.num_all_classes,
+            self.num_thresholds,
+        )
 
 
 def pack(sums: ThresholdCounts | CriterionSums) -> dict[str, str]:

@@ -42,8 +42,8 @@ class ThresholdCounts:
     annotated: np.ndarray
 
     @classmethod
-    def zeros(cls, num_classes_with_background: int, num_thresholds: int) -> "ThresholdCounts":
-        shape = (num_classes_with_background, num_thresholds + 1)
+    def zeros(cls, num_all_classes: int, num_thresholds: int) -> "ThresholdCounts":
+        shape = (num_all_classes, num_thresholds + 1)
         return cls(
             winner_correct=np.zeros(shape, np.int64),
             winner=np.zeros(shape, np.int64),
@@ -77,7 +77,7 @@ def count_thresholds(
     activation: np.ndarray,
     class_indices: np.ndarray,
     ground_truth: np.ndarray,
-    num_classes_with_background: int,
+    num_all_classes: int,
     num_thresholds: int,
 ) -> ThresholdCounts:
     """Counts one image for every threshold of the grid.
@@ -101,7 +101,7 @@ def count_thresholds(
     cells += score_bins(top, num_thresholds)
     joint = np.bincount(cells.ravel(), minlength=(num_present + 3) * num_winners * width)
     joint = joint.reshape(num_present + 3, num_winners, width)[:-1]
-    counts = ThresholdCounts.zeros(num_classes_with_background, num_thresholds)
+    counts = ThresholdCounts.zeros(num_all_classes, num_thresholds)
     if num_present:
         own = np.arange(num_present)
         counts.winner_correct[class_indices] = joint[own, own]
@@ -110,12 +110,12 @@ def count_thresholds(
     counts.background_won[class_indices if num_present else [0]] = background
     counts.object_pixels[:] = joint.sum(axis=(0, 1)) - background.sum(axis=0)
     truth = np.bincount(ground_truth.ravel(), minlength=IGNORE_INDEX + 1)
-    if truth[num_classes_with_background:IGNORE_INDEX].any():
+    if truth[num_all_classes:IGNORE_INDEX].any():
         raise ValueError(
             f"ground truth holds class {truth[:IGNORE_INDEX].nonzero()[0][-1]}, expected "
-            f"0..{num_classes_with_background - 1}"
+            f"0..{num_all_classes - 1}"
         )
-    counts.annotated[:] = truth[:num_classes_with_background]
+    counts.annotated[:] = truth[:num_all_classes]
     return counts
 
 
@@ -164,8 +164,8 @@ class ThresholdCurve:
         return float(self.miou[self.best_index])
 
     @property
-    def area(self) -> float:
-        """Area under the mIoU curve over [0, 1]: how little the choice of threshold matters."""
+    def mean_miou(self) -> float:
+        """mIoU averaged over all thresholds: high where the choice of threshold matters little."""
         return float(np.nanmean(self.miou))
 
 

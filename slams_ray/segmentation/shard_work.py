@@ -25,8 +25,8 @@ class EvaluateMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        num_categories = len(self.description.class_names)
-        confusion = np.zeros((num_categories, num_categories + 1), np.int64)
+        num_all_classes = len(self.description.class_names)
+        confusion = np.zeros((num_all_classes, num_all_classes + 1), np.int64)
         batch = self.predictor(tables["images"].to_pydict(), self.entrance)
         num_scored = 0
         for image_id, mask, prediction in zip(
@@ -34,7 +34,7 @@ class EvaluateMapper(TracedMapper):
         ):
             if mask is not None:
                 confusion += confusion_matrix(
-                    decode_mask(mask, image_id), prediction, num_categories
+                    decode_mask(mask, image_id), prediction, num_all_classes
                 )
                 num_scored += 1
         columns = {

@@ -13,7 +13,7 @@ from slams_ray.config import InferenceConfig, SegmentationConfig
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.scores import class_iou_figure
-from slams_ray.inference.precision import inference_dtype, made_for_inference
+from slams_ray.inference.precision import inference_dtype, optimize_for_inference
 from slams_ray.inference.predictors import SegmentationPredictor
 from slams_ray.metrics import SegmentationScores, segmentation_scores
 from slams_ray.networks.checkpoint import load_network
@@ -22,7 +22,7 @@ from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.segmentation.shard_work import EvaluateMapper
 from slams_ray.stages.infer_activation import inference_pool
 from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
+from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
 from slams_ray.stages.training import MODEL_NAME
 
 STAGE = "evaluate"
@@ -32,7 +32,7 @@ CLASS_IOU_NAME = "per_class_iou.png"
 
 
 def run(
-    place: Workplace, config: SegmentationConfig, data: PreparedData, network: Result
+    context: StageContext, config: SegmentationConfig, data: PreparedData, network: Result
 ) -> Result:
     inputs = {
         "prepare": data.scores_digest(data.scored_role),
@@ -40,8 +40,8 @@ def run(
     }
     images = {"split": data.scored_role, "max_side_px": data.max_side_px}
     settings = to_plain(config.inference) | images
-    work = partial(_work, place, config.inference, data, network)
-    return run_stage(place, STAGE, settings, inputs, work)
+    work = partial(_work, context, config.inference, data, network)
+    return run_stage(context, STAGE, settings, inputs, work)
 
 
 def predictions_dir(output_dir: str) -> str:
@@ -55,7 +55,7 @@ def make_predictor(
     network = load_network(storage.read_bytes(path), path, "segmentation_network", class_names)
     target = torch.device(device)
     return SegmentationPredictor(
-        made_for_inference(network, inference_dtype(config.precision, target), target),
+        optimize_for_inference(network, inference_dtype(config.precision, target), target),
         scales=config.scales,
         flip=config.flip,
         device=target,
@@ -71,7 +71,7 @@ def make_mapper(
 
 
 def _work(
-    place: Workplace,
+    context: StageContext,
     config: InferenceConfig,
     data: PreparedData,
     network: Result,
@@ -91,7 +91,7 @@ def _work(
         make_work=partial(make_mapper, network.path(MODEL_NAME), config, data.description),
         fingerprints=attempt.shard_fingerprints(data.contents(role)),
         earlier=attempt.earlier_shards(PREDICTIONS),
-        pool=inference_pool(place.compute),
+        pool=inference_pool(context.compute),
     )
     totals = sum_shards(job, ("num_rows", "num_scored", "confusion"))
     num_scored, confusion = totals["num_scored"], totals["confusion"]

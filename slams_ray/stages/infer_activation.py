@@ -1,6 +1,7 @@
-"""Stage infer_activation: images and networks to CAM and SLAMs maps of the training split."""
+"""Stage infer_activation: images and networks to the maps of every system, training split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -9,30 +10,59 @@ from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import ActivationInferenceConfig, ComputeConfig
 from slams_ray.data.source import TRAIN
-from slams_ray.data.stored_maps import CAM, SLAMS
-from slams_ray.inference.precision import inference_dtype, made_for_inference
+from slams_ray.inference.precision import inference_dtype, optimize_for_inference
 from slams_ray.inference.predictors import ActivationPredictor
-from slams_ray.inference.shard_work import InferMapper
+from slams_ray.inference.shard_work import NUM_EMPTY, InferMapper
 from slams_ray.networks.checkpoint import load_network
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, pool, sum_shards
 from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
-from slams_ray.stages.train_activation import ActivationNetworks
-from slams_ray.stages.training import MODEL_NAME
+from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
+from slams_ray.stages.train_systems import MapNetwork
 from slams_ray.systems.collapse import dead_class_warnings
+from slams_ray.systems.registry import SYSTEMS
 
 STAGE = "infer_activation"
 COLUMNS = ("image_id", "image", "height", "width", "image_labels")
 
 
+@dataclass(frozen=True, kw_only=True)
+class MapSettings:
+    """What an inference process needs to make the maps of some systems.
+
+    Attributes:
+        checkpoints: system -> path of its network.
+        max_logits: system -> see `MapNetwork`.
+    """
+
+    checkpoints: Mapping[str, str]
+    max_logits: Mapping[str, float | None]
+    inference: ActivationInferenceConfig
+    class_names: tuple[str, ...]
+
+
+def map_settings(
+    networks: Mapping[str, MapNetwork],
+    inference: ActivationInferenceConfig,
+    class_names: tuple[str, ...],
+) -> MapSettings:
+    """The settings of some systems' networks."""
+    return MapSettings(
+        checkpoints={name: network.path for name, network in networks.items()},
+        max_logits={name: network.max_logit for name, network in networks.items()},
+        inference=inference,
+        class_names=class_names,
+    )
+
+
 def run(
-    place: Workplace,
+    context: StageContext,
     config: ActivationInferenceConfig,
     data: PreparedData,
-    networks: ActivationNetworks,
+    networks: Mapping[str, MapNetwork],
 ) -> Result:
-    paths = {CAM: networks.cam.path(MODEL_NAME), SLAMS: networks.slams.path(MODEL_NAME)}
+    class_names = data.description.class_names
+    counts = ("num_rows", "num_bytes", "num_maps", *(NUM_EMPTY + name for name in networks))
 
     def work(attempt: Attempt) -> Outcome:
         job = ShardJob(
@@ -43,25 +73,30 @@ def run(
             fingerprint=attempt.fingerprint,
             nodes=attempt.nodes,
             devices=attempt.devices,
-            make_work=partial(make_mapper, paths, config, data.description.class_names),
-            pool=inference_pool(place.compute),
+            make_work=partial(make_mapper, map_settings(networks, config, class_names)),
+            pool=inference_pool(context.compute),
         )
-        totals = sum_shards(job, ("num_rows", "num_bytes", "num_maps", "num_empty"))
-        num_rows = totals["num_rows"]
-        num_maps, num_empty = totals["num_maps"].tolist(), totals["num_empty"].tolist()
+        totals = sum_shards(job, counts)
+        num_rows, num_maps = totals["num_rows"], totals["num_maps"].tolist()
+        num_empty = {name: totals[NUM_EMPTY + name].tolist() for name in networks}
         return Outcome(
             num_rows=num_rows,
-            metrics={"bytes_per_image": totals["num_bytes"] / max(num_rows, 1)},
+            metrics={"bytes_per_image": totals["num_bytes"] / max(num_rows * len(networks), 1)},
             notes={"num_maps": num_maps, "num_empty": num_empty},
-            warnings=dead_class_warnings(num_maps, num_empty, data.description.class_names),
+            warnings=[
+                warning
+                for name, empty in num_empty.items()
+                for warning in dead_class_warnings(
+                    SYSTEMS[name].title, num_maps, empty, class_names
+                )
+            ],
         )
 
-    inputs = {
-        "prepare": data.images_digest(TRAIN),
-        "train_classifier": networks.cam.record.fingerprint,
-        "train_activation": networks.slams.record.fingerprint,
-    }
-    return run_stage(place, STAGE, to_plain(config), inputs, work)
+    trained = {network.trained.record.stage: network.trained for network in networks.values()}
+    inputs = {"prepare": data.images_digest(TRAIN)}
+    inputs |= {stage: result.record.fingerprint for stage, result in trained.items()}
+    settings = to_plain(config) | {"systems": sorted(networks)}
+    return run_stage(context, STAGE, settings, inputs, work)
 
 
 def inference_pool(compute: ComputeConfig) -> Callable[[], Pool]:
@@ -69,29 +104,28 @@ def inference_pool(compute: ComputeConfig) -> Callable[[], Pool]:
     return pool(compute.device, compute.gpu_actors, compute.actors_per_gpu)
 
 
-def make_mapper(
-    paths: dict[str, str], config: ActivationInferenceConfig, class_names: tuple[str, ...]
-) -> InferMapper:
-    """Loads both networks; runs once in every inference actor."""
+def make_mapper(settings: MapSettings) -> InferMapper:
+    """Loads the networks; runs once in every inference actor."""
     device = torch.device(assigned_device())
-    dtype = inference_dtype(config.precision, device)
+    dtype = inference_dtype(settings.inference.precision, device)
     networks = {
-        column: made_for_inference(
-            load_network(storage.read_bytes(path), path, "activation_network", class_names),
+        system: optimize_for_inference(
+            load_network(
+                storage.read_bytes(path), path, "activation_network", settings.class_names
+            ),
             dtype,
             device,
         )
-        for column, path in paths.items()
+        for system, path in settings.checkpoints.items()
     }
     predictor = ActivationPredictor(
         networks,
-        scales=config.scales,
-        flip=config.flip,
+        scales=settings.inference.scales,
+        flip=settings.inference.flip,
         device=device,
-        # The classifier's loss sees the mean logit, in which none is too high to count.
-        max_logits={SLAMS: config.max_logit},
+        max_logits=settings.max_logits,
     )
-    return InferMapper(predictor, len(class_names))
+    return InferMapper(predictor, len(settings.class_names))
 
 
 def activations_dir(output_dir: str) -> str:

@@ -1,14 +1,19 @@
-"""All eight stages in order, each on the outputs of those before it, and the summary of them."""
+"""The stages in order, each on the outputs of those before it, and their summary."""
 
-import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
-from slams_ray import storage
 from slams_ray.artifacts import fingerprint, flatten, to_plain
-from slams_ray.config import PipelineConfig
-from slams_ray.data.stored_maps import SLAMS
+from slams_ray.config import (
+    ActivationInferenceConfig,
+    CrfConfig,
+    PipelineConfig,
+    SegmentationConfig,
+)
+from slams_ray.errors import ConfigError
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import (
@@ -16,30 +21,20 @@ from slams_ray.stages import (
     infer_activation,
     prepare,
     refine,
-    report,
     search_refinement,
     search_threshold,
-    train_activation,
-    train_encoder,
     train_segmentation,
+    train_systems,
 )
 from slams_ray.stages.precision import resolved
-from slams_ray.stages.stage import Result, Workplace
+from slams_ray.stages.prepare import PreparedData
+from slams_ray.stages.stage import Result, StageContext
+from slams_ray.stages.summary import publish, summarise
+from slams_ray.stages.train_systems import MapNetwork, map_networks
+from slams_ray.stages.training import with_absolute_weights
+from slams_ray.systems.registry import trainings_of
 
 logger = logging.getLogger(__name__)
-
-STAGES = (
-    prepare.STAGE,
-    train_encoder.STAGE,
-    train_activation.STAGE,
-    infer_activation.STAGE,
-    search_threshold.STAGE,
-    refine.STAGE,
-    train_segmentation.STAGE,
-    evaluate.STAGE,
-)
-SUMMARY_NAME = "summary.json"
-HEADLINES = ("cam_seed_miou", "slams_seed_miou", "refined_miou", "segmentation_miou")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,21 +46,21 @@ class PipelineResult:
 
 
 def run(
-    config: PipelineConfig, workspace: str, recipe: str, last_stage: str = STAGES[-1]
+    config: PipelineConfig, workspace: str, recipe: str, until: str | None = None
 ) -> PipelineResult:
-    """Runs the stages up to `last_stage`; finished ones are kept.
+    """Runs the stages up to `until`, or all; finished ones are kept.
 
-    Writes `<workspace>/summary.json` when all eight have run.
+    Writes `<workspace>/summary.json` when all have run.
 
     Raises:
         ConfigError: another driver works in the workspace.
     """
     with workspace_lock(workspace, recipe), open_session(config, workspace, recipe) as session:
-        place = workplace(config, session)
-        results = run_stages(config, place, last_stage)
-        summary = _summarise(results, workspace, recipe)
-        if last_stage == STAGES[-1]:
-            _publish(place, config, results, summary)
+        context = make_context(config, session)
+        results = run_stages(config, context, until)
+        summary = summarise(config, results, workspace, recipe)
+        if evaluate.STAGE in results:
+            publish(context, config, results, summary)
         return PipelineResult(results=results, summary=summary)
 
 
@@ -88,9 +83,9 @@ def open_session(
     )
 
 
-def workplace(config: PipelineConfig, session: TrackingSession) -> Workplace:
+def make_context(config: PipelineConfig, session: TrackingSession) -> StageContext:
     """Where the stages of a pipeline with this config work."""
-    return Workplace(
+    return StageContext(
         workspace=session.workspace,
         compute=config.compute,
         tracking=config.tracking,
@@ -98,129 +93,157 @@ def workplace(config: PipelineConfig, session: TrackingSession) -> Workplace:
     )
 
 
+class PipelineRun:
+    """The finished stages of one pipeline, and what later stages derive from them.
+
+    Attributes:
+        results: finished stages by name, in order.
+    """
+
+    def __init__(self, config: PipelineConfig, context: StageContext) -> None:
+        self.config = with_absolute_weights(config)
+        self.context = context
+        self.results: dict[str, Result] = {}
+
+    @cached_property
+    def data(self) -> PreparedData:
+        return prepare.open_prepared(self.results[prepare.STAGE])
+
+    @property
+    def networks(self) -> dict[str, MapNetwork]:
+        return map_networks(self.config, self.results)
+
+    @cached_property
+    def _configured_inference(self) -> ActivationInferenceConfig:
+        return resolved(self.config.inference, self.context.compute)
+
+    @property
+    def _choice(self) -> search_refinement.Choice | None:
+        """What a finished search chose."""
+        found = self.results.get(search_refinement.STAGE)
+        return None if found is None else search_refinement.choice(found, self.config.crf)
+
+    @property
+    def inference(self) -> ActivationInferenceConfig:
+        """How maps are inferred, at the scales that a finished search chose."""
+        configured, choice = self._configured_inference, self._choice
+        return configured if choice is None else replace(configured, scales=choice.scales)
+
+    @property
+    def crf(self) -> CrfConfig:
+        """How maps are refined, with the settings that a finished search chose."""
+        choice = self._choice
+        return self.config.crf if choice is None else choice.crf
+
+    @property
+    def searched_threshold(self) -> float | None:
+        """The background threshold that a finished search chose, None where there is none."""
+        choice = self._choice
+        return None if choice is None else choice.background_threshold
+
+    @cached_property
+    def segmentation(self) -> SegmentationConfig:
+        config = self.config.segmentation
+        return replace(config, inference=resolved(config.inference, self.context.compute))
+
+
+Step = tuple[str, Callable[[PipelineRun], Result]]
+
+
+def steps(config: PipelineConfig) -> list[Step]:
+    """Name and work of each stage, in order.
+
+    A search may choose other scales: maps and threshold are then made again, otherwise kept.
+    """
+    maps: list[Step] = [
+        (infer_activation.STAGE, _infer),
+        (search_threshold.STAGE, _search_threshold),
+    ]
+    search: list[Step] = [(search_refinement.STAGE, _search_refinement), *maps]
+    return [
+        (prepare.STAGE, lambda run: prepare.run(run.context, run.config.data)),
+        *((training.stage, partial(_train, training.stage)) for training in trainings_of(config)),
+        *maps,
+        *(search if config.search.num_samples else []),
+        (refine.STAGE, _refine),
+        (train_segmentation.STAGE, _train_segmentation),
+        (evaluate.STAGE, _evaluate),
+    ]
+
+
+def stage_names(config: PipelineConfig) -> list[str]:
+    """The stages of a pipeline, each once, in order."""
+    return list(dict.fromkeys(name for name, _ in steps(config)))
+
+
 def run_stages(
-    config: PipelineConfig, place: Workplace, last_stage: str, method: str = SLAMS
+    config: PipelineConfig, context: StageContext, until: str | None = None
 ) -> dict[str, Result]:
-    """The stages up to `last_stage`; the maps of `method` become pseudo labels and network."""
-    results: dict[str, Result] = {}
+    """Runs the stages in order; finished ones are kept.
 
-    def done(stage: str, result: Result) -> bool:
-        results[stage] = result
-        return stage == last_stage
+    Args:
+        until: the last stage to run; None runs all.
 
-    if done(prepare.STAGE, prepare.run(place, config.data)):
-        return results
-    data = prepare.open_prepared(results[prepare.STAGE])
-    encoder = train_encoder.run(place, config.encoder, config.seed, data)
-    if done(train_encoder.STAGE, encoder):
-        return results
-    networks = train_activation.run(
-        place, config.classifier, config.activation, config.seed, data, encoder
-    )
-    results[train_activation.CLASSIFIER] = networks.cam
-    if done(train_activation.STAGE, networks.slams):
-        return results
-    inference = resolved(config.inference, place.compute)
-    activations = infer_activation.run(place, inference, data, networks)
-    if done(infer_activation.STAGE, activations):
-        return results
-    threshold = search_threshold.run(place, config.threshold, data, activations)
-    done(search_threshold.STAGE, threshold)
-    crf, strength = config.crf, None
-    if config.search.num_samples:
-        material = search_refinement.Material(
-            data=data, networks=networks, activations=activations, threshold=threshold
+    Raises:
+        ConfigError: the pipeline has no such stage.
+    """
+    names = [name for name, _ in steps(config)]
+    if until is not None and until not in names:
+        raise ConfigError(
+            f"the pipeline has no stage {until!r}, expected one of {', '.join(stage_names(config))}"
         )
-        found = search_refinement.run(place, config.search, crf, inference, material)
-        results[search_refinement.STAGE] = found
-        chosen = search_refinement.choice(found, crf)
-        # The searched threshold is that of the SLAMs maps.
-        crf, strength = chosen.crf, chosen.strength if method == SLAMS else None
-        if chosen.scales != inference.scales:
-            inference = replace(inference, scales=chosen.scales)
-            activations = infer_activation.run(place, inference, data, networks)
-            threshold = search_threshold.run(place, config.threshold, data, activations)
-            results |= {infer_activation.STAGE: activations, search_threshold.STAGE: threshold}
-    if last_stage == search_threshold.STAGE:
-        return results
-    refined = refine.run(place, crf, data, activations, threshold, method, strength)
-    if done(refine.STAGE, refined):
-        return results
-    segmentation = replace(
-        config.segmentation, inference=resolved(config.segmentation.inference, place.compute)
+    run = PipelineRun(config, context)
+    last = len(names) if until is None else len(names) - names[::-1].index(until)
+    for name, work in steps(config)[:last]:
+        run.results[name] = work(run)
+    return run.results
+
+
+def _train(stage: str, run: PipelineRun) -> Result:
+    training = next(t for t in trainings_of(run.config) if t.stage == stage)
+    return train_systems.run(run.context, training, run.config.seed, run.data, run.results)
+
+
+def _infer(run: PipelineRun) -> Result:
+    return infer_activation.run(run.context, run.inference, run.data, run.networks)
+
+
+def _search_threshold(run: PipelineRun) -> Result:
+    activations = run.results[infer_activation.STAGE]
+    config = run.config
+    return search_threshold.run(
+        run.context, config.threshold, run.data, activations, config.systems
     )
-    network = train_segmentation.run(place, segmentation, config.seed, data, refined)
-    if done(train_segmentation.STAGE, network):
-        return results
-    done(evaluate.STAGE, evaluate.run(place, segmentation, data, network))
-    return results
 
 
-def _summarise(results: dict[str, Result], workspace: str, recipe: str) -> dict[str, Any]:
-    metrics = {k: v for r in results.values() for k, v in r.record.metrics.items()}
-    stages = [
-        {
-            "stage": stage,
-            "seconds": result.record.seconds,
-            "output": result.output_dir,
-            "rows": result.record.num_rows,
-            "metrics": result.record.metrics,
-        }
-        for stage, result in results.items()
-    ]
-    headlines = {name: metrics.get(name) for name in HEADLINES}
-    skipped = int(metrics.get("num_skipped", 0))
-    evaluated = results.get(evaluate.STAGE)
-    return {
-        "scored_split": evaluated.record.notes["split"] if evaluated else None,
-        "recipe": recipe,
-        "workspace": workspace,
-        "skipped_images": skipped,
-        **headlines,
-        "warnings": [w for r in results.values() for w in r.record.warnings],
-        "stages": stages,
-    }
-
-
-def _publish(
-    place: Workplace, config: PipelineConfig, results: dict[str, Result], summary: dict[str, Any]
-) -> None:
-    """Writes the summary, and shows it in the parent run when there was something to do."""
-    path = storage.join(place.workspace, SUMMARY_NAME)
-    text = json.dumps(summary, indent=1).encode()
-    if storage.exists(path) and storage.read_bytes(path) == text:
-        return
-    report.publish(place, config, results)
-    parent = place.session.open()
-    parent.log_metrics({k: summary[k] for k in HEADLINES if summary[k] is not None})
-    data = results[prepare.STAGE]
-    notes = data.record.notes
-    counts = prepare.split_counts(notes)
-    parent.log_dataset(config.data.format, notes["digest"], data.output_dir, counts)
-    parent.set_tags({"mlflow.note.content": _note(summary)})
-    storage.write_bytes(path, text)
-    parent.log_file(path, "summary")
-
-
-def _note(summary: dict[str, Any]) -> str:
-    """The summary as Markdown, the description of the parent run."""
-    scores = [
-        f"| {name} | {100 * summary[name]:.2f} % |"
-        for name in HEADLINES
-        if summary[name] is not None
-    ]
-    stages = [f"| {s['stage']} | {s['seconds']:.0f} | {s['rows']} |" for s in summary["stages"]]
-    return "\n".join(
-        [
-            "Pictures under Artifacts: montage, threshold curve, IoU. A child run per stage.",
-            "",
-            "| score | value |",
-            "|---|---|",
-            *scores,
-            "",
-            "| stage | seconds | images |",
-            "|---|---|---|",
-            *stages,
-            *(f"\n**{warning}**" for warning in summary["warnings"]),
-        ]
+def _search_refinement(run: PipelineRun) -> Result:
+    config = run.config
+    upstream = search_refinement.Upstream(
+        data=run.data,
+        system=config.system,
+        network=run.networks[config.system],
+        activations=run.results[infer_activation.STAGE],
+        threshold=run.results[search_threshold.STAGE],
     )
+    return search_refinement.run(run.context, config.search, config.crf, run.inference, upstream)
+
+
+def _refine(run: PipelineRun) -> Result:
+    inputs = refine.RefineInputs(
+        data=run.data,
+        activations=run.results[infer_activation.STAGE],
+        threshold=run.results[search_threshold.STAGE],
+        system=run.config.system,
+        background_threshold=run.searched_threshold,
+    )
+    return refine.run(run.context, run.crf, inputs)
+
+
+def _train_segmentation(run: PipelineRun) -> Result:
+    refined = run.results[refine.STAGE]
+    return train_segmentation.run(run.context, run.segmentation, run.config.seed, run.data, refined)
+
+
+def _evaluate(run: PipelineRun) -> Result:
+    network = run.results[train_segmentation.STAGE]
+    return evaluate.run(run.context, run.segmentation, run.data, network)

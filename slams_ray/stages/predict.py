@@ -32,7 +32,7 @@ from slams_ray.networks.checkpoint import inference_settings, network_class_name
 from slams_ray.runtime.progress import Progress
 from slams_ray.stages.evaluate import STAGE as EVALUATE
 from slams_ray.stages.evaluate import make_predictor
-from slams_ray.stages.pipeline import SUMMARY_NAME
+from slams_ray.stages.summary import SUMMARY_NAME
 from slams_ray.stages.train_segmentation import STAGE as TRAIN_SEGMENTATION
 from slams_ray.stages.training import MODEL_NAME
 

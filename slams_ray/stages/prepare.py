@@ -19,7 +19,7 @@ from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import TRAIN, VAL, generate, limits, load_split, roles, shuffle
 from slams_ray.errors import DataError
 from slams_ray.runtime.shards import ShardJob, run_shards
-from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
+from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
 from slams_ray.training.sampling import ROWS_PER_GROUP
 
 logger = logging.getLogger(__name__)
@@ -98,13 +98,13 @@ class PreparedData:
         return VAL if VAL in self.shards else TRAIN
 
 
-def run(place: Workplace, config: DataConfig) -> Result:
-    root = generate(config, place.workspace)
+def run(context: StageContext, config: DataConfig) -> Result:
+    root = generate(config, context.workspace)
     settings = {k: v for k, v in to_plain(config).items() if k not in _NO_CONTENT}
     states = file_states(config, root)
     inputs = {"source": identity.digest(config, root, states)}
     work = partial(_work, config, root, states, inputs["source"])
-    result = run_stage(place, STAGE, settings, inputs, work)
+    result = run_stage(context, STAGE, settings, inputs, work)
     bad = [b for split in result.record.notes["splits"].values() for b in split["bad"]]
     if bad and config.on_bad_image == "fail":
         raise DataError(

@@ -1,7 +1,7 @@
 """Stage refine: images, activations and a threshold to pseudo labels."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from slams_ray import storage
@@ -9,18 +9,17 @@ from slams_ray.artifacts import digest, to_plain
 from slams_ray.config import ComputeConfig, CrfConfig
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.data.source import TRAIN
-from slams_ray.data.stored_maps import SLAMS
 from slams_ray.metrics import segmentation_scores
 from slams_ray.refinement.crf.kernels import CrfKernels
-from slams_ray.refinement.pseudo_label import Confidence, Refinement
+from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement
 from slams_ray.refinement.shard_work import RefineMapper
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, gpu_pool, sum_shards
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.search_threshold import chosen_threshold, class_offsets
-from slams_ray.stages.settings_report import show_settings
-from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
+from slams_ray.stages.search_threshold import chosen_threshold
+from slams_ray.stages.settings_report import ShownRefinement, show_settings
+from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
 from slams_ray.training.sampling import ROWS_PER_GROUP
 
 STAGE = "refine"
@@ -30,51 +29,55 @@ REFINERS_PER_GPU = 4
 """Each decodes and encodes on a CPU while another computes. Not measured."""
 
 
-def run(
-    place: Workplace,
-    config: CrfConfig,
-    data: PreparedData,
-    activations: Result,
-    threshold: Result,
-    method: str = SLAMS,
-    strength: float | None = None,
-) -> Result:
-    """Refines the maps of one method at the background threshold chosen for it, or at another.
+@dataclass(frozen=True, kw_only=True)
+class RefineInputs:
+    """What is refined.
 
-    Args:
-        strength: background threshold instead of the chosen one.
+    Attributes:
+        activations: the maps.
+        threshold: where the background threshold was chosen.
+        system: whose maps become pseudo labels.
+        background_threshold: instead of the chosen one; None takes the chosen one.
     """
-    inputs = {
-        "prepare": data.scores_digest(TRAIN),
-        "infer_activation": activations.record.fingerprint,
+
+    data: PreparedData
+    activations: Result
+    threshold: Result
+    system: str
+    background_threshold: float | None = None
+
+    def pair(self, config: CrfConfig) -> ConfidentPair:
+        """The threshold and the confident pair around it."""
+        chosen = self.background_threshold
+        if chosen is None:
+            chosen = chosen_threshold(self.threshold, self.system)
+        return confident_pair(config, chosen)
+
+
+def run(context: StageContext, config: CrfConfig, inputs: RefineInputs) -> Result:
+    """Refines the maps of one system into pseudo labels."""
+    pair = inputs.pair(config)
+    refinement = make_refinement(config)
+    settings = to_plain(config) | {"system": inputs.system, "pair": asdict(pair)}
+    digests = {
+        "prepare": inputs.data.scores_digest(TRAIN),
+        "infer_activation": inputs.activations.record.fingerprint,
     }
-    cut = chosen_threshold(threshold, method) if strength is None else strength
-    # Offsets per class were learnt for the chosen threshold, not for another.
-    offsets = class_offsets(threshold, method) if strength is None else ()
-    settings = to_plain(config) | {
-        "method": method,
-        "background_threshold": cut,
-        "class_offsets": list(offsets),
-    }
-    refinement = make_refinement(config, offsets)
-    strengths = confidence(config, cut)
-    pool = refiners(config, place.compute)
 
     def work(attempt: Attempt) -> Outcome:
-        outcome = _refine(config, data, activations, refinement, strengths, method, attempt, pool)
-        show_settings(
-            attempt,
-            data,
-            activations,
-            threshold,
-            method,
-            refinement,
-            strengths,
-            place.tracking.num_examples,
+        outcome = _refine(context, config, inputs, pair, attempt)
+        shown = ShownRefinement(
+            data=inputs.data,
+            activations=inputs.activations,
+            threshold=inputs.threshold,
+            system=inputs.system,
+            refinement=refinement,
+            pair=pair,
         )
+        show_settings(attempt, shown, context.tracking.num_examples)
         return outcome
 
-    return run_stage(place, STAGE, settings, inputs, work)
+    return run_stage(context, STAGE, settings, digests, work)
 
 
 def pseudo_labels_dir(output_dir: str) -> str:
@@ -88,37 +91,45 @@ def refiners(config: CrfConfig, compute: ComputeConfig) -> Callable[[], Pool | N
     return gpu_pool(compute.device, compute.gpu_actors, REFINERS_PER_GPU)
 
 
-def make_mapper(
-    description: DatasetDescription,
-    method: str,
-    strengths: Confidence,
-    refinement: Refinement,
-    export_dir: str | None,
-    export_images: bool,
-) -> RefineMapper:
+@dataclass(frozen=True, kw_only=True)
+class MapperSettings:
+    """What a process that refines needs.
+
+    Attributes:
+        export_dir: where palette PNGs go; None exports nothing.
+    """
+
+    description: DatasetDescription
+    system: str
+    config: CrfConfig
+    pair: ConfidentPair
+    export_dir: str | None
+
+
+def make_mapper(settings: MapperSettings) -> RefineMapper:
     """Runs once in every process that refines."""
     return RefineMapper(
-        description, method, strengths, placed(refinement), export_dir, export_images
+        settings.description,
+        settings.system,
+        settings.pair,
+        on_own_device(make_refinement(settings.config)),
+        settings.export_dir,
+        export_images=settings.config.export == "voc",
     )
 
 
-def placed(refinement: Refinement) -> Refinement:
+def on_own_device(refinement: Refinement) -> Refinement:
     """The refinement on the device Ray gave this process."""
     return replace(refinement, device=assigned_device())
 
 
-def make_refinement(config: CrfConfig, offsets: tuple[float, ...] = ()) -> Refinement:
-    """What the CRF does, apart from where seeds are cut.
-
-    Args:
-        offsets: (K,) by which the cut differs for each class; empty for none.
-    """
+def make_refinement(config: CrfConfig) -> Refinement:
+    """What the CRF does, apart from the threshold."""
     return Refinement(
         form=config.form,
         gt_prob=config.gt_prob,
         iterations=config.iterations,
         cam_power=config.cam_power,
-        class_offsets=offsets,
         backend=config.backend,
         kernels=CrfKernels(
             gaussian_sxy_px=config.gaussian_sxy_px,
@@ -130,30 +141,35 @@ def make_refinement(config: CrfConfig, offsets: tuple[float, ...] = ()) -> Refin
     )
 
 
-def confidence(config: CrfConfig, threshold: float) -> Confidence:
-    """The three strengths of a refinement around the chosen threshold."""
+def confident_pair(config: CrfConfig, threshold: float) -> ConfidentPair:
+    """The pair around a chosen background threshold, or of alphas in the power form."""
     if config.form == "power":
-        # The lower alpha, the higher the background score: strict about objects.
+        # The lower alpha, the higher the background score: what is object then is surely object.
         low, high = config.alpha_pair
-        return Confidence(strict=low, chosen=config.alpha, lenient=high)
-    return Confidence(
-        strict=min(threshold + config.foreground_margin, 1.0),
+        return ConfidentPair(background=high, chosen=config.alpha, foreground=low)
+    return ConfidentPair(
+        background=max(threshold - config.background_margin, 0.0),
         chosen=threshold,
-        lenient=max(threshold - config.background_margin, 0.0),
+        foreground=min(threshold + config.foreground_margin, 1.0),
     )
 
 
 def _refine(
+    context: StageContext,
     config: CrfConfig,
-    data: PreparedData,
-    activations: Result,
-    refinement: Refinement,
-    strengths: Confidence,
-    method: str,
+    inputs: RefineInputs,
+    pair: ConfidentPair,
     attempt: Attempt,
-    pool: Callable[[], Pool | None] | None,
 ) -> Outcome:
+    data = inputs.data
     export_dir = storage.join(attempt.output_dir, "voc") if config.export != "none" else None
+    settings = MapperSettings(
+        description=data.description,
+        system=inputs.system,
+        config=config,
+        pair=pair,
+        export_dir=export_dir,
+    )
     job = ShardJob(
         label=STAGE,
         names=data.names(TRAIN),
@@ -162,24 +178,16 @@ def _refine(
                 directory=data.images(TRAIN), columns=("image_id", "image", "mask")
             ),
             "activations": ShardInput(
-                directory=activations_dir(activations.output_dir),
-                columns=("image_id", "image_labels", method),
+                directory=activations_dir(inputs.activations.output_dir),
+                columns=("image_id", "image_labels", inputs.system),
             ),
         },
         output_dir=pseudo_labels_dir(attempt.output_dir),
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
         devices=attempt.devices,
-        make_work=partial(
-            make_mapper,
-            data.description,
-            method,
-            strengths,
-            refinement,
-            export_dir,
-            config.export == "voc",
-        ),
-        pool=pool,
+        make_work=partial(make_mapper, settings),
+        pool=refiners(config, context.compute),
         rows_per_group=ROWS_PER_GROUP,
     )
     labels: list[tuple[str, str]] = []

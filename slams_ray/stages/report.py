@@ -1,12 +1,14 @@
 """The pictures of a finished pipeline, in the workspace and in the parent run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from slams_ray import storage
 from slams_ray.config import PipelineConfig
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.data.source import TRAIN
-from slams_ray.data.stored_maps import CAM, SLAMS, unpack_maps, upsample_stored
+from slams_ray.data.stored_maps import unpack_maps, upsample_stored
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.montage import Example, montage_figure
 from slams_ray.inference.predictors import SegmentationPredictor
@@ -19,25 +21,28 @@ from slams_ray.stages import (
 )
 from slams_ray.stages.examples import choose_examples
 from slams_ray.stages.settings_report import CURVE_NAME
-from slams_ray.stages.stage import Result, Workplace
+from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.training import MODEL_NAME
+from slams_ray.systems.registry import titles
 from slams_ray.training.data_loading import ShardColumns
 from slams_ray.training.task import Row
 
 MONTAGE_NAME = "montage.png"
 
 
-def publish(place: Workplace, config: PipelineConfig, results: Mapping[str, Result]) -> None:
+def publish(context: StageContext, config: PipelineConfig, results: Mapping[str, Result]) -> None:
     """Draws the montage of training images; shows it, curve and per-class IoU in the parent run."""
     data = prepare.open_prepared(results[prepare.STAGE])
     network = results[train_segmentation.STAGE].path(MODEL_NAME)
     predictor = evaluate.make_predictor(
         network, config.segmentation.inference, data.description.class_names, "cpu"
     )
-    sources = _sources(data, results)
+    sources = _sources(data, results, config.systems)
     rows = choose_examples(data.names(TRAIN), sources, config.tracking.num_examples)
-    figure = montage_figure(data.description, [_example(row, predictor) for row in rows])
-    montage = storage.join(place.workspace, MONTAGE_NAME)
+    figure = montage_figure(
+        data.description, [_example(row, predictor, config.systems) for row in rows]
+    )
+    montage = storage.join(context.workspace, MONTAGE_NAME)
     storage.write_bytes(montage, to_png(figure))
     pictures = (
         montage,
@@ -47,10 +52,12 @@ def publish(place: Workplace, config: PipelineConfig, results: Mapping[str, Resu
     for path in pictures:
         # Without masks there is neither a curve nor a per-class IoU.
         if storage.exists(path):
-            place.session.open().log_file(path)
+            context.session.open().log_file(path)
 
 
-def _sources(data: prepare.PreparedData, results: Mapping[str, Result]) -> list[ShardColumns]:
+def _sources(
+    data: prepare.PreparedData, results: Mapping[str, Result], systems: Sequence[str]
+) -> list[ShardColumns]:
     activations = results[infer_activation.STAGE].output_dir
     refined = results[refine.STAGE].output_dir
     return [
@@ -58,31 +65,31 @@ def _sources(data: prepare.PreparedData, results: Mapping[str, Result]) -> list[
             directory=data.images(TRAIN),
             columns=("image", "mask", "height", "width", "image_labels"),
         ),
-        ShardColumns(directory=infer_activation.activations_dir(activations), columns=(CAM, SLAMS)),
+        ShardColumns(
+            directory=infer_activation.activations_dir(activations), columns=tuple(systems)
+        ),
         ShardColumns(
             directory=refine.pseudo_labels_dir(refined), columns=("refined", "pseudo_label")
         ),
     ]
 
 
-def _example(row: Row, predictor: SegmentationPredictor) -> Example:
+def _example(row: Row, predictor: SegmentationPredictor, systems: Sequence[str]) -> Example:
     image_id = row["image_id"]
     image = decode_image(row["image"], image_id)
-    maps = {
-        method: upsample_stored(
-            unpack_maps(row[method], row["image_labels"], row["height"], row["width"]),
-            image.shape[:2],
-        )
-        for method in (CAM, SLAMS)
-    }
     return Example(
         image_id=image_id,
         image=image,
         class_index=row["image_labels"][0],
-        cam=maps[CAM][0],
-        slams=maps[SLAMS][0],
+        maps={title: _first_map(row, name) for name, title in titles(systems).items()},
         refined=decode_mask(row["refined"], image_id),
         pseudo_label=decode_mask(row["pseudo_label"], image_id),
         ground_truth=None if row["mask"] is None else decode_mask(row["mask"], image_id),
         prediction=predictor.predict(image),
     )
+
+
+def _first_map(row: Row, system: str) -> np.ndarray:
+    """The map of the first class, at image size."""
+    size = row["height"], row["width"]
+    return upsample_stored(unpack_maps(row[system], row["image_labels"], *size), size)[0]

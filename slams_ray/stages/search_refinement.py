@@ -19,19 +19,18 @@ from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import ActivationInferenceConfig, CrfConfig, SearchConfig
 from slams_ray.config.search import name_of_scales, scales_of
 from slams_ray.data.source import TRAIN
-from slams_ray.data.stored_maps import SLAMS
 from slams_ray.errors import TrainingError
-from slams_ray.refinement.pseudo_label import Confidence, has_effect
+from slams_ray.refinement.pseudo_label import ConfidentPair, has_effect
 from slams_ray.runtime.search import search
 from slams_ray.runtime.search_space import SearchSpace
 from slams_ray.runtime.trial_plan import SearchPlan, SearchTrial
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import make_refinement, refiners
 from slams_ray.stages.search_report import Findings, track_trials, write_findings
-from slams_ray.stages.settings_report import show_settings
+from slams_ray.stages.settings_report import ShownRefinement, show_settings
 from slams_ray.stages.slices import ScoredSlices, infer_maps, scale_sets, write_slices
-from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace, run_stage
-from slams_ray.stages.train_activation import ActivationNetworks
+from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
+from slams_ray.stages.train_systems import MapNetwork
 from slams_ray.stages.trials import (
     OBJECTIVE,
     Evaluator,
@@ -57,7 +56,8 @@ SPACE = (
 )
 """Fields of SearchConfig that list values of the CrfConfig field of the same name; those that
 decide whether others have an effect come first."""
-CONFIDENCE = ("lenient", "chosen", "strict")
+PAIR = ("background", "chosen", "foreground")
+"""Fields of ConfidentPair, in reports of trials and in search.json."""
 _NO_RESULT = ("max_concurrent", "cpus_per_trial")
 _NO_TRIAL = ("num_samples", "time_budget_seconds")
 """Settings that change which trials there are, and no trial."""
@@ -68,104 +68,119 @@ class Choice:
     """What a finished search chose.
 
     Attributes:
-        strength: background threshold; None where alpha, part of the CRF settings, takes its place.
+        background_threshold: None in the power form, whose alpha is part of the CRF settings.
         scales: of inference.
     """
 
     crf: CrfConfig
-    strength: float | None
+    background_threshold: float | None
     scales: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
-    """What a search works on."""
+class Upstream:
+    """What a search works on: the maps of one system, their network and their threshold."""
 
     data: PreparedData
-    networks: ActivationNetworks
+    system: str
+    network: MapNetwork
     activations: Result
     threshold: Result
 
 
 def run(
-    place: Workplace,
+    context: StageContext,
     config: SearchConfig,
     crf: CrfConfig,
     inference: ActivationInferenceConfig,
-    material: Material,
+    upstream: Upstream,
 ) -> Result:
     settings = {k: v for k, v in to_plain(config).items() if k not in _NO_RESULT}
-    settings |= {"crf": to_plain(crf)}
+    settings |= {"crf": to_plain(crf), "system": upstream.system}
     inputs = {
-        "prepare": material.data.scores_digest(TRAIN),
-        "infer_activation": material.activations.record.fingerprint,
-        "search_threshold": material.threshold.record.fingerprint,
+        "prepare": upstream.data.scores_digest(TRAIN),
+        "infer_activation": upstream.activations.record.fingerprint,
+        "search_threshold": upstream.threshold.record.fingerprint,
     }
     shared = fingerprint(TRIALS, {k: v for k, v in settings.items() if k not in _NO_TRIAL}, inputs)
-    work = partial(_work, place, config, crf, inference, material, shared)
-    return run_stage(place, STAGE, settings, inputs, work)
+    work = partial(_work, context, config, crf, inference, upstream, shared)
+    return run_stage(context, STAGE, settings, inputs, work)
 
 
 def choice(result: Result, crf: CrfConfig) -> Choice:
     """What refinement and inference become by a finished search."""
     best = json.loads(storage.read_bytes(result.path(SEARCH_NAME)))["best"]
-    confidence = Confidence(**{name: best[name] for name in CONFIDENCE})
+    pair = ConfidentPair(**{name: best[name] for name in PAIR})
     scales, settings = split_point(best["point"])
-    chosen, strength = apply_point(crf, settings, confidence)
-    return Choice(crf=chosen, strength=strength, scales=scales_of(scales))
+    chosen, threshold = apply_point(crf, settings, pair)
+    return Choice(crf=chosen, background_threshold=threshold, scales=scales_of(scales))
 
 
 def apply_point(
-    crf: CrfConfig, settings: Mapping[str, Any], confidence: Confidence
+    crf: CrfConfig, settings: Mapping[str, Any], pair: ConfidentPair
 ) -> tuple[CrfConfig, float | None]:
-    """CRF settings, and the threshold; None where the strength became their alpha."""
+    """CRF settings, and the background threshold; None in the power form, which has an alpha."""
     chosen = replace(crf, **settings)
     if chosen.form == "power":
-        pair = (confidence.strict, confidence.lenient)
-        return replace(chosen, alpha=confidence.chosen, alpha_pair=pair), None
+        alphas = (pair.foreground, pair.background)
+        return replace(chosen, alpha=pair.chosen, alpha_pair=alphas), None
     margins = replace(
         chosen,
-        foreground_margin=confidence.strict - confidence.chosen,
-        background_margin=confidence.chosen - confidence.lenient,
+        foreground_margin=pair.foreground - pair.chosen,
+        background_margin=pair.chosen - pair.background,
     )
-    return margins, confidence.chosen
+    return margins, pair.chosen
 
 
 def _work(
-    place: Workplace,
+    context: StageContext,
     config: SearchConfig,
     crf: CrfConfig,
     inference: ActivationInferenceConfig,
-    material: Material,
+    upstream: Upstream,
     shared: str,
     attempt: Attempt,
 ) -> Outcome:
-    directory = storage.join(place.workspace, TRIALS, shared)
+    directory = storage.join(context.workspace, TRIALS, shared)
     at = replace(attempt, output_dir=directory, fingerprint=shared)
-    slices = _prepare_slices(place, config, inference, material, at)
+    slices = _prepare_slices(context, config, inference, upstream, at)
     space = search_space(config, inference)
-    trials = _run_trials(place, config, crf, slices, space)
+    trials = _run_trials(context, config, crf, slices, space)
     best = best_trial(trials, config.num_slices)
-    last = best.history[-1]
-    evaluator = Evaluator(slices=slices, attempt=attempt, pool=refiners(crf, place.compute))
-    scores = {
-        "searched_miou": last[OBJECTIVE],
-        "searched_confident_miou": last["confident_miou"],
-        "searched_ignored_fraction": last["ignored_fraction"],
-    } | held_out_scores(
-        config, crf, name_of_scales(inference.scales), best.point, last["chosen"], evaluator
-    )
-    chosen = {"trial": best.trial_id, "point": best.point} | {n: last[n] for n in CONFIDENCE}
+    scales = name_of_scales(inference.scales)
+    evaluator = Evaluator(slices=slices, attempt=attempt, pool=refiners(crf, context.compute))
+    scores = _scores(config, crf, scales, best, evaluator)
+    chosen = {"trial": best.trial_id, "point": best.point} | _pair_of(best)
     path = storage.join(attempt.output_dir, SEARCH_NAME)
     write_findings(path, Findings(slices=slices, scores=scores, best=chosen, trials=trials))
     attempt.run.log_file(path)
-    _show(place, crf, material, best, attempt)
+    _show(context, crf, upstream, best, attempt)
     track_trials(attempt, trials, chosen, [n for n, values in space.values.items() if values[1:]])
     return Outcome(
         num_rows=slices.num_searched + slices.num_held_out,
         metrics=scores,
         notes={"best": chosen, "shared_directory": directory},
     )
+
+
+def _scores(
+    config: SearchConfig, crf: CrfConfig, scales: str, best: SearchTrial, evaluator: Evaluator
+) -> dict[str, float]:
+    """What the best trial reaches on the searched images, and on those held out.
+
+    Args:
+        scales: those of inference, by name.
+    """
+    last = best.history[-1]
+    return {
+        "searched_miou": last[OBJECTIVE],
+        "searched_confident_miou": last["confident_miou"],
+        "searched_ignored_fraction": last["ignored_fraction"],
+    } | held_out_scores(config, crf, scales, best.point, last["chosen"], evaluator)
+
+
+def _pair_of(trial: SearchTrial) -> dict[str, float]:
+    return {name: trial.history[-1][name] for name in PAIR}
 
 
 def search_space(config: SearchConfig, inference: ActivationInferenceConfig) -> SearchSpace:
@@ -175,23 +190,23 @@ def search_space(config: SearchConfig, inference: ActivationInferenceConfig) -> 
 
 
 def _prepare_slices(
-    place: Workplace,
+    context: StageContext,
     config: SearchConfig,
     inference: ActivationInferenceConfig,
-    material: Material,
+    upstream: Upstream,
     at: Attempt,
 ) -> ScoredSlices:
     """Writes the slices and their maps at all scales."""
-    data = material.data
-    slices = write_slices(config, inference, data, material.activations, at.output_dir)
+    data, system = upstream.data, upstream.system
+    slices = write_slices(config, inference, data, upstream.activations, system, at.output_dir)
     for scales in scale_sets(config, inference):
         if scales != name_of_scales(inference.scales):
-            infer_maps(scales, inference, slices, data, material.networks, place, at)
+            infer_maps(scales, inference, slices, data, upstream.network, context, at)
     return slices
 
 
 def _run_trials(
-    place: Workplace,
+    context: StageContext,
     config: SearchConfig,
     crf: CrfConfig,
     slices: ScoredSlices,
@@ -205,7 +220,7 @@ def _run_trials(
         feedback_delay=config.feedback_delay,
         max_concurrent=config.max_concurrent,
         cpus_per_trial=config.cpus_per_trial,
-        pool=refiners(crf, place.compute),
+        pool=refiners(crf, context.compute),
         time_budget_seconds=config.time_budget_seconds,
         seed=config.seed,
     )
@@ -219,19 +234,18 @@ def _run_trials(
 
 
 def _show(
-    place: Workplace, crf: CrfConfig, material: Material, best: SearchTrial, attempt: Attempt
+    context: StageContext, crf: CrfConfig, upstream: Upstream, best: SearchTrial, attempt: Attempt
 ) -> None:
     _, settings = split_point(best.point)
-    show_settings(
-        attempt,
-        material.data,
-        material.activations,
-        material.threshold,
-        SLAMS,
-        make_refinement(replace(crf, **settings)),
-        Confidence(**{name: best.history[-1][name] for name in CONFIDENCE}),
-        place.tracking.num_examples,
+    shown = ShownRefinement(
+        data=upstream.data,
+        activations=upstream.activations,
+        threshold=upstream.threshold,
+        system=upstream.system,
+        refinement=make_refinement(replace(crf, **settings)),
+        pair=ConfidentPair(**_pair_of(best)),
     )
+    show_settings(attempt, shown, context.tracking.num_examples)
 
 
 def best_trial(trials: list[SearchTrial], num_reports: int) -> SearchTrial:

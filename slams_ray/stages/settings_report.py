@@ -1,4 +1,6 @@
-"""Pictures of a chosen refinement: where its strengths lie on the curve, and what others give."""
+"""Pictures of a chosen refinement: its threshold on the curve, and what other thresholds give."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from slams_ray.figures.canvas import to_png
 from slams_ray.figures.montage import SettingsExample, settings_figure
 from slams_ray.figures.scores import threshold_figure
 from slams_ray.refinement.pseudo_label import (
-    Confidence,
+    ConfidentPair,
     Refinement,
     labels_of_present,
     refined_positions,
@@ -20,6 +22,7 @@ from slams_ray.stages.examples import choose_examples
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Result
+from slams_ray.systems.registry import titles
 from slams_ray.training.data_loading import ShardColumns
 from slams_ray.training.task import Row
 
@@ -29,43 +32,62 @@ THRESHOLD_STEP = 0.25
 ALPHA_FACTOR = 3.0
 
 
-def show_settings(
-    attempt: Attempt,
-    data: PreparedData,
-    activations: Result,
-    threshold: Result,
-    method: str,
-    refinement: Refinement,
-    confidence: Confidence,
-    num_examples: int,
-) -> None:
-    """Draws and tracks the curve with the confident pair, and the labels at the chosen strength
-    beside those at one too low and one too high.
+@dataclass(frozen=True, kw_only=True)
+class ShownRefinement:
+    """A refinement, and what it was chosen on."""
+
+    data: PreparedData
+    activations: Result
+    threshold: Result
+    system: str
+    refinement: Refinement
+    pair: ConfidentPair
+
+
+def show_settings(attempt: Attempt, shown: ShownRefinement, num_examples: int) -> None:
+    """Draws and tracks two pictures: the threshold curve with the confident pair, and the labels at
+    the chosen threshold beside those at one too low and one too high.
     """
-    pictures = {}
-    curves = search_threshold.read_curves(threshold)
-    if curves:
-        # Alphas have no place on an axis of thresholds.
-        pair = (confidence.lenient, confidence.strict) if refinement.form != "power" else None
-        free = search_threshold.label_free_choices(threshold)
-        pictures[CURVE_NAME] = threshold_figure(curves, free, pair)
-    rows = choose_examples(data.names(TRAIN), _sources(data, activations, method), num_examples)
-    if rows:
-        cuts = strengths_around(refinement.form, confidence.chosen)
-        what = "alpha" if refinement.form == "power" else "threshold"
-        titles = [
-            f"{what} {cut:.2f}\n{name}"
-            for cut, name in zip(cuts, ("too low", "chosen", "too high"), strict=True)
-        ]
-        examples = [_example(row, method, refinement, cuts) for row in rows]
-        pictures[MONTAGE_NAME] = settings_figure(data.description, titles, examples)
-    for name, figure in pictures.items():
+    pictures = {
+        CURVE_NAME: _curve_picture(shown),
+        MONTAGE_NAME: _montage_picture(shown, num_examples),
+    }
+    for name, png in pictures.items():
+        if png is None:
+            continue
         path = storage.join(attempt.output_dir, name)
-        storage.write_bytes(path, to_png(figure))
+        storage.write_bytes(path, png)
         attempt.run.log_file(path)
 
 
-def strengths_around(form: str, chosen: float) -> tuple[float, float, float]:
+def _curve_picture(shown: ShownRefinement) -> bytes | None:
+    """PNG; None where nothing could be scored."""
+    curves = search_threshold.read_curves(shown.threshold)
+    if not curves:
+        return None
+    is_threshold = shown.refinement.form != "power"
+    pair = (shown.pair.background, shown.pair.foreground) if is_threshold else None
+    free = search_threshold.label_free_choices(shown.threshold, list(curves)[-1])
+    return to_png(threshold_figure(curves, titles(curves), free, pair))
+
+
+def _montage_picture(shown: ShownRefinement, num_examples: int) -> bytes | None:
+    """PNG; None where no image has a label."""
+    names = shown.data.names(TRAIN)
+    rows = choose_examples(names, _sources(shown), num_examples)
+    if not rows:
+        return None
+    values = values_around(shown.refinement.form, shown.pair.chosen)
+    what = "alpha" if shown.refinement.form == "power" else "threshold"
+    headings = [
+        f"{what} {value:.2f}\n{name}"
+        for value, name in zip(values, ("too low", "chosen", "too high"), strict=True)
+    ]
+    examples = [_example(row, shown, values) for row in rows]
+    return to_png(settings_figure(shown.data.description, headings, examples))
+
+
+def values_around(form: str, chosen: float) -> tuple[float, float, float]:
     """A background threshold or alpha too low, the chosen one, and one too high."""
     if form == "power":
         return chosen / ALPHA_FACTOR, chosen, chosen * ALPHA_FACTOR
@@ -73,21 +95,21 @@ def strengths_around(form: str, chosen: float) -> tuple[float, float, float]:
     return float(low), chosen, float(high)
 
 
-def _sources(data: PreparedData, activations: Result, method: str) -> list[ShardColumns]:
+def _sources(shown: ShownRefinement) -> list[ShardColumns]:
+    images = shown.data.images(TRAIN)
+    maps = activations_dir(shown.activations.output_dir)
     return [
-        ShardColumns(directory=data.images(TRAIN), columns=("image", "mask", "image_labels")),
-        ShardColumns(directory=activations_dir(activations.output_dir), columns=(method,)),
+        ShardColumns(directory=images, columns=("image", "mask", "image_labels")),
+        ShardColumns(directory=maps, columns=(shown.system,)),
     ]
 
 
-def _example(
-    row: Row, method: str, refinement: Refinement, cuts: tuple[float, ...]
-) -> SettingsExample:
+def _example(row: Row, shown: ShownRefinement, values: tuple[float, ...]) -> SettingsExample:
     image = decode_image(row["image"], row["image_id"])
     class_indices = np.asarray(row["image_labels"], np.int64)
-    stored = unpack_maps(row[method], class_indices, *image.shape[:2])
+    stored = unpack_maps(row[shown.system], class_indices, *image.shape[:2])
     activation = upsample_stored(stored, image.shape[:2])
-    positions = refined_positions(image, activation, class_indices, cuts, refinement)
+    positions = refined_positions(image, activation, values, shown.refinement)
     return SettingsExample(
         image_id=row["image_id"],
         image=image,

@@ -1,6 +1,6 @@
 """The images that score the trials of a search, cut into slices, and their maps at each scale set.
 
-`slices/<name>.parquet` holds images and masks, `maps/<scales>/<name>.parquet` the SLAMs maps.
+`slices/<name>.parquet` holds images and masks, `maps/<scales>/<name>.parquet` the maps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,20 +15,19 @@ from slams_ray.config import ActivationInferenceConfig, SearchConfig
 from slams_ray.config.search import name_of_scales, scales_of
 from slams_ray.data.image_draw import draw_images
 from slams_ray.data.source import TRAIN
-from slams_ray.data.stored_maps import SLAMS
 from slams_ray.errors import ConfigError
-from slams_ray.refinement.trial import MAPS_SCHEMA, SLICE_SCHEMA, with_maps
+from slams_ray.refinement.trial import SLICE_SCHEMA, maps_schema, with_maps
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.infer_activation import (
     COLUMNS,
     activations_dir,
     inference_pool,
     make_mapper,
+    map_settings,
 )
 from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.stage import Attempt, Result, Workplace
-from slams_ray.stages.train_activation import ActivationNetworks
-from slams_ray.stages.training import MODEL_NAME
+from slams_ray.stages.stage import Attempt, Result, StageContext
+from slams_ray.stages.train_systems import MapNetwork
 from slams_ray.training.data_loading import ShardColumns, iterate_rows
 from slams_ray.training.sampling import ROWS_PER_GROUP
 
@@ -39,19 +38,21 @@ class ScoredSlices:
 
     Attributes:
         directory: holds them and their maps.
+        system: whose maps they are.
         searched: names of those that choose.
         held_out: names of those that tell how well the choice holds.
         num_searched: images in the first.
         num_held_out: images in the second.
-        num_categories: classes with background.
+        num_all_classes: classes with background.
     """
 
     directory: str
+    system: str
     searched: Sequence[str]
     held_out: Sequence[str]
     num_searched: int
     num_held_out: int
-    num_categories: int
+    num_all_classes: int
 
 
 def slices_dir(output_dir: str) -> str:
@@ -64,11 +65,12 @@ def maps_dir(output_dir: str, scales: str) -> str:
     return storage.join(output_dir, "maps", scales)
 
 
-def read_slice(output_dir: str, name: str, scales: str) -> pa.Table:
+def read_slice(slices: ScoredSlices, name: str, scales: str) -> pa.Table:
     """The images of a slice with their masks and maps."""
     return with_maps(
-        storage.read_table(storage.join(slices_dir(output_dir), name)),
-        storage.read_table(storage.join(maps_dir(output_dir, scales), name)),
+        storage.read_table(storage.join(slices_dir(slices.directory), name)),
+        storage.read_table(storage.join(maps_dir(slices.directory, scales), name)),
+        slices.system,
     )
 
 
@@ -83,6 +85,7 @@ def write_slices(
     inference: ActivationInferenceConfig,
     data: PreparedData,
     activations: Result,
+    system: str,
     output_dir: str,
 ) -> ScoredSlices:
     """Draws the scored images at random, and writes them and their maps at the scales of inference.
@@ -92,7 +95,7 @@ def write_slices(
     Raises:
         ConfigError: too few training images have masks.
     """
-    rows = _scored_rows(config, data, activations)
+    rows = _scored_rows(config, data, activations, system)
     if len(rows) < 2 * config.num_slices:
         raise ConfigError(
             f"search.num_samples is {config.num_samples}, but only {len(rows)} training images "
@@ -106,14 +109,15 @@ def write_slices(
             part = rows[half::2][number :: config.num_slices]
             names[half].append(f"{kind}-{number}.parquet")
             _write(slices_dir(output_dir), names[half][-1], part, SLICE_SCHEMA)
-            _write(configured, names[half][-1], part, MAPS_SCHEMA)
+            _write(configured, names[half][-1], part, maps_schema(system))
     return ScoredSlices(
         directory=output_dir,
+        system=system,
         searched=names[0],
         held_out=names[1],
         num_searched=len(rows[::2]),
         num_held_out=len(rows[1::2]),
-        num_categories=len(data.description.class_names),
+        num_all_classes=len(data.description.class_names),
     )
 
 
@@ -123,14 +127,14 @@ def _write(directory: str, name: str, rows: list[dict[str, Any]], schema: pa.Sch
 
 
 def _scored_rows(
-    config: SearchConfig, data: PreparedData, activations: Result
+    config: SearchConfig, data: PreparedData, activations: Result, system: str
 ) -> list[dict[str, Any]]:
     """Random images with masks and labels, twice as many as score a trial, in random order."""
     drawn = draw_images(_candidates(data), 2 * config.num_images, config.seed)
     columns = ("image", "height", "width", "mask", "image_labels")
     sources = [
         ShardColumns(directory=data.images(TRAIN), columns=columns),
-        ShardColumns(directory=activations_dir(activations.output_dir), columns=(SLAMS,)),
+        ShardColumns(directory=activations_dir(activations.output_dir), columns=(system,)),
     ]
     ids = {image_id for image_id, _ in drawn}
     shards = sorted({shard for _, shard in drawn})
@@ -156,8 +160,8 @@ def infer_maps(
     inference: ActivationInferenceConfig,
     slices: ScoredSlices,
     data: PreparedData,
-    networks: ActivationNetworks,
-    place: Workplace,
+    network: MapNetwork,
+    context: StageContext,
     attempt: Attempt,
 ) -> None:
     """Makes the maps of all slices at a set of scales."""
@@ -171,10 +175,12 @@ def infer_maps(
         devices=attempt.devices,
         make_work=partial(
             make_mapper,
-            {SLAMS: networks.slams.path(MODEL_NAME)},
-            replace(inference, scales=scales_of(scales)),
-            data.description.class_names,
+            map_settings(
+                {slices.system: network},
+                replace(inference, scales=scales_of(scales)),
+                data.description.class_names,
+            ),
         ),
-        pool=inference_pool(place.compute),
+        pool=inference_pool(context.compute),
     )
     sum_shards(job, [])

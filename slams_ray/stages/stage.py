@@ -32,7 +32,7 @@ CONTENT = ("source", "prepare")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workplace:
+class StageContext:
     """Where and with what stages work; none of it changes a result."""
 
     workspace: str
@@ -93,7 +93,7 @@ class Result:
 
 
 def run_stage(
-    place: Workplace,
+    context: StageContext,
     stage: str,
     config: Mapping[str, Any],
     inputs: Mapping[str, str],
@@ -108,22 +108,22 @@ def run_stage(
         work: writes into the attempt's output_dir; called again after a kill, it continues there.
     """
     mark = fingerprint(stage, config, inputs)
-    output_dir = storage.join(place.workspace, stage, mark)
+    output_dir = storage.join(context.workspace, stage, mark)
     record = read_record(output_dir)
     if record is not None:
         logger.info("%-18s kept      %s", stage, output_dir)
         _warn_of_other_arithmetic(stage, record, output_dir)
         return Result(output_dir=output_dir, record=record, cached=True)
-    _explain(place.workspace, stage, config, inputs, output_dir)
+    _explain(context.workspace, stage, config, inputs, output_dir)
     started = time.monotonic()
-    with place.session.stage_run(stage) as run:
+    with context.session.stage_run(stage) as run:
         run.log_params(flatten(config))
         run.set_tags({"slams.fingerprint": mark, "slams.output": output_dir})
         attempt = Attempt(
             output_dir=output_dir,
             fingerprint=mark,
             run=run,
-            earlier=_earlier_outputs(place.workspace, stage, mark),
+            earlier=_earlier_outputs(context.workspace, stage, mark),
             shard_prefix=fingerprint(stage, config, _without_content(inputs)),
         )
         try:

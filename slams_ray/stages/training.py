@@ -1,23 +1,33 @@
-"""How a stage trains one network: the part the four trainings share."""
+"""How a stage trains one network."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
-from slams_ray.config import BackboneConfig, TrainingConfig
+from slams_ray.config import (
+    BackboneConfig,
+    ClassifierConfig,
+    EncoderConfig,
+    PipelineConfig,
+    SegmentationConfig,
+    TrainingConfig,
+)
+from slams_ray.config.networks import TrainedConfig
 from slams_ray.data.source import TRAIN, VAL
 from slams_ray.networks.backbone import NO_WEIGHTS
 from slams_ray.runtime.tracking_address import credentials
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
 from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.stage import Attempt, Outcome, Result, Workplace
+from slams_ray.stages.stage import Attempt, Outcome, StageContext
 from slams_ray.training.data_loading import ShardColumns
 from slams_ray.training.task import Task
 from slams_ray.training.training import Training
+
+Network = TypeVar("Network", EncoderConfig, ClassifierConfig, SegmentationConfig)
 
 MODEL_NAME = "model.pt"
 LAST = "last_metrics"
@@ -26,7 +36,7 @@ IMAGE_COLUMNS = ("image", "image_labels")
 
 
 def train(
-    place: Workplace,
+    context: StageContext,
     label: str,
     task: Task,
     config: TrainingConfig,
@@ -50,7 +60,7 @@ def train(
         val_sources=[ShardColumns(directory=data.images(VAL), columns=IMAGE_COLUMNS)],
         seed=seed,
     )
-    training.check_workers(place.compute.train_workers)
+    training.check_workers(context.compute.train_workers)
     # Built here once and dropped: bad weights end the stage now, not after a worker's restarts.
     training.build()
     result = fit(
@@ -63,12 +73,12 @@ def train(
             checkpoint_every_steps=config.checkpoint_every_steps,
             log_every_steps=config.log_every_steps,
             seed=seed,
-            num_workers=place.compute.train_workers,
-            min_workers=place.compute.min_train_workers,
-            num_threads=place.compute.train_threads,
-            feed_tasks=place.compute.feed_tasks,
-            device=place.compute.device,
-            max_failures=place.compute.max_failures,
+            num_workers=context.compute.train_workers,
+            min_workers=context.compute.min_train_workers,
+            num_threads=context.compute.train_threads,
+            data_loading_tasks=context.compute.data_loading_tasks,
+            device=context.compute.device,
+            max_failures=context.compute.max_failures,
             tracking_uri=attempt.run.uri,
             run_id=attempt.run.run_id,
             credentials=credentials(),
@@ -84,32 +94,42 @@ def train(
     return Outcome(num_rows=data.num_images(TRAIN), metrics=metrics, notes=notes)
 
 
-def read_model(result: Result) -> bytes:
-    """The checkpoint a training stage left."""
-    return storage.read_bytes(result.path(MODEL_NAME))
-
-
 _NO_RESULT = ("checkpoint_every_steps", "log_every_steps")
-"""Training settings that change what is seen of a training and not what comes of it."""
+"""Training settings that change what is seen of a training, not its result."""
 
 
-def resolve_weights(backbone: BackboneConfig) -> BackboneConfig:
-    """The backbone with its weights file as an absolute path: workers have another directory."""
-    is_file = backbone.weights != NO_WEIGHTS and "_Weights." not in backbone.weights
-    return replace(backbone, weights=storage.absolute(backbone.weights)) if is_file else backbone
+def with_absolute_weights(config: PipelineConfig) -> PipelineConfig:
+    """The settings with absolute paths of weights files: workers run in another directory."""
+    return replace(
+        config,
+        encoder=_absolute(config.encoder),
+        classifier=_absolute(config.classifier),
+        segmentation=_absolute(config.segmentation),
+    )
 
 
-def training_settings(config: Any) -> dict[str, Any]:
-    """What a trained network depends on: a weights file by its content, not by its place."""
+def _absolute(config: Network) -> Network:
+    backbone = config.backbone
+    if backbone.weights == NO_WEIGHTS or "_Weights." in backbone.weights:
+        return config
+    return replace(config, backbone=replace(backbone, weights=storage.absolute(backbone.weights)))
+
+
+def training_settings(config: TrainedConfig) -> dict[str, Any]:
+    """The settings a trained network depends on, its backbone's apart."""
     settings = to_plain(config)
     settings["training"] = {k: v for k, v in settings["training"].items() if k not in _NO_RESULT}
-    if "backbone" in settings:
-        settings["backbone"]["weights"] = weights_identity(settings["backbone"]["weights"])
+    settings.pop("backbone", None)
     return settings
 
 
-def weights_identity(weights: str) -> str:
-    """The SHA-256 of a weights file; the name of torchvision's weights, or none, as it is."""
+def backbone_settings(backbone: BackboneConfig) -> dict[str, Any]:
+    """The settings of a backbone, with a weights file named by its content instead of its path."""
+    return to_plain(backbone) | {"weights": _weights_identity(backbone.weights)}
+
+
+def _weights_identity(weights: str) -> str:
+    """The SHA-256 of a weights file; other names as they are."""
     if not storage.exists(weights):
         return weights
     return "sha256:" + hashlib.sha256(storage.read_bytes(weights)).hexdigest()

@@ -9,23 +9,25 @@ import numpy as np
 
 from slams_ray import storage
 from slams_ray.config import CrfConfig, SearchConfig
-from slams_ray.data.stored_maps import SLAMS
 from slams_ray.metrics import miou_of_counts
 from slams_ray.refinement.pseudo_label import Refinement
-from slams_ray.refinement.trial import SLICE_SCHEMA, JudgeMapper, PairCounts, count_slice
+from slams_ray.refinement.trial import SLICE_SCHEMA, PairCounts, ScoreMapper, count_slice
 from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, sum_shards
-from slams_ray.stages.refine import make_refinement, placed
+from slams_ray.stages.refine import make_refinement, on_own_device
 from slams_ray.stages.slices import ScoredSlices, maps_dir, read_slice, slices_dir
 from slams_ray.stages.stage import Attempt
 
 OBJECTIVE = "miou"
 
 
-def strengths(config: SearchConfig, form: str) -> list[float]:
-    """Background thresholds, evenly; or alphas, evenly on a logarithmic scale; lenient first."""
+def candidates(config: SearchConfig, form: str) -> list[float]:
+    """Background thresholds, evenly; or alphas, evenly on a logarithmic scale.
+
+    The one that calls most pixels object comes first.
+    """
     if form == "power":
-        return [float(v) for v in np.geomspace(*config.alphas, config.num_strengths)[::-1]]
-    return [float(v) for v in np.linspace(*config.thresholds, config.num_strengths)]
+        return [float(v) for v in np.geomspace(*config.alphas, config.num_thresholds)[::-1]]
+    return [float(v) for v in np.linspace(*config.thresholds, config.num_thresholds)]
 
 
 def split_point(point: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -37,27 +39,27 @@ def split_point(point: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def score_slices(
     config: SearchConfig, crf: CrfConfig, slices: ScoredSlices, point: Mapping[str, Any]
 ) -> Iterator[dict[str, float]]:
-    """After each searched slice: the best mIoU over strengths on the slices so far, and the
-    confident pair around that strength.
+    """After each searched slice: the best mIoU over thresholds on the slices so far, and the
+    confident pair around that threshold.
 
     Args:
         crf: what the point leaves open.
     """
     scales, settings = split_point(point)
-    refinement = placed(make_refinement(replace(crf, **settings)))
-    values = strengths(config, refinement.form)
-    counts = PairCounts.zeros(len(values), slices.num_categories)
+    refinement = on_own_device(make_refinement(replace(crf, **settings)))
+    values = candidates(config, refinement.form)
+    counts = PairCounts.zeros(len(values), slices.num_all_classes)
     for number, name in enumerate(slices.searched, start=1):
-        table = read_slice(slices.directory, name, scales)
-        counts = counts + count_slice(table, refinement, values, slices.num_categories)
+        table = read_slice(slices, name, scales)
+        counts = counts + count_slice(table, refinement, values, slices.num_all_classes)
         scores = counts.miou()
         best = int(np.nanargmax(scores))
         pair = counts.best_pair(best, config.max_ignored)
         yield {
             OBJECTIVE: float(scores[best]),
             "chosen": values[best],
-            "lenient": values[pair[0]],
-            "strict": values[pair[1]],
+            "background": values[pair[0]],
+            "foreground": values[pair[1]],
             "confident_miou": miou_of_counts(counts.classes[pair]),
             "ignored_fraction": counts.ignored(*pair),
             "num_slices": number,
@@ -89,7 +91,7 @@ class Evaluator:
 
         Args:
             label: names the evaluation on storage and in progress lines.
-            values: from lenient to strict.
+            values: see `candidates`.
             scales: of the maps.
         """
         columns = tuple(SLICE_SCHEMA.names)
@@ -100,23 +102,26 @@ class Evaluator:
             inputs={
                 "slices": ShardInput(directory=slices_dir(directory), columns=columns),
                 "maps": ShardInput(
-                    directory=maps_dir(directory, scales), columns=("image_id", SLAMS)
+                    directory=maps_dir(directory, scales),
+                    columns=("image_id", self.slices.system),
                 ),
             },
-            output_dir=storage.join(self.attempt.output_dir, "judged", label),
+            output_dir=storage.join(self.attempt.output_dir, "scored", label),
             fingerprint=self.attempt.fingerprint,
             nodes=self.attempt.nodes,
             devices=self.attempt.devices,
-            make_work=partial(make_judge, refinement, values, self.slices.num_categories),
+            make_work=partial(make_scorer, self.slices, refinement, values),
             pool=self.pool,
         )
         counts = sum_shards(job, ["class_counts"])["class_counts"]
         return [miou_of_counts(of_value) for of_value in counts]
 
 
-def make_judge(refinement: Refinement, values: Sequence[float], num_categories: int) -> JudgeMapper:
+def make_scorer(
+    slices: ScoredSlices, refinement: Refinement, values: Sequence[float]
+) -> ScoreMapper:
     """Runs once in every process that evaluates."""
-    return JudgeMapper(placed(refinement), values, num_categories)
+    return ScoreMapper(slices.system, on_own_device(refinement), values, slices.num_all_classes)
 
 
 def held_out_scores(
@@ -143,7 +148,7 @@ def held_out_scores(
     refinement = make_refinement(replace(crf, **settings))
     (held_out,) = evaluator.mious("chosen", slices.held_out, refinement, [chosen], scales)
     configured = make_refinement(crf)
-    values = strengths(config, crf.form)
+    values = candidates(config, crf.form)
     searched = evaluator.mious(
         "configured-searched", slices.searched, configured, values, configured_scales
     )

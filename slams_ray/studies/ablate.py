@@ -1,34 +1,24 @@
 """What each part of the method pays: one setting changed at a time, over seeds, by seed mIoU."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from slams_ray import storage
-from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import PipelineConfig
 from slams_ray.config.overrides import override
-from slams_ray.data.stored_maps import CAM, METHODS, SLAMS
 from slams_ray.errors import ConfigError
-from slams_ray.runtime import cluster
-from slams_ray.runtime.search import search
-from slams_ray.runtime.search_space import SearchSpace
-from slams_ray.runtime.trial_plan import SearchPlan, SearchTrial
+from slams_ray.runtime.trial_plan import SearchTrial
 from slams_ray.runtime.workspace_lock import workspace_lock
-from slams_ray.stages import (
-    pipeline,
-    prepare,
-    search_threshold,
-    train_activation,
-    train_encoder,
-)
+from slams_ray.stages import pipeline, search_threshold
 from slams_ray.studies.comparison import Score
 from slams_ray.studies.scores import PRIMARY, Show, collect, finish, no_show
+from slams_ray.studies.trials import Point, run_grid, to_report, to_scores
+from slams_ray.systems.registry import titles
 
 NAME = "ablate"
 RECIPE = "as the recipe"
-TRIAL_CPUS = 0.01
 
 _LOSSES = "activation.losses"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -50,8 +40,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "activation.mask": "normalised",
         "activation.fill": "image",
     },
-    "masks cut": {"activation.cut_width": 0.1},
-    "masks not cut": {"activation.cut_width": 0.0},
+    "masks cut": {"activation.binarisation_width": 0.1},
+    "masks not cut": {"activation.binarisation_width": 0.0},
     "encoder without masked images": {"encoder.masked_fraction": 0.0},
     "encoder without dimmed images": {"encoder.dimmed_fraction": 0.0},
     "initialised from CAM": {"activation.initialise_from_cam": True},
@@ -91,73 +81,52 @@ def run(
         workspace_lock(workspace, name),
         pipeline.open_session(config, workspace, name) as session,
     ):
-        place = pipeline.workplace(config, session)
-        # Before the trials ask for them side by side.
-        data = prepare.open_prepared(prepare.run(place, config.data))
+        context = pipeline.make_context(config, session)
+        # Before the variants of a seed ask for them side by side.
         for seed in seeds:
-            train_encoder.run(place, config.encoder, seed, data)
-            train_activation.train_classifier(place, config.classifier, seed, data)
+            pipeline.run_stages(replace(config, seed=seed), context, search_threshold.STAGE)
         parent = session.open()
-        space: dict[str, Sequence[Any]] = {"variant": chosen, "seed": list(seeds)}
-        trials = search(
+        trials = run_grid(
             partial(run_variant, config, workspace, recipe, parent.run_id),
-            SearchSpace(space),
-            SearchPlan(
-                algorithm="grid",
-                num_samples=1,
-                metric=f"{SLAMS}/{PRIMARY}",
-                num_reports=1,
-                feedback_delay=1,
-                max_concurrent=max_concurrent
-                or cluster.num_trainings(config.compute.train_workers, config.compute.device),
-                cpus_per_trial=TRIAL_CPUS,
-                time_budget_seconds=None,
-                seed=0,
-            ),
-            storage.join(
-                workspace, NAME, fingerprint(NAME, {"config": to_plain(config), "space": space}, {})
-            ),
+            {"variant": chosen, "seed": list(seeds)},
+            config,
+            storage.join(workspace, NAME),
             _label,
+            f"{config.system}/{PRIMARY}",
+            max_concurrent,
         )
-        scores = _scores(trials)
+        scores = _scores(trials, config.system)
         failed = [_label(trial.point) for trial in trials if trial.error]
-        order = [CAM, *chosen]
-        finish(scores, workspace, NAME, parent, order, show, failed, len(trials))
+        names = titles(config.baselines) | {variant: variant for variant in chosen}
+        finish(scores, workspace, NAME, parent, names, show, failed, len(trials))
         return scores
 
 
 def run_variant(
-    config: PipelineConfig,
-    workspace: str,
-    recipe: str,
-    parent_id: str | None,
-    point: Mapping[str, Any],
+    config: PipelineConfig, workspace: str, recipe: str, parent_id: str | None, point: Point
 ) -> Iterator[dict[str, float]]:
-    """One report: the scores of a variant, and of CAM beside it, as method/metric."""
+    """One report: the scores of a variant, and of the baselines beside it."""
     varied = replace(override(config, VARIANTS[point["variant"]]), seed=point["seed"])
-    with pipeline.open_session(
-        varied, workspace, f"{recipe} {_label(point)}", parent_id
-    ) as session:
-        place = pipeline.workplace(varied, session)
-        results = pipeline.run_stages(varied, place, search_threshold.STAGE)
-        scores = [score for method in METHODS for score in collect(results, method, varied.seed)]
-        report = {f"{score.method}/{score.metric}": score.value for score in scores}
+    name = f"{recipe} {_label(point)}"
+    with pipeline.open_session(varied, workspace, name, parent_id) as session:
+        context = pipeline.make_context(varied, session)
+        results = pipeline.run_stages(varied, context, search_threshold.STAGE)
+        scores = [s for system in varied.systems for s in collect(results, system, varied.seed)]
+        report = to_report(scores)
         if session.parent is not None:
             session.parent.log_metrics(report)
     yield report
 
 
-def _label(point: Mapping[str, Any]) -> str:
+def _label(point: Point) -> str:
     return f"{point['variant']}, seed {point['seed']}"
 
 
-def _scores(trials: Sequence[SearchTrial]) -> list[Score]:
-    """Rows of every variant under its name, and of CAM once per seed."""
+def _scores(trials: Sequence[SearchTrial], system: str) -> list[Score]:
+    """Rows of every variant under its name, and of each baseline once per random seed."""
     scores: dict[tuple[str, int, str], Score] = {}
     for trial in trials:
-        for name, value in (trial.history[-1] if trial.history else {}).items():
-            method, metric = name.split("/")
-            title = trial.point["variant"] if method == SLAMS else method
-            seed = trial.point["seed"]
-            scores[title, seed, metric] = Score(method=title, seed=seed, metric=metric, value=value)
+        for score in to_scores(trial.history[-1] if trial.history else {}, trial.point["seed"]):
+            method = trial.point["variant"] if score.method == system else score.method
+            scores[method, score.seed, score.metric] = replace(score, method=method)
     return list(scores.values())

@@ -1,21 +1,21 @@
-"""CAM beside SLAMs under one protocol, over seeds.
+"""Systems beside one another under one protocol, over random seeds.
 
-Both share data, backbone, crops, scales and the way their threshold is chosen; each is refined and
+All share data, backbone, crops, scales and the way their threshold is chosen. Each is refined and
 trained on separately, at its own threshold.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+from slams_ray import storage
 from slams_ray.config import PipelineConfig
-from slams_ray.data.stored_maps import METHODS
-from slams_ray.runtime import cluster
-from slams_ray.runtime.fanout import run_side_by_side
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import evaluate, pipeline, prepare
 from slams_ray.studies.comparison import Score
-from slams_ray.studies.scores import Show, collect, finish, no_show
+from slams_ray.studies.scores import PRIMARY, Show, collect, finish, no_show
+from slams_ray.studies.trials import Point, run_grid, to_report, to_scores
+from slams_ray.systems.registry import titles
 
 NAME = "compare"
 
@@ -28,8 +28,9 @@ def run(
     max_concurrent: int | None = None,
     show: Show = no_show,
 ) -> list[Score]:
-    """Runs every seed in a Ray task and writes `<workspace>/compare.json`; finished stages are
-    kept.
+    """Runs every random seed in a trial and writes `<workspace>/compare.json`.
+
+    Finished stages are kept.
 
     Args:
         max_concurrent: seeds at the same time; None takes what the cluster's nodes or GPUs allow.
@@ -45,26 +46,36 @@ def run(
         pipeline.open_session(config, workspace, name) as session,
     ):
         # Once, before the seeds ask for it side by side.
-        prepare.run(pipeline.workplace(config, session), config.data)
+        prepare.run(pipeline.make_context(config, session), config.data)
         parent = session.open()
         parent.set_tags({"slams.budget": budget(config)})
-        works = {
-            f"seed {seed}": partial(
-                run_seed, replace(config, seed=seed), workspace, recipe, parent.run_id
-            )
-            for seed in seeds
-        }
-        limit = max_concurrent or cluster.num_trainings(
-            config.compute.train_workers, config.compute.device
+        trials = run_grid(
+            partial(run_seed, config, workspace, recipe, parent.run_id),
+            {"seed": list(seeds)},
+            config,
+            storage.join(workspace, NAME),
+            _label,
+            f"{config.system}/{PRIMARY}",
+            max_concurrent,
         )
-        found, failed = run_side_by_side(works, limit)
-        scores = [score for label in works if label in found for score in found[label]]
-        finish(scores, workspace, NAME, parent, METHODS, show, failed, len(works))
+        scores = [
+            score
+            for trial in trials
+            if trial.history
+            for score in to_scores(trial.history[-1], trial.point["seed"])
+        ]
+        failed = [_label(trial.point) for trial in trials if trial.error]
+        names = titles(config.systems)
+        finish(scores, workspace, NAME, parent, names, show, failed, len(trials))
         return scores
 
 
+def _label(point: Point) -> str:
+    return f"seed {point['seed']}"
+
+
 def budget(config: PipelineConfig) -> str:
-    """For how many epochs each method is trained, with what it starts from."""
+    """For how many epochs each network is trained."""
     encoder, classifier, activation, segmentation = (
         f"{part.training.epochs:g}"
         for part in (config.encoder, config.classifier, config.activation, config.segmentation)
@@ -77,16 +88,20 @@ def budget(config: PipelineConfig) -> str:
 
 
 def run_seed(
-    config: PipelineConfig, workspace: str, recipe: str, parent_id: str | None
-) -> list[Score]:
-    """Both methods from images to network; the second finds the stages they share finished."""
+    config: PipelineConfig, workspace: str, recipe: str, parent_id: str | None, point: Point
+) -> Iterator[dict[str, float]]:
+    """One report: the scores of every system from images to network; shared stages run once."""
+    config = replace(config, seed=point["seed"])
     name = f"{recipe} seed {config.seed}"
     with pipeline.open_session(config, workspace, name, parent_id) as session:
-        place = pipeline.workplace(config, session)
+        context = pipeline.make_context(config, session)
         scores = []
-        for method in METHODS:
-            results = pipeline.run_stages(config, place, evaluate.STAGE, method)
-            scores += collect(results, method, config.seed)
+        for system in config.systems:
+            # The same systems in the same order: all pipelines of the seed share their maps.
+            own = replace(config, system=system, baselines=config.systems)
+            results = pipeline.run_stages(own, context, evaluate.STAGE)
+            scores += collect(results, system, config.seed)
+        report = to_report(scores)
         if session.parent is not None:
-            session.parent.log_metrics({f"{s.method}/{s.metric}": s.value for s in scores})
-        return scores
+            session.parent.log_metrics(report)
+    yield report

@@ -10,7 +10,7 @@ class Score:
     """One number of a comparison.
 
     Attributes:
-        method: cam, slams, or a variant of it.
+        method: name of a system, or of a variant of one.
         metric: seed_miou and so on; fractions.
     """
 

@@ -16,11 +16,11 @@ Show = Callable[[Sequence[Score]], None]
 
 PRIMARY = "seed_miou"
 METRICS = {
-    PRIMARY: (search_threshold.STAGE, "{method}_seed_miou"),
-    "threshold_area": (search_threshold.STAGE, "{method}_threshold_area"),
-    "foreground_precision": (search_threshold.STAGE, "{method}_seed_precision"),
-    "foreground_recall": (search_threshold.STAGE, "{method}_seed_recall"),
-    "best_threshold": (search_threshold.STAGE, "{method}_best_threshold"),
+    PRIMARY: (search_threshold.STAGE, "{system}_seed_miou"),
+    "mean_miou": (search_threshold.STAGE, "{system}_mean_miou"),
+    "foreground_precision": (search_threshold.STAGE, "{system}_seed_precision"),
+    "foreground_recall": (search_threshold.STAGE, "{system}_seed_recall"),
+    "best_threshold": (search_threshold.STAGE, "{system}_best_threshold"),
     "refined_miou": (refine.STAGE, "refined_miou"),
     "segmentation_miou": (evaluate.STAGE, "segmentation_miou"),
 }
@@ -28,14 +28,14 @@ METRICS = {
 FIGURE_METRICS = (PRIMARY, "refined_miou", "segmentation_miou")
 
 
-def collect(results: Mapping[str, Result], method: str, seed: int) -> list[Score]:
-    """The scores of one method, cam or slams, in the stages that have run."""
+def collect(results: Mapping[str, Result], system: str, seed: int) -> list[Score]:
+    """The scores of one system in the stages that have run."""
     scores = []
     for metric, (stage, name) in METRICS.items():
         found = results[stage].record.metrics if stage in results else {}
-        value = found.get(name.format(method=method))
+        value = found.get(name.format(system=system))
         if value is not None:
-            scores.append(Score(method=method, seed=seed, metric=metric, value=value))
+            scores.append(Score(method=system, seed=seed, metric=metric, value=value))
     return scores
 
 
@@ -48,7 +48,7 @@ def finish(
     workspace: str,
     name: str,
     run: Run,
-    order: Sequence[str],
+    titles: Mapping[str, str],
     show: Show,
     failed: Sequence[str],
     num_pieces: int,
@@ -56,14 +56,14 @@ def finish(
     """Publishes and shows what there is, and only then says what failed.
 
     Args:
-        order: methods from top to bottom of the figure; the rest follow.
+        titles: method -> how the figure names it, from top to bottom, the baseline first.
         failed: labels of the pieces that failed, of `num_pieces`.
 
     Raises:
         TrainingError: there are such.
     """
     if scores:
-        publish(scores, workspace, name, run, order)
+        publish(scores, workspace, name, run, titles)
         show(scores)
     if failed:
         raise TrainingError(
@@ -73,12 +73,12 @@ def finish(
 
 
 def publish(
-    scores: Sequence[Score], workspace: str, name: str, run: Run, order: Sequence[str]
+    scores: Sequence[Score], workspace: str, name: str, run: Run, titles: Mapping[str, str]
 ) -> None:
     """Writes `<name>.json` and `<name>.png` into the workspace and logs both with a table.
 
     Args:
-        order: methods from top to bottom of the figure; the rest follow.
+        titles: see `finish`.
     """
     rows = [vars(score) for score in scores]
     table = storage.join(workspace, f"{name}.json")
@@ -90,7 +90,7 @@ def publish(
         for metric, methods in values.items()
         if methods
     }
-    storage.write_bytes(picture, to_png(comparison_figure(shown, order)))
+    storage.write_bytes(picture, to_png(comparison_figure(shown, titles)))
     for path in (table, picture):
         run.log_file(path)
     run.log_table(rows, f"{name}_rows.json")

@@ -1,4 +1,7 @@
-"""The CAM classifier: baseline, and initialisation of the activation network (method section 4)."""
+"""CAM: the maps of an image classifier (Zhou et al. 2016; recipe of IRN, Ahn et al. 2019).
+
+It is the baseline that every other system is compared with, and the start of some.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +10,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from slams_ray.config import ClassifierConfig
+from slams_ray.config import ClassifierConfig, PipelineConfig
 from slams_ray.data.transforms import normalise, valid_mask
 from slams_ray.networks.activation_network import ActivationNetwork, classification_scores
 from slams_ray.networks.backbone import load_backbone_weights
 from slams_ray.systems.classification import ImageLabelTask, classifier_loss
+from slams_ray.systems.system import NetworkTraining, System
 from slams_ray.training.task import Batch, TrainingModule
+
+STAGE = "train_classifier"
 
 
 class ClassifierTraining(TrainingModule):
@@ -47,3 +53,23 @@ class ClassifierTask(ImageLabelTask):
         network = ActivationNetwork(**self.architecture)
         load_backbone_weights(network.backbone, self.config.backbone.weights)
         return ClassifierTraining(network, self.config.backbone)
+
+
+def classifier_training(config: PipelineConfig) -> NetworkTraining:
+    """The classifier, which other systems may start from."""
+    classifier = config.classifier
+    return NetworkTraining(
+        stage=STAGE,
+        label="classifier",
+        config=classifier,
+        backbone=classifier.backbone,
+        make_task=lambda class_names, checkpoints: ClassifierTask(classifier, class_names),
+    )
+
+
+SYSTEM = System(
+    name="cam",
+    title="CAM",
+    map_stage=STAGE,
+    trainings=lambda config: [classifier_training(config)],
+)

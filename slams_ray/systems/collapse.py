@@ -55,11 +55,12 @@ def map_warnings(metrics: Mapping[str, float]) -> list[str]:
 
 
 def dead_class_warnings(
-    num_maps: Sequence[int], num_empty: Sequence[int], class_names: Sequence[str]
+    title: str, num_maps: Sequence[int], num_empty: Sequence[int], class_names: Sequence[str]
 ) -> list[str]:
     """One warning naming the classes whose maps are empty in nearly all their images.
 
     Args:
+        title: of the system whose maps they are.
         num_maps, num_empty: (K,) maps per class and how many are zero everywhere.
         class_names: (K,) background first.
     """
@@ -71,13 +72,13 @@ def dead_class_warnings(
     if not dead:
         return []
     return [
-        f"dead class: the SLAMs maps of {', '.join(dead)} are empty in more than "
-        f"{DEAD_FRACTION:.0%} of their images: lower activation.losses.regularization and "
-        "activation.losses.classification, or train the encoder longer"
+        f"dead class: the {title} maps of {', '.join(dead)} are empty in more than "
+        f"{DEAD_FRACTION:.0%} of their images. Train longer or lower the learning rate. For SLAMs "
+        "lower activation.losses.regularization and activation.losses.classification"
     ]
 
 
-def dead_category_warnings(dead: Sequence[str]) -> list[str]:
+def dead_semantics_warnings(dead: Sequence[str]) -> list[str]:
     """One warning naming the categories the encoder gives no embedding."""
     if not dead:
         return []

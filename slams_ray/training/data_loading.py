@@ -1,4 +1,4 @@
-"""From a planned chunk to training samples, and from shards to evaluation rows."""
+"""From a planned loading task to training samples, and from shards to evaluation rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from slams_ray import storage
 from slams_ray.errors import ArtifactError
-from slams_ray.training.sampling import ROWS_PER_GROUP, Chunk, sample_order
+from slams_ray.training.sampling import ROWS_PER_GROUP, LoadingTask, sample_order
 from slams_ray.training.task import Row, Sampler
 
 _LABELS = "image_labels"
@@ -22,8 +22,8 @@ class ShardColumns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChunkReader:
-    """Reads, decodes and augments the samples of a chunk; every data-loading task gets a copy.
+class SampleLoader:
+    """Reads, decodes and augments the samples of a loading task; every task gets a copy.
 
     A sample depends on its image, its place in the plan and the random seed, on nothing else: a
     restarted or differently divided training sees the same pixels.
@@ -37,9 +37,9 @@ class ChunkReader:
     sampler: Sampler
     seed: int
 
-    def __call__(self, chunk: Chunk) -> dict[str, np.ndarray]:
-        """Samples of a chunk, stacked: name -> (samples, ...) array."""
-        order = list(sample_order(chunk))
+    def __call__(self, loading_task: LoadingTask) -> dict[str, np.ndarray]:
+        """Samples of a loading task, stacked: name -> (samples, ...) array."""
+        order = list(sample_order(loading_task))
         needed: dict[str, set[int]] = {}
         for _, _, shard, row in order:
             needed.setdefault(shard, set()).add(row // ROWS_PER_GROUP)
@@ -58,7 +58,7 @@ class ChunkReader:
 
 
 class _Shard:
-    """The row groups of one shard that a chunk needs, and more where a filler asks for them."""
+    """The row groups of one shard that a loading task needs, and those a filler asks for."""
 
     def __init__(self, name: str, sources: Sequence[ShardColumns], groups: Sequence[int]) -> None:
         self.name, self.sources = name, sources

@@ -18,12 +18,12 @@ from slams_ray.errors import ConfigError
 
 ROWS_PER_GROUP = 8
 """Rows per Parquet row group of shards that are trained on."""
-STEPS_PER_CHUNK = 8
+STEPS_PER_LOADING_TASK = 8
 """Steps that one data-loading task prepares."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunk:
+class LoadingTask:
     """The samples of one worker for a few consecutive steps.
 
     Attributes:
@@ -64,7 +64,7 @@ def num_steps(epochs: float, num_images: int, batch_size: int) -> int:
     return max(1, round(epochs * num_images / batch_size))
 
 
-def plan_chunks(
+def plan_loading(
     shard_rows: Sequence[tuple[str, int]],
     *,
     batch_size: int,
@@ -73,8 +73,8 @@ def plan_chunks(
     first_step: int,
     last_step: int,
     seed: int,
-) -> Iterator[Chunk]:
-    """The chunks worker `rank` reads for steps first_step <= s < last_step, in order.
+) -> Iterator[LoadingTask]:
+    """The loading_tasks worker `rank` reads for steps first_step <= s < last_step, in order.
 
     Args:
         shard_rows: (name, rows) of every shard that has rows.
@@ -84,8 +84,8 @@ def plan_chunks(
     # (step at which the stream needs another unit, stream): ties go to the lower stream.
     needs = [(0, stream) for stream in range(batch_size)]
     planned: dict[int, list[tuple[str, int]]] = {stream: [] for stream in own}
-    for begin in range(0, last_step, STEPS_PER_CHUNK):
-        end = min(begin + STEPS_PER_CHUNK, last_step)
+    for begin in range(0, last_step, STEPS_PER_LOADING_TASK):
+        end = min(begin + STEPS_PER_LOADING_TASK, last_step)
         while needs[0][0] < end:
             step, stream = needs[0]
             rows = next(queue)
@@ -94,7 +94,7 @@ def plan_chunks(
             heapq.heapreplace(needs, (step + len(rows), stream))
         skipped = max(first_step - begin, 0)
         if begin + skipped < end:
-            yield Chunk(
+            yield LoadingTask(
                 first_step=begin + skipped,
                 streams=tuple(own),
                 rows=tuple(tuple(planned[stream][skipped : end - begin]) for stream in own),
@@ -103,11 +103,11 @@ def plan_chunks(
             del rows[: end - begin]
 
 
-def sample_order(chunk: Chunk) -> Iterator[tuple[int, int, str, int]]:
-    """(step, stream, shard name, row) of each sample of a chunk, in the order of training."""
-    for offset in range(len(chunk.rows[0])):
-        for stream, rows in zip(chunk.streams, chunk.rows, strict=True):
-            yield chunk.first_step + offset, stream, *rows[offset]
+def sample_order(loading_task: LoadingTask) -> Iterator[tuple[int, int, str, int]]:
+    """(step, stream, shard name, row) of each sample of a loading task, in training order."""
+    for offset in range(len(loading_task.rows[0])):
+        for stream, rows in zip(loading_task.streams, loading_task.rows, strict=True):
+            yield loading_task.first_step + offset, stream, *rows[offset]
 
 
 def _units(shard_rows: Sequence[tuple[str, int]], batch_size: int) -> list[_Unit]:

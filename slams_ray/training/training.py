@@ -10,9 +10,9 @@ from torch import nn
 from slams_ray.config import TrainingConfig
 from slams_ray.networks.batch_norm import synchronise_batch_norm
 from slams_ray.networks.checkpoint import dump_network
-from slams_ray.training.data_loading import ChunkReader, ShardColumns, iterate_rows
+from slams_ray.training.data_loading import SampleLoader, ShardColumns, iterate_rows
 from slams_ray.training.optimisation import build_optimizer, check_finite, train_step
-from slams_ray.training.sampling import Chunk, num_steps, own_streams, plan_chunks
+from slams_ray.training.sampling import LoadingTask, num_steps, own_streams, plan_loading
 from slams_ray.training.task import Task, TrainingModule
 
 Result = dict[str, np.ndarray]
@@ -73,8 +73,8 @@ class Training:
     def check(self, metrics: Sequence[Mapping[str, torch.Tensor]], num_steps_done: int) -> None:
         check_finite([m["loss"] for m in metrics], num_steps_done)
 
-    def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterator[Chunk]:
-        return plan_chunks(
+    def loading_tasks(self, rank: int, num_workers: int, first_step: int) -> Iterator[LoadingTask]:
+        return plan_loading(
             self.shard_rows,
             batch_size=self.config.batch_size,
             rank=rank,
@@ -85,9 +85,9 @@ class Training:
         )
 
     @property
-    def reader(self) -> ChunkReader:
+    def loader(self) -> SampleLoader:
         """What data-loading tasks run; it holds no network."""
-        return ChunkReader(sources=tuple(self.sources), sampler=self.task.sampler, seed=self.seed)
+        return SampleLoader(sources=tuple(self.sources), sampler=self.task.sampler, seed=self.seed)
 
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Result:
         """Results on every num_workers-th validation shard."""

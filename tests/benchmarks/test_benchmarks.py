@@ -3,7 +3,6 @@
 import io
 import itertools
 import json
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,9 +12,11 @@ import pytest
 from PIL import Image
 
 from slams_ray import storage
+from slams_ray.benchmarks.cases.registry import CASES
 from slams_ray.benchmarks.harness import pictures
 from slams_ray.benchmarks.harness.measure import compare
 from slams_ray.benchmarks.measurements import crf, refine, threshold
+from slams_ray.cli.benchmark import run_benchmark
 from slams_ray.metrics import segmentation_scores
 
 
@@ -72,27 +73,16 @@ def test_every_row_is_complete_and_json() -> None:
         assert row["met"] == (row["ratio"] >= row["goal"])
 
 
-@pytest.mark.parametrize(
-    "job",
-    [
-        "benchmark_threshold",
-        "benchmark_crf",
-        "benchmark_inference",
-        "benchmark_training",
-        "benchmark_gpu",
-        "benchmark_memory",
-        "benchmark_overhead",
-    ],
-)
-def test_the_job_explains_itself(job: str) -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", f"jobs.{job}", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "--output" in shown.stdout
-    assert "--workspace" in shown.stdout
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_explains_its_settings(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        run_benchmark("Benchmarks.")
+    shown = capsys.readouterr().out
+    assert "--output" in shown
+    assert "--workspace" in shown
 
 
 def test_every_row_of_the_crf_is_complete_and_all_backends_agree() -> None:
@@ -125,14 +115,16 @@ def test_photographs_come_evenly_from_a_voc_tree(tmp_path: Path) -> None:
 
 
 def test_a_plain_process_refines_as_the_stage_does(tmp_path: Path) -> None:
-    contest = refine.refine_contest(pictures.generated(1, height=40, width=56), 2, str(tmp_path))
-    contest.plain(contest.names[:1], str(tmp_path))
-    work = contest.make_work()
+    comparison = refine.refine_comparison(
+        pictures.generated(1, height=40, width=56), 2, str(tmp_path)
+    )
+    comparison.plain(comparison.names[:1], str(tmp_path))
+    work = comparison.make_work()
     tables = {
-        key: storage.read_table(f"{source.directory}/{contest.names[0]}", list(source.columns))
-        for key, source in contest.inputs.items()
+        key: storage.read_table(f"{source.directory}/{comparison.names[0]}", list(source.columns))
+        for key, source in comparison.inputs.items()
     }
     expected, _ = work(tables, None)
-    assert storage.read_table(str(tmp_path / contest.names[0])).equals(expected)
+    assert storage.read_table(str(tmp_path / comparison.names[0])).equals(expected)
     labels = np.asarray(Image.open(io.BytesIO(expected["refined"][0].as_py())))
     assert len(np.unique(labels)) > 1

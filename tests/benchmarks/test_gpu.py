@@ -135,7 +135,7 @@ def test_a_training_is_watched_once_its_feeders_have_been_taken_from_twice(
 ) -> None:
     # Batches of 4 from 4 shards: 4 lanes, so a feeder makes 4 x 8 images at once.
     assert classifier.config.batch_size == 4
-    windows = gpu.fed_windows(classifier, num_feeders=3, steps_each=2, rounds=5)
+    windows = gpu.fed_windows(classifier, num_data_loading_tasks=3, steps_each=2, rounds=5)
     assert windows == training.Windows(steps_each=2, number=5 * 12, num_warm=2 * 12)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from jobs.benchmark import BenchmarkCommand, show
+from slams_ray.benchmarks.cases.command import BenchmarkCommand
 from slams_ray.benchmarks.harness.measure import row
+from slams_ray.cli.benchmark import show
 
 ROWS = [
     row("threshold curve, 256 levels", "100 evaluations", [70.0, 80.0, 90.0], goal=50),
@@ -19,7 +20,7 @@ def test_rows_become_json_metrics_and_parameters(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "rows.json"
-    show(BenchmarkCommand(output=str(output), workspace=str(tmp_path)), ROWS)
+    show("crf", BenchmarkCommand(output=str(output), workspace=str(tmp_path)), ROWS)
     assert [r["ratio"] for r in json.loads(output.read_text())] == [80.0, 0.8]
     assert "missed" in capsys.readouterr().out
 

@@ -80,7 +80,12 @@ def test_a_row_through_ray(
 ) -> None:
     windows = training.Windows(steps_each=1, number=2)
     row = training.ray_row(
-        "classifier", trainings["classifier"], windows, str(tmp_path), num_feeders=1, rounds=1
+        "classifier",
+        trainings["classifier"],
+        windows,
+        str(tmp_path),
+        num_data_loading_tasks=1,
+        rounds=1,
     )
     assert row.ratio > 0
     history = (tmp_path / "classifier-0" / "training.json").read_text()

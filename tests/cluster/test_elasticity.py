@@ -10,7 +10,7 @@ from slams_ray.artifacts import read_record
 from slams_ray.faults.driver import Driver
 from slams_ray.faults.nodes import Nodes, Place
 from slams_ray.faults.outputs import look
-from slams_ray.runtime.finished_shards import read_seal
+from slams_ray.runtime.finished_shards import read_note
 from slams_ray.runtime.trainer import TRAINING_NAME
 from tests.cluster.slow_shards import FINGERPRINT, SECONDS
 
@@ -51,8 +51,8 @@ def test_a_node_that_joins_takes_shards(kind: str, one_node: Nodes, tmp_path: Pa
 
 def makers(output_dir: Path) -> set[str]:
     """Nodes that have made the shards there are."""
-    seals = [read_seal(str(path), FINGERPRINT) for path in output_dir.glob("*.parquet")]
-    return {seal["node"] for seal in seals if seal is not None}
+    notes = [read_note(str(path), FINGERPRINT) for path in output_dir.glob("*.parquet")]
+    return {note["node"] for note in notes if note is not None}
 
 
 @pytest.mark.long
@@ -73,7 +73,7 @@ def test_a_training_goes_on_with_the_workers_there_are(
     length += ["--encoder.training.crop-px", side, "--encoder.training.long-side-px", side, side]
     try:
         nodes.start()
-        arguments = ["-m", "jobs.train_encoder", "smoke", *workers, *length]
+        arguments = ["-m", "jobs.pipeline", "smoke", "--until", "train_encoder", *workers, *length]
         arguments += ["--workspace", str(tmp_path)]
         driver = Driver(arguments, nodes.environment, tmp_path / "driver.log")
         stage_dir = tmp_path / "train_encoder"

@@ -154,10 +154,10 @@ def test_without_the_token_nothing_is_answered(running: Running) -> None:
 
 @pytest.mark.ray
 def test_a_job_succeeds_or_fails_with_its_message(running: Running) -> None:
-    good = running.submit("python", "-m", "jobs.prepare", "demo", "--dry-run")
+    good = running.submit("python", "-m", "jobs.pipeline", "demo", "--dry-run")
     assert good.returncode == 0, good.stdout + good.stderr
     assert "data.format = synthetic" in good.stdout
-    bad = running.submit("python", "-m", "jobs.prepare", "demo", "--crf.gt-prob", "1.5")
+    bad = running.submit("python", "-m", "jobs.pipeline", "demo", "--crf.gt-prob", "1.5")
     assert bad.returncode == 1
     assert "crf.gt_prob is 1.5" in bad.stdout
 

@@ -1,4 +1,4 @@
-"""The cluster of a drill leaves nothing behind; no Ray is started."""
+"""The cluster of a fault injection leaves nothing behind; no Ray is started."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The drill's refused reads, in this process instead of Ray's workers."""
+"""Refused reads, in this process instead of Ray's workers."""
 
 import threading
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_reads_wait_until_the_flag_is_gone(tmp_path: Path, monkeypatch: pytest.M
     storage.write_table(path, pa.table({"number": [1, 2]}))
     monkeypatch.setattr(pq, "ParquetFile", pq.ParquetFile)
     monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setenv("SLAMS_DRILL_REFUSED_READS", str(flag))
+    monkeypatch.setenv("SLAMS_REFUSED_READS", str(flag))
     refused_reads.set_up()
     flag.touch()
     timer = threading.Timer(0.2, flag.unlink)

@@ -16,7 +16,7 @@ SCRIPT = str(Path(__file__).with_name("namespaces.sh"))
 NAMES = ("slams-a", "slams-b", "slams-c")
 # More shards than the first process can take before the others are up.
 ARGUMENTS = (
-    *("-m", "jobs.train_encoder", "smoke"),
+    *("-m", "jobs.pipeline", "smoke", "--until", "train_encoder"),
     *("--data.images-per-shard", "1", "--compute.train-workers", "2"),
 )
 

@@ -31,13 +31,17 @@ def encoded(picture: Image.Image, kind: str) -> bytes:
 def png_header(side: int) -> bytes:
     """A PNG that announces side x side pixels and holds none."""
 
-    def chunk(name: bytes, data: bytes) -> bytes:
+    def png_chunk(name: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    body = (
+        png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(b""))
+        + png_chunk(b"IEND", b"")
+    )
     return b"\x89PNG\r\n\x1a\n" + body
 
 

@@ -8,13 +8,12 @@ import torch
 
 from slams_ray.data.image_trace import TracedMapper
 from slams_ray.data.shard_work import PrepareMapper
-from slams_ray.data.stored_maps import SLAMS
 from slams_ray.errors import DataError
 from slams_ray.inference.predictors import SegmentationPredictor
 from slams_ray.inference.shard_work import InferMapper
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.refinement.crf.kernels import CrfKernels
-from slams_ray.refinement.pseudo_label import Confidence, Refinement
+from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement
 from slams_ray.refinement.shard_work import RefineMapper
 from slams_ray.runtime.shards import Traced
 from slams_ray.seeds.shard_work import CountMapper
@@ -24,13 +23,13 @@ MAPPERS = ("prepare", "infer", "count", "refine", "evaluate")
 
 
 def make_mapper(name: str, shard: Any) -> Any:
-    num_categories = len(shard.description.class_names)
+    num_all_classes = len(shard.description.class_names)
     if name == "prepare":
         return PrepareMapper(shard.description, "fail")
     if name == "infer":
-        return InferMapper(shard.predictor, num_categories)
+        return InferMapper(shard.predictor, num_all_classes)
     if name == "count":
-        return CountMapper(num_categories, 5)
+        return CountMapper(("cam", "slams"), num_all_classes, 5)
     if name == "refine":
         kernels = CrfKernels(
             gaussian_sxy_px=3.0,
@@ -39,11 +38,11 @@ def make_mapper(name: str, shard: Any) -> Any:
             bilateral_srgb=5.0,
             bilateral_compat=10.0,
         )
-        strengths = Confidence(lenient=0.3, chosen=0.4, strict=0.55)
+        pair = ConfidentPair(background=0.3, chosen=0.4, foreground=0.55)
         refinement = Refinement(form="label", gt_prob=0.7, iterations=0, kernels=kernels)
-        return RefineMapper(shard.description, SLAMS, strengths, refinement)
+        return RefineMapper(shard.description, "slams", pair, refinement)
     torch.manual_seed(0)
-    network = SegmentationNetwork("tiny_resnet", 8, num_categories, "deeplabv2")
+    network = SegmentationNetwork("tiny_resnet", 8, num_all_classes, "deeplabv2")
     predictor = SegmentationPredictor(
         network, scales=(1.0,), flip=False, device=torch.device("cpu")
     )
@@ -72,8 +71,9 @@ def test_the_images_are_named_in_their_order_before_they_are_worked_on(
     def die(*_: object, **__: object) -> np.ndarray:
         raise KeyboardInterrupt
 
-    for module in ("data.image", "seeds.shard_work", "refinement.shard_work", "data.batches"):
+    for module in ("data.image", "refinement.shard_work", "data.batches"):
         monkeypatch.setattr(f"slams_ray.{module}.decode_image", die)
+    monkeypatch.setattr("slams_ray.seeds.shard_work.unpack_maps", die)
     with pytest.raises(KeyboardInterrupt):
         begin(mapper, shard)
     assert len(said) == 1

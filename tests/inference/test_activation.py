@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from slams_ray.data.stored_maps import stored_size, upsample_stored
 from slams_ray.inference.activation import fuse_pair, max_normalise, quantise, resize_maps
 from slams_ray.seeds.seed import seed_labels
-from slams_ray.systems.slams.soft_masks import cut_masks, soft_masks
+from slams_ray.systems.slams.soft_masks import binarise_softly, soft_masks
 
 
 def random_maps(seed: int, *shape: int) -> torch.Tensor:
@@ -168,14 +168,14 @@ def test_masks_of_the_literature_are_sigmoids() -> None:
 def test_a_cut_mask_is_its_thresholded_region_with_a_soft_edge() -> None:
     masks = torch.rand(3, 1, 6, 7, generator=torch.Generator().manual_seed(0))
     thresholds = torch.tensor([0.25, 0.5, 0.75])
-    cut = cut_masks(masks, thresholds, 0.1)
+    cut = binarise_softly(masks, thresholds, 0.1)
     for mask, threshold, found in zip(masks, thresholds.tolist(), cut, strict=True):
         assert torch.equal(found > 0.5, mask > threshold)
-        sharp = cut_masks(mask[None], torch.tensor([threshold]), 1e-6)
+        sharp = binarise_softly(mask[None], torch.tensor([threshold]), 1e-6)
         torch.testing.assert_close(sharp[0].round(), (mask > threshold).float())
     at_threshold = torch.full((1, 1, 1, 1), 0.5)
-    assert cut_masks(at_threshold, torch.tensor([0.5]), 0.1).item() == 0.5
+    assert binarise_softly(at_threshold, torch.tensor([0.5]), 0.1).item() == 0.5
     torch.testing.assert_close(
-        cut_masks(at_threshold + 0.1, torch.tensor([0.5]), 0.1),
+        binarise_softly(at_threshold + 0.1, torch.tensor([0.5]), 0.1),
         torch.tensor(1.0).sigmoid().view(1, 1, 1, 1),
     )

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from slams_ray.inference.activated_convolution import ActivatedConv2d
-from slams_ray.inference.precision import inference_dtype, made_for_inference
+from slams_ray.inference.precision import inference_dtype, optimize_for_inference
 from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.segmentation_network import SegmentationNetwork
@@ -47,7 +46,7 @@ def test_it_takes_and_returns_float32_close_to_the_network_as_trained(
 ) -> None:
     with torch.inference_mode():
         expected = build()(images())
-        network = made_for_inference(build(), dtype, CPU)
+        network = optimize_for_inference(build(), dtype, CPU)
         found = network(images())
     assert found.dtype == torch.float32
     assert {p.dtype for p in network.parameters()} == {dtype}
@@ -55,22 +54,22 @@ def test_it_takes_and_returns_float32_close_to_the_network_as_trained(
 
 
 def test_bfloat16_is_what_it_computes_in() -> None:
-    found = made_for_inference(activation_network(), torch.bfloat16, CPU)(images())
+    found = optimize_for_inference(activation_network(), torch.bfloat16, CPU)(images())
     assert torch.equal(found, found.to(torch.bfloat16).float())
 
 
 def test_maps_differ_by_few_levels_between_precisions() -> None:
     predictor = ActivationPredictor(
         {
-            "whole": made_for_inference(activation_network(), torch.float32, CPU),
-            "half": made_for_inference(activation_network(), torch.bfloat16, CPU),
+            "whole": optimize_for_inference(activation_network(), torch.float32, CPU),
+            "half": optimize_for_inference(activation_network(), torch.bfloat16, CPU),
         },
         scales=(0.5, 1.0),
         flip=True,
         device=CPU,
     )
     coarse = np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8)
-    maps = predictor.activate(coarse, [1, 2, 3])
+    maps = predictor.activate_batch([coarse], [[1, 2, 3]])[0]
     difference = np.abs(maps["whole"].astype(int) - maps["half"].astype(int))
     assert 0 < difference.mean() < 8
 
@@ -103,14 +102,3 @@ def test_auto_does_not_take_emulation_on_a_gpu_for_support(
     )
     expected = torch.bfloat16 if supported else torch.float32
     assert inference_dtype("auto", torch.device("cuda")) == expected
-
-
-@pytest.mark.parametrize(("multiplies", "merged"), [(True, True), (False, False)])
-def test_activations_are_merged_only_where_the_cpu_can_take_it(
-    monkeypatch: pytest.MonkeyPatch, multiplies: bool, merged: bool
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": multiplies})
-    network = made_for_inference(activation_network(), torch.bfloat16, CPU)
-    assert any(isinstance(m, ActivatedConv2d) for m in network.modules()) == merged
-    whole = made_for_inference(activation_network(), torch.float32, CPU)
-    assert not any(isinstance(m, ActivatedConv2d) for m in whole.modules())

@@ -52,17 +52,17 @@ def largest_difference(first: np.ndarray, second: np.ndarray) -> int:
 
 @pytest.mark.parametrize("size", [(37, 50), (32, 32), (3, 5)])
 def test_maps_are_uint8_at_stride_4_one_per_present_class(size: tuple[int, int]) -> None:
-    maps = activation_predictor().activate(random_image(*size), [2, 4])["network0"]
+    maps = activation_predictor().activate_batch([random_image(*size)], [[2, 4]])[0]["network0"]
     assert maps.dtype == np.uint8
     assert maps.shape == (2, *stored_size(*size))
 
 
 def test_the_highest_logit_is_set_for_each_network_alone() -> None:
     free = activation_predictor(seeds=(0, 1))
-    plain = free.activate(random_image(), [1, 3])
+    plain = free.activate_batch([random_image()], [[1, 3]])[0]
     limited = ActivationPredictor(
         free.networks, scales=SCALES, flip=True, device=CPU, max_logits={"network1": 1e-3}
-    ).activate(random_image(), [1, 3])
+    ).activate_batch([random_image()], [[1, 3]])[0]
     np.testing.assert_array_equal(limited["network0"], plain["network0"])
     at_the_top = [(maps == 255).mean() for maps in (plain["network1"], limited["network1"])]
     assert at_the_top[0] < 0.1 < at_the_top[1]
@@ -113,16 +113,16 @@ def test_images_taken_together_come_out_as_one_by_one(flip: bool) -> None:
 
 
 def test_networks_do_not_influence_one_another() -> None:
-    together = activation_predictor(seeds=(0, 1)).activate(random_image(), [1, 2])
-    alone = activation_predictor(seeds=(1,)).activate(random_image(), [1, 2])
+    together = activation_predictor(seeds=(0, 1)).activate_batch([random_image()], [[1, 2]])[0]
+    alone = activation_predictor(seeds=(1,)).activate_batch([random_image()], [[1, 2]])[0]
     np.testing.assert_array_equal(together["network1"], alone["network1"])
 
 
 def test_a_class_has_the_same_map_whatever_else_is_present() -> None:
     predictor, image = activation_predictor(), random_image()
-    everything = predictor.activate(image, [1, 2, 3, 4])["network0"]
+    everything = predictor.activate_batch([image], [[1, 2, 3, 4]])[0]["network0"]
     for class_index in (1, 2, 3, 4):
-        alone = predictor.activate(image, [class_index])["network0"]
+        alone = predictor.activate_batch([image], [[class_index]])[0]["network0"]
         assert largest_difference(alone[0], everything[class_index - 1]) == 0
 
 
@@ -132,7 +132,7 @@ def test_a_map_is_the_channel_of_its_class_with_class_1_first() -> None:
     pixels = ((torch.from_numpy(image) / 255 - mean) / std).permute(2, 0, 1)[None]
     with torch.inference_mode():
         logits = predictor.networks["network0"](pixels).relu()
-    maps = predictor.activate(image, [4, 1])["network0"]
+    maps = predictor.activate_batch([image], [[4, 1]])[0]["network0"]
     for found, channel in zip(maps, (3, 0), strict=True):
         resized = torch.nn.functional.interpolate(
             logits[:, channel : channel + 1], size=(10, 13), mode="bilinear"
@@ -142,13 +142,13 @@ def test_a_map_is_the_channel_of_its_class_with_class_1_first() -> None:
 
 
 def test_an_image_without_labels_has_an_empty_stack_of_the_stored_size() -> None:
-    maps = activation_predictor().activate(random_image(), [])["network0"]
+    maps = activation_predictor().activate_batch([random_image()], [[]])[0]["network0"]
     assert maps.dtype == np.uint8
     assert maps.shape == (0, 10, 13)
 
 
 def test_every_map_that_is_anywhere_positive_peaks_at_255() -> None:
-    maps = activation_predictor().activate(random_image(), [1, 2, 3, 4])["network0"]
+    maps = activation_predictor().activate_batch([random_image()], [[1, 2, 3, 4]])[0]["network0"]
     peaks = set(maps.max(axis=(1, 2)).tolist())
     assert 255 in peaks
     assert peaks <= {0, 255}
@@ -156,23 +156,23 @@ def test_every_map_that_is_anywhere_positive_peaks_at_255() -> None:
 
 def test_inference_is_deterministic_and_starts_in_eval_mode() -> None:
     predictor, image = activation_predictor(), random_image()
-    first = predictor.activate(image, [1, 2])["network0"]
+    first = predictor.activate_batch([image], [[1, 2]])[0]["network0"]
     assert not predictor.networks["network0"].training
-    np.testing.assert_array_equal(predictor.activate(image, [1, 2])["network0"], first)
+    np.testing.assert_array_equal(predictor.activate_batch([image], [[1, 2]])[0]["network0"], first)
 
 
 @pytest.mark.parametrize(("scales", "tolerance"), [((1.0,), 0), (SCALES, 1)])
 def test_a_mirrored_image_has_mirrored_maps(scales: tuple[float, ...], tolerance: int) -> None:
     predictor, image = activation_predictor(scales), random_image()
-    straight = predictor.activate(image, [1, 2, 3, 4])["network0"]
-    mirrored = predictor.activate(image[:, ::-1], [1, 2, 3, 4])["network0"]
+    straight = predictor.activate_batch([image], [[1, 2, 3, 4]])[0]["network0"]
+    mirrored = predictor.activate_batch([image[:, ::-1]], [[1, 2, 3, 4]])[0]["network0"]
     assert largest_difference(mirrored, straight[..., ::-1]) <= tolerance
 
 
 def test_without_flip_the_maps_are_not_mirrored_along() -> None:
     predictor, image = activation_predictor((1.0,), flip=False), random_image()
-    straight = predictor.activate(image, [1, 2, 3, 4])["network0"]
-    mirrored = predictor.activate(image[:, ::-1], [1, 2, 3, 4])["network0"]
+    straight = predictor.activate_batch([image], [[1, 2, 3, 4]])[0]["network0"]
+    mirrored = predictor.activate_batch([image[:, ::-1]], [[1, 2, 3, 4]])[0]["network0"]
     assert largest_difference(mirrored, straight[..., ::-1]) > 1
 
 

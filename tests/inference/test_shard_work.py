@@ -4,13 +4,13 @@ import numpy as np
 import torch
 
 from slams_ray.data.image import decode_image
-from slams_ray.data.stored_maps import CAM, METHODS, SLAMS, stored_size, unpack_maps
+from slams_ray.data.stored_maps import stored_size, unpack_maps
 from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.inference.shard_work import InferMapper
 
 
 def test_every_image_has_a_row_in_the_order_of_the_image_shard(shard: Any) -> None:
-    assert shard.activations.column_names[-2:] == list(METHODS)
+    assert shard.activations.column_names[-2:] == ["cam", "slams"]
     for column in ("image_id", "height", "width", "image_labels"):
         assert shard.activations.column(column).equals(shard.images.column(column))
     assert shard.infer_summary["num_rows"] == 4
@@ -20,8 +20,8 @@ def test_maps_unpack_to_those_of_the_predictor(shard: Any) -> None:
     rows = zip(shard.images.to_pylist(), shard.activations.to_pylist(), strict=True)
     for image_row, row in rows:
         image = decode_image(image_row["image"], "a")
-        expected = shard.predictor.activate(image, row["image_labels"])
-        for method in (CAM, SLAMS):
+        expected = shard.predictor.activate_batch([image], [row["image_labels"]])[0]
+        for method in ("cam", "slams"):
             maps = unpack_maps(row[method], row["image_labels"], row["height"], row["width"])
             size = stored_size(row["height"], row["width"])
             assert maps.shape == (len(row["image_labels"]), *size)
@@ -30,24 +30,25 @@ def test_maps_unpack_to_those_of_the_predictor(shard: Any) -> None:
 
 def test_the_two_methods_store_different_maps(shard: Any) -> None:
     row = shard.activations.to_pylist()[0]
-    assert row[CAM] != row[SLAMS]
+    assert row["cam"] != row["slams"]
 
 
 def test_an_image_without_label_has_no_maps(shard: Any) -> None:
     row = shard.activations.to_pylist()[2]
     assert row["image_labels"] == []
-    assert (row[CAM], row[SLAMS]) == (b"", b"")
+    assert (row["cam"], row["slams"]) == (b"", b"")
     assert unpack_maps(b"", [], row["height"], row["width"]).shape[0] == 0
 
 
-def test_the_summary_counts_the_bytes_of_one_method(shard: Any) -> None:
+def test_the_summary_counts_the_bytes_of_all_maps(shard: Any) -> None:
     rows = shard.activations.to_pylist()
-    assert shard.infer_summary["num_bytes"] == sum(len(row[SLAMS]) for row in rows)
+    total = sum(len(row["slams"]) + len(row["cam"]) for row in rows)
+    assert shard.infer_summary["num_bytes"] == total
 
 
 def test_inference_is_deterministic(shard: Any) -> None:
-    num_categories = len(shard.description.class_names)
-    again, _ = InferMapper(shard.predictor, num_categories)({"images": shard.images}, None)
+    num_all_classes = len(shard.description.class_names)
+    again, _ = InferMapper(shard.predictor, num_all_classes)({"images": shard.images}, None)
     assert again.equals(shard.activations)
 
 
@@ -56,7 +57,11 @@ def test_packed_maps_come_back() -> None:
     np.testing.assert_array_equal(unpack_maps(maps.tobytes(), [1, 4, 6], 57, 70), maps)
 
 
-def test_empty_maps_are_counted_per_class(shard: Any) -> None:
+def test_empty_maps_are_counted_per_system_and_class(shard: Any) -> None:
+    class Ones(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.ones(len(images), len(shard.description.class_names) - 1, 4, 4)
+
     class Zeros(torch.nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             logits = torch.ones(len(images), len(shard.description.class_names) - 1, 4, 4)
@@ -64,7 +69,7 @@ def test_empty_maps_are_counted_per_class(shard: Any) -> None:
             return logits
 
     predictor = ActivationPredictor(
-        {CAM: Zeros(), SLAMS: Zeros()}, scales=(1.0,), flip=False, device=torch.device("cpu")
+        {"cam": Ones(), "slams": Zeros()}, scales=(1.0,), flip=False, device=torch.device("cpu")
     )
     _, summary = InferMapper(predictor, len(shard.description.class_names))(
         {"images": shard.images}, None
@@ -72,4 +77,5 @@ def test_empty_maps_are_counted_per_class(shard: Any) -> None:
     labels = [c for row in shard.activations.to_pylist() for c in row["image_labels"]]
     expected = [labels.count(c) for c in range(len(shard.description.class_names))]
     assert summary["num_maps"] == expected
-    assert summary["num_empty"] == [n if c == 2 else 0 for c, n in enumerate(expected)]
+    assert summary["num_empty/cam"] == [0] * len(expected)
+    assert summary["num_empty/slams"] == [n if c == 2 else 0 for c, n in enumerate(expected)]

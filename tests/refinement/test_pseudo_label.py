@@ -10,7 +10,7 @@ from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.refinement.crf.backends import Backend
 from slams_ray.refinement.crf.kernels import CrfKernels
 from slams_ray.refinement.pseudo_label import (
-    Confidence,
+    ConfidentPair,
     Refinement,
     has_effect,
     refine,
@@ -33,14 +33,14 @@ def refinement(form: str = "label", iterations: int = 0) -> Refinement:
     return Refinement(form=form, gt_prob=0.7, iterations=iterations, kernels=kernels)
 
 
-def confidence(form: str) -> Confidence:
+def confidence(form: str) -> ConfidentPair:
     if form == "power":
-        return Confidence(lenient=6.0, chosen=3.0, strict=1.0)
-    return Confidence(lenient=0.3, chosen=0.5, strict=0.7)
+        return ConfidentPair(background=6.0, chosen=3.0, foreground=1.0)
+    return ConfidentPair(background=0.3, chosen=0.5, foreground=0.7)
 
 
-def same(value: float) -> Confidence:
-    return Confidence(lenient=value, chosen=value, strict=value)
+def same(value: float) -> ConfidentPair:
+    return ConfidentPair(background=value, chosen=value, foreground=value)
 
 
 def random_input(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,7 +75,7 @@ def test_the_ignore_band_grows_with_the_margins() -> None:
     image, maps = random_input(2)
     ignored = []
     for margin in (0.0, 0.1, 0.2, 0.4):
-        strengths = Confidence(lenient=0.5 - margin, chosen=0.5, strict=0.5 + margin)
+        strengths = ConfidentPair(background=0.5 - margin, chosen=0.5, foreground=0.5 + margin)
         _, pseudo_label = refine(image, maps, CLASSES, strengths, refinement())
         ignored.append(pseudo_label == IGNORE_INDEX)
     for smaller, larger in pairwise(ignored):
@@ -160,7 +160,7 @@ def refined_by(point: Mapping[str, Any]) -> np.ndarray:
         backend="pydensecrf",
     )
     values = (0.3, 0.5, 0.7) if point["form"] != "power" else (1.0, 2.0, 3.0)
-    return np.stack(refined_positions(image, activation, np.array([1, 2]), values, refinement))
+    return np.stack(refined_positions(image, activation, values, refinement))
 
 
 @pytest.mark.parametrize("form", ["label", "constant", "power"])

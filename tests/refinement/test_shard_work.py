@@ -8,13 +8,12 @@ import pytest
 from PIL import Image
 
 from slams_ray.data.image import decode_mask
-from slams_ray.data.stored_maps import SLAMS
 from slams_ray.metrics import confusion_matrix
 from slams_ray.refinement.crf.kernels import CrfKernels
-from slams_ray.refinement.pseudo_label import Confidence, Refinement
+from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement
 from slams_ray.refinement.shard_work import PSEUDO_LABEL_SCHEMA, RefineMapper
 
-CONFIDENCE = Confidence(lenient=0.3, chosen=0.4, strict=0.55)
+CONFIDENCE = ConfidentPair(background=0.3, chosen=0.4, foreground=0.55)
 REFINEMENT = Refinement(
     form="label",
     gt_prob=0.7,
@@ -30,7 +29,7 @@ REFINEMENT = Refinement(
 
 
 def run(shard: Any, **options: Any) -> tuple[pa.Table, dict[str, Any]]:
-    mapper = RefineMapper(shard.description, SLAMS, CONFIDENCE, REFINEMENT, **options)
+    mapper = RefineMapper(shard.description, "slams", CONFIDENCE, REFINEMENT, **options)
     return mapper({"images": shard.images, "activations": shard.activations}, None)
 
 
@@ -67,14 +66,14 @@ def test_an_image_without_label_becomes_background(refined: Any) -> None:
 
 def test_the_confusion_is_that_of_its_own_refined_maps(shard: Any, refined: Any) -> None:
     table, summary = refined
-    num_categories = len(shard.description.class_names)
-    expected = np.zeros((num_categories, num_categories + 1), np.int64)
+    num_all_classes = len(shard.description.class_names)
+    expected = np.zeros((num_all_classes, num_all_classes + 1), np.int64)
     for image_row, row in zip(shard.images.to_pylist(), table.to_pylist(), strict=True):
         if image_row["mask"] is not None:
             expected += confusion_matrix(
                 decode_mask(image_row["mask"], "a"),
                 decode_mask(row["refined"], "a"),
-                num_categories,
+                num_all_classes,
             )
     np.testing.assert_array_equal(summary["confusion"], expected)
     assert expected.sum() > 0

@@ -34,7 +34,7 @@ def given() -> dict[str, Any]:
     return {
         "gpus": [int(float(number)) for number in ray.get_gpu_ids()],
         "share": share,
-        "feeders": cluster.num_feeders(),
+        "feeders": cluster.num_data_loading_tasks(),
     }
 
 

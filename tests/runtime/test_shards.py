@@ -12,7 +12,7 @@ import pytest
 
 from slams_ray import storage
 from slams_ray.errors import ArtifactError, DataError
-from slams_ray.runtime.finished_shards import read_seal, worked
+from slams_ray.runtime.finished_shards import read_note, worked
 from slams_ray.runtime.shards import (
     Pool,
     ShardInput,
@@ -107,14 +107,14 @@ def test_shards_of_another_fingerprint_or_damaged_ones_do_not_count(
 ) -> None:
     ShardMapper(job(images, tmp_path / "out")).map_shard(NAMES[3], None)
     path = tmp_path / "out" / NAMES[3]
-    seal = read_seal(str(path), "abc")
-    assert seal is not None
-    assert seal["summary"] == {"num_rows": 4, "payload": None}
-    assert read_seal(str(path), "other") is None
+    note = read_note(str(path), "abc")
+    assert note is not None
+    assert note["summary"] == {"num_rows": 4, "payload": None}
+    assert read_note(str(path), "other") is None
     whole = path.read_bytes()
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
-        assert read_seal(str(path), "abc") is None
+        assert read_note(str(path), "abc") is None
 
 
 def test_shards_that_an_earlier_output_holds_as_they_would_be_made_now_are_taken_over(

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from slams_ray.errors import ConfigError, DataError
-from slams_ray.runtime import outbox, tracking, tracking_database
+from slams_ray.runtime import retry_queue, tracking, tracking_database
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run, Tracker
 from slams_ray.runtime.tracking_address import tracking_uri
@@ -49,7 +49,7 @@ def test_an_address_without_a_server_is_an_error_at_the_start(
 def test_a_server_that_stays_away_stops_nothing(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(retry_queue, "PATIENCE_SECONDS", 0.0)
     run = Run("http://127.0.0.1:9", "0" * 32)
     with caplog.at_level(logging.WARNING, logger="slams_ray"):
         run.log_params({"a": 1})
@@ -83,7 +83,7 @@ def test_trouble_with_the_workspace_does_not_pass_for_a_lost_server(
 def test_work_that_others_began_goes_on_untracked_where_the_server_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(retry_queue, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     session = TrackingSession(str(tmp_path), "e", "seed 1", "key", {"seed": 1}, "0" * 32)
     with session, session.stage_run("prepare") as run:
@@ -98,9 +98,9 @@ def test_how_a_run_ended_is_told_by_who_is_left_behind(tmp_path: Path) -> None:
     for run in runs.values():
         watchdog.guard(run)
     watchdog.forget(runs["kept"])
-    watchdog.bequeath(runs["ended"], "FINISHED")
+    watchdog.hand_over(runs["ended"], "FINISHED")
     runs["told"].finish("FAILED")
-    watchdog.bequeath(runs["told"], "FINISHED")
+    watchdog.hand_over(runs["told"], "FINISHED")
     watchdog.release()
     expected = {"kept": "RUNNING", "ended": "FINISHED", "killed": "KILLED", "told": "FAILED"}
     deadline = time.monotonic() + 120

@@ -66,12 +66,14 @@ class Line:
     def batch_share(self, rank: int, num_workers: int) -> int:
         return 2 // num_workers
 
-    def chunks(self, rank: int, num_workers: int, first_step: int) -> Iterator[tuple[int, int]]:
+    def loading_tasks(
+        self, rank: int, num_workers: int, first_step: int
+    ) -> Iterator[tuple[int, int]]:
         for step in range(first_step, NUM_STEPS):
             yield step, rank
 
-    def reader(self, chunk: tuple[int, int]) -> dict[str, np.ndarray]:
-        step, rank = chunk
+    def loader(self, loading_task: tuple[int, int]) -> dict[str, np.ndarray]:
+        step, rank = loading_task
         both = np.array([[step + 1.0], [step - 3.0]], np.float32) / 4
         return {"x": both[rank : rank + 1] if self.num_workers == 2 else both}
 
@@ -102,7 +104,7 @@ def training_job(output: Path, task: Line, **changes: Any) -> TrainingJob:
         "num_workers": task.num_workers,
         "min_workers": None,
         "num_threads": NUM_THREADS,
-        "feed_tasks": 1,
+        "data_loading_tasks": 1,
         "device": "cpu",
         "max_failures": 0,
         "tracking_uri": "unused",
@@ -188,7 +190,7 @@ def test_a_loss_that_is_not_finite_ends_at_once_with_its_remedy(
 class Damaged(Counted):
     """Its data-loading task finds a damaged shard."""
 
-    def reader(self, chunk: tuple[int, int]) -> dict[str, np.ndarray]:
+    def loader(self, loading_task: tuple[int, int]) -> dict[str, np.ndarray]:
         raise ArtifactError("shard 000001.parquet is truncated: remove it")
 
 

@@ -89,7 +89,10 @@ def test_a_damaged_shard_read_by_a_data_task_is_named() -> None:
 def test_memory_that_is_short_comes_with_its_remedy() -> None:
     for error, remedy in (
         (WorkerError.of(raised(torch.OutOfMemoryError("CUDA out of memory"))), "batch size"),
-        (RayActorError(error_msg="killed: the node is running low on memory"), "feed_tasks"),
+        (
+            RayActorError(error_msg="killed: the node is running low on memory"),
+            "data_loading_tasks",
+        ),
     ):
         assert remedy in str(training_error("cam", WorkerGroupError("", {0: error})))
 

@@ -23,7 +23,7 @@ from slams_ray.errors import ConfigError, DataError
 SIDE = 50_000
 
 
-def chunk(name: bytes, data: bytes) -> bytes:
+def png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
@@ -33,7 +33,7 @@ def png_bomb() -> bytes:
     squeeze = zlib.compressobj(9)
     row = bytes(1 + SIDE // 8)
     pixels = b"".join(squeeze.compress(row) for _ in range(SIDE)) + squeeze.flush()
-    parts = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    parts = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
 
 

@@ -15,7 +15,7 @@ from slams_ray.data.schema import DatasetDescription, voc_palette
 from slams_ray.data.source import load_split
 from slams_ray.errors import DataError
 from slams_ray.refinement.crf.kernels import CrfKernels
-from slams_ray.refinement.pseudo_label import Confidence, Refinement
+from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement
 from slams_ray.refinement.shard_work import RefineMapper
 
 HOSTILE = {
@@ -114,13 +114,12 @@ def test_an_id_in_a_changed_shard_does_not_name_an_export(tmp_path: Path, kind: 
     mapper = RefineMapper(
         description,
         "slams",
-        Confidence(strict=0.3, chosen=0.2, lenient=0.1),
+        ConfidentPair(foreground=0.3, chosen=0.2, background=0.1),
         Refinement(
             form="label",
             gt_prob=0.7,
             iterations=0,
             cam_power=1.0,
-            class_offsets=(),
             backend="numba",
             kernels=CrfKernels(
                 gaussian_sxy_px=3,

@@ -17,9 +17,9 @@ from slams_ray.redaction import redacted
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run, Tracker
 from slams_ray.runtime.tracking_address import credentials, tracking_uri
-from slams_ray.runtime.training_job import SealedJob, TrainingJob
+from slams_ray.runtime.training_job import PickledJob, TrainingJob
 from slams_ray.runtime.watchdog import Watchdog
-from slams_ray.stages.stage import Outcome, Workplace, run_stage
+from slams_ray.stages.stage import Outcome, StageContext, run_stage
 
 PLANTED = "hunter2-planted"
 NOBODY = "127.0.0.1:9"
@@ -124,15 +124,15 @@ def test_a_failed_and_a_finished_stage_leave_no_password(
 
     with caplog.at_level(logging.DEBUG, logger="slams_ray"):
         session = TrackingSession(str(tmp_path), "e", "parent", "key", {"data.root": address})
-        place = Workplace(
+        context = StageContext(
             workspace=str(tmp_path),
             compute=None,  # type: ignore[arg-type]
             tracking=None,  # type: ignore[arg-type]
             session=session,
         )
-        run_stage(place, "prepare", {"seed": 0}, {}, lambda _: Outcome(num_rows=1))
+        run_stage(context, "prepare", {"seed": 0}, {}, lambda _: Outcome(num_rows=1))
         with pytest.raises(DataError), session:
-            run_stage(place, "refine", {"root": address}, {}, fail)
+            run_stage(context, "refine", {"root": address}, {}, fail)
     assert (tmp_path / "mlflow.db").exists()
     assert len(list(tmp_path.rglob("record.json"))) > 1
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -157,7 +157,7 @@ def test_a_training_is_shown_without_its_credentials() -> None:
         num_workers=1,
         min_workers=1,
         num_threads=None,
-        feed_tasks=1,
+        data_loading_tasks=1,
         device="cpu",
         max_failures=0,
         tracking_uri=f"http://{NOBODY}",
@@ -165,7 +165,7 @@ def test_a_training_is_shown_without_its_credentials() -> None:
         credentials=credentials(),
     )
     assert PLANTED not in repr(job)
-    assert PLANTED not in str({"job": SealedJob(pickle.dumps(job))})
+    assert PLANTED not in str({"job": PickledJob(pickle.dumps(job))})
 
 
 def test_the_guard_of_runs_is_started_without_a_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_an_import_leaves_the_environment_of_its_program_alone() -> None:
     program = (
         "import os, ray\n"
         "before = dict(os.environ)\n"
-        "from slams_ray.runtime import cluster, outbox, session, shards, tracking\n"
+        "from slams_ray.runtime import cluster, retry_queue, session, shards, tracking\n"
         "print([k for k in os.environ if k.startswith(('RAY', 'MLFLOW', 'TUNE')) "
         "and os.environ[k] != before.get(k)])\n"
     )

@@ -37,13 +37,15 @@ def test_every_image_is_predicted_and_those_with_a_mask_are_scored(
 
 def test_the_confusion_is_that_of_its_own_predictions(shard: Any, evaluated: Any) -> None:
     table, summary = evaluated
-    num_categories = len(shard.description.class_names)
-    expected = np.zeros((num_categories, num_categories + 1), np.int64)
+    num_all_classes = len(shard.description.class_names)
+    expected = np.zeros((num_all_classes, num_all_classes + 1), np.int64)
     annotated = 0
     for image_row, row in zip(shard.images.to_pylist(), table.to_pylist(), strict=True):
         if image_row["mask"] is not None:
             truth = decode_mask(image_row["mask"], "a")
-            expected += confusion_matrix(truth, decode_mask(row["prediction"], "a"), num_categories)
+            expected += confusion_matrix(
+                truth, decode_mask(row["prediction"], "a"), num_all_classes
+            )
             annotated += int((truth != 255).sum())
     np.testing.assert_array_equal(summary["confusion"], expected)
     assert expected.sum() == annotated

@@ -33,7 +33,7 @@ from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.stages import evaluate, pipeline, prepare, refine, search_threshold
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.stage import Result, Workplace
+from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.training import MODEL_NAME
 
 NUM_CLASSES, SIDE = 80, 8
@@ -92,14 +92,20 @@ def made_up(stage: str, output_dir: str) -> Result:
     return Result(output_dir=output_dir, record=record, cached=True)
 
 
-def run_stages(place: Workplace, config: PipelineConfig) -> list[Result]:
-    prepared = prepare.run(place, config.data)
+def run_stages(context: StageContext, config: PipelineConfig) -> list[Result]:
+    prepared = prepare.run(context, config.data)
     data = prepare.open_prepared(prepared)
-    activations = write_activations(data, f"{place.workspace}/infer_activation/made-up")
-    threshold = search_threshold.run(place, config.threshold, data, activations)
-    refined = refine.run(place, config.crf, data, activations, threshold)
-    network = write_network(data, f"{place.workspace}/train_segmentation/made-up")
-    evaluated = evaluate.run(place, config.segmentation, data, network)
+    activations = write_activations(data, f"{context.workspace}/infer_activation/made-up")
+    threshold = search_threshold.run(context, config.threshold, data, activations, config.systems)
+    refined = refine.run(
+        context,
+        config.crf,
+        refine.RefineInputs(
+            data=data, activations=activations, threshold=threshold, system="slams"
+        ),
+    )
+    network = write_network(data, f"{context.workspace}/train_segmentation/made-up")
+    evaluated = evaluate.run(context, config.segmentation, data, network)
     return [prepared, threshold, refined, evaluated]
 
 
@@ -131,15 +137,15 @@ def main(workspace: str, num_shards: int) -> dict[str, Any]:
         segmentation=SegmentationConfig(inference=InferenceConfig(scales=(1.0,), flip=False)),
     )
     with pipeline.open_session(config, workspace, "scale") as session:
-        place = pipeline.workplace(config, session)
+        context = pipeline.make_context(config, session)
         calls = count_calls()
         started = time.monotonic()
-        first = run_stages(place, config)
+        first = run_stages(context, config)
         seconds, first_calls = time.monotonic() - started, dict(calls)
         for result in first:
             storage.remove(result.path(RECORD_NAME))
         calls.clear()
-        second = run_stages(place, config)
+        second = run_stages(context, config)
     return {
         "shards": num_shards,
         "rows": [result.record.num_rows for result in first],

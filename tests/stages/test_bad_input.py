@@ -14,16 +14,26 @@ from slams_ray.errors import ArtifactError, ConfigError, DataError, TrainingErro
 from slams_ray.networks.backbone import build_backbone
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
-from slams_ray.stages import pipeline, predict, prepare, train_encoder
-from slams_ray.stages.stage import Workplace
+from slams_ray.stages import pipeline, predict, prepare, train_systems
+from slams_ray.stages.prepare import PreparedData
+from slams_ray.stages.stage import Result, StageContext
+from slams_ray.stages.training import with_absolute_weights
+from slams_ray.systems.registry import trainings_of
 
 pytestmark = pytest.mark.ray
 
 
 @contextmanager
-def workplace(directory: Path, config: PipelineConfig) -> Iterator[Workplace]:
+def make_context(directory: Path, config: PipelineConfig) -> Iterator[StageContext]:
     with pipeline.open_session(config, str(directory), "bad") as session:
-        yield pipeline.workplace(config, session)
+        yield pipeline.make_context(config, session)
+
+
+def train_encoder(context: StageContext, config: PipelineConfig, data: PreparedData) -> Result:
+    (training,) = (
+        t for t in trainings_of(with_absolute_weights(config)) if t.stage == "train_encoder"
+    )
+    return train_systems.run(context, training, 0, data, {})
 
 
 @pytest.fixture
@@ -40,18 +50,18 @@ def test_a_truncated_image_ends_the_stage_with_its_name(
 ) -> None:
     victim, config = coco
     with (
-        workplace(tmp_path, tiny_config) as place,
+        make_context(tmp_path, tiny_config) as context,
         pytest.raises(DataError, match=rf"{victim}.*truncated.*on_bad_image"),
     ):
-        prepare.run(place, config)
+        prepare.run(context, config)
 
 
 def test_a_truncated_image_is_skipped_listed_and_counted(
     ray_cluster: None, coco: tuple[Path, DataConfig], tmp_path: Path, tiny_config: PipelineConfig
 ) -> None:
     victim, config = coco
-    with workplace(tmp_path, tiny_config) as place:
-        result = prepare.run(place, replace(config, on_bad_image="skip"))
+    with make_context(tmp_path, tiny_config) as context:
+        result = prepare.run(context, replace(config, on_bad_image="skip"))
     ((image_id, reason),) = result.record.notes["splits"]["train"]["bad"]
     assert image_id == victim.stem
     assert "truncated" in reason
@@ -65,11 +75,11 @@ def test_weights_of_another_architecture_end_before_training_starts(
     weights = tmp_path / "other.pt"
     torch.save({"conv1.weight": torch.zeros(3)}, weights)
     backbone = replace(tiny_config.encoder.backbone, weights=str(weights))
-    config = replace(tiny_config.encoder, backbone=backbone)
-    with workplace(tmp_path, tiny_config) as place:
-        data = prepare.open_prepared(prepare.run(place, tiny_config.data))
+    config = replace(tiny_config, encoder=replace(tiny_config.encoder, backbone=backbone))
+    with make_context(tmp_path, tiny_config) as context:
+        data = prepare.open_prepared(prepare.run(context, tiny_config.data))
         with pytest.raises(ConfigError, match=rf"{weights} are of another architecture"):
-            train_encoder.run(place, config, 0, data)
+            train_encoder(context, config, data)
 
 
 def test_a_checkpoint_of_other_classes_is_refused(tmp_path: Path) -> None:
@@ -137,12 +147,12 @@ def test_predict_names_a_model_that_is_none(tmp_path: Path) -> None:
 def test_a_truncated_image_shard_is_named_by_the_training_that_reads_it(
     ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig
 ) -> None:
-    with workplace(tmp_path, tiny_config) as place:
-        data = prepare.open_prepared(prepare.run(place, tiny_config.data))
+    with make_context(tmp_path, tiny_config) as context:
+        data = prepare.open_prepared(prepare.run(context, tiny_config.data))
         shard = Path(data.images("train")) / data.names("train")[1]
         shard.write_bytes(shard.read_bytes()[:-100])
         with pytest.raises(TrainingError, match=rf"shard {shard} is missing or truncated"):
-            train_encoder.run(place, tiny_config.encoder, 0, data)
+            train_encoder(context, tiny_config, data)
     (told,) = (tmp_path / "train_encoder").rglob("error.txt")
     assert "in _train" in told.read_text(), "the training worker's traceback"
     assert "in read_row_groups" in told.read_text(), "that of its data-loading task"
@@ -155,14 +165,15 @@ def test_a_relative_weights_file_reaches_the_workers(
     body = build_backbone("tiny_resnet", 8).body
     torch.save(body.state_dict(), "weights.pt")
     backbone = replace(tiny_config.encoder.backbone, weights="weights.pt")
-    config = replace(tiny_config.encoder, backbone=backbone)
-    with workplace(tmp_path, tiny_config) as place:
-        data = prepare.open_prepared(prepare.run(place, tiny_config.data))
-        trained = train_encoder.run(place, config, 0, data)
+    config = replace(tiny_config, encoder=replace(tiny_config.encoder, backbone=backbone))
+    with make_context(tmp_path, tiny_config) as context:
+        data = prepare.open_prepared(prepare.run(context, tiny_config.data))
+        trained = train_encoder(context, config, data)
         moved = tmp_path / "elsewhere.pt"
         moved.write_bytes((tmp_path / "weights.pt").read_bytes())
-        again = replace(config, backbone=replace(backbone, weights=str(moved)))
-        assert train_encoder.run(place, again, 0, data).cached
+        encoder = replace(config.encoder, backbone=replace(backbone, weights=str(moved)))
+        again = replace(config, encoder=encoder)
+        assert train_encoder(context, again, data).cached
     assert trained.record.config["backbone"]["weights"].startswith("sha256:")
 
 
@@ -173,7 +184,7 @@ def test_splits_with_other_classes_are_refused(
     annotations = root / "annotations" / "instances_val.json"
     annotations.write_text(annotations.read_text().replace('"sheep"', '"zebra"'))
     with (
-        workplace(tmp_path, tiny_config) as place,
+        make_context(tmp_path, tiny_config) as context,
         pytest.raises(DataError, match="sheep, zebra"),
     ):
-        prepare.run(place, DataConfig(format="coco", root=str(root)))
+        prepare.run(context, DataConfig(format="coco", root=str(root)))

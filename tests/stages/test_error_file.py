@@ -30,7 +30,7 @@ def succeed(attempt: Attempt) -> Outcome:
 
 def run(workspace: Path, config: PipelineConfig, work: Callable[[Attempt], Outcome]) -> Result:
     with pipeline.open_session(config, str(workspace), "tiny") as session:
-        return run_stage(pipeline.workplace(config, session), "prepare", {}, {}, work)
+        return run_stage(pipeline.make_context(config, session), "prepare", {}, {}, work)
 
 
 def test_a_failed_stage_leaves_its_traceback_until_it_succeeds(

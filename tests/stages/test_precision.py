@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from slams_ray.config import ActivationInferenceConfig, ComputeConfig, InferenceConfig
-from slams_ray.data.stored_maps import CAM, SLAMS
 from slams_ray.inference.precision import inference_dtype
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import dump_network
@@ -31,7 +30,13 @@ def test_of_activation_inference(tmp_path: Path, precision: str, expected: torch
     path = tmp_path / "model.pt"
     path.write_bytes(dump_network(ActivationNetwork(**ARCHITECTURE), ARCHITECTURE, NAMES))
     config = ActivationInferenceConfig(precision=precision)
-    mapper = infer_activation.make_mapper({CAM: str(path), SLAMS: str(path)}, config, NAMES)
+    settings = infer_activation.MapSettings(
+        checkpoints={"cam": str(path), "slams": str(path)},
+        max_logits={},
+        inference=config,
+        class_names=NAMES,
+    )
+    mapper = infer_activation.make_mapper(settings)
     for network in mapper.predictor.networks.values():
         assert dtypes(network) == {expected}
 

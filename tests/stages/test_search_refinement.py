@@ -11,15 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from slams_ray.config import CrfConfig, SearchConfig, ThresholdConfig
+from slams_ray.config import CrfConfig, SearchConfig
 from slams_ray.errors import ConfigError
-from slams_ray.refinement.pseudo_label import Confidence
+from slams_ray.refinement.pseudo_label import ConfidentPair
+from slams_ray.refinement.trial import MAPS
 from slams_ray.stages import pipeline, search_refinement
 from slams_ray.stages.prepare import open_prepared
 from slams_ray.stages.search_refinement import SPACE
-from slams_ray.stages.settings_report import strengths_around
+from slams_ray.stages.settings_report import values_around
 from slams_ray.stages.slices import ScoredSlices, read_slice
-from slams_ray.stages.trials import score_slices, strengths
+from slams_ray.stages.trials import candidates, score_slices
 
 pytestmark = pytest.mark.ray
 
@@ -28,7 +29,7 @@ SEARCH = SearchConfig(
     algorithm="random",
     num_images=6,
     num_slices=2,
-    num_strengths=3,
+    num_thresholds=3,
     iterations=(1,),
     cam_power=(1.0,),
     bilateral_sxy_px=(20.0, 30.0),
@@ -38,9 +39,6 @@ SEARCH = SearchConfig(
 )
 
 
-PER_CLASS = ThresholdConfig(per_class=True)
-
-
 @pytest.fixture(scope="module")
 def workspace(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished.copy_to(tmp_path_factory.mktemp("search"))
@@ -48,8 +46,8 @@ def workspace(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(finished: Any, workspace: Path) -> Any:
-    config = replace(finished.config, search=SEARCH, threshold=PER_CLASS)
-    return pipeline.run(config, str(workspace), "tiny", last_stage="refine").results
+    config = replace(finished.config, search=SEARCH)
+    return pipeline.run(config, str(workspace), "tiny", until="refine").results
 
 
 def shared_directory(results: Any) -> str:
@@ -111,11 +109,12 @@ def test_the_configured_threshold_is_chosen_on_the_searched_half_as_that_of_a_tr
     def best_of(slices: list[str], config: SearchConfig) -> dict[str, float]:
         scored = ScoredSlices(
             directory=shared_directory(results),
+            system="slams",
             searched=slices,
             held_out=(),
             num_searched=6,
             num_held_out=0,
-            num_categories=len(open_prepared(results["prepare"]).description.class_names),
+            num_all_classes=len(open_prepared(results["prepare"]).description.class_names),
         )
         return list(score_slices(config, finished.config.crf, scored, {"scales": "1"}))[-1]
 
@@ -133,10 +132,7 @@ def test_refine_uses_what_was_chosen(results: Any, content: dict[str, Any]) -> N
     best = content["best"]
     for name in set(SPACE) & set(best["point"]):
         assert config[name] == best["point"][name]
-    # Learnt around the threshold of the curve, they mean nothing around that of the search.
-    assert config["class_offsets"] == []
-    key = "alpha" if best["point"]["form"] == "power" else "background_threshold"
-    assert config[key] == pytest.approx(best["chosen"])
+    assert config["pair"]["chosen"] == pytest.approx(best["chosen"])
 
 
 def test_all_maps_have_the_scales_that_were_chosen(results: Any, content: dict[str, Any]) -> None:
@@ -148,30 +144,27 @@ def test_all_maps_have_the_scales_that_were_chosen(results: Any, content: dict[s
 
 
 def test_trials_see_the_maps_of_their_scales(results: Any, finished: Any) -> None:
-    directory = shared_directory(results)
-    configured = read_slice(directory, "searched-0.parquet", "1").to_pylist()
-    wider = read_slice(directory, "searched-0.parquet", "0.5,1").to_pylist()
+    slices = ScoredSlices(
+        directory=shared_directory(results),
+        system="slams",
+        searched=(),
+        held_out=(),
+        num_searched=0,
+        num_held_out=0,
+        num_all_classes=0,
+    )
+    configured = read_slice(slices, "searched-0.parquet", "1").to_pylist()
+    wider = read_slice(slices, "searched-0.parquet", "0.5,1").to_pylist()
     stored = finished.result.results["infer_activation"].path("activations")
     maps = {
         row["image_id"]: row["slams"]
         for path in Path(stored).glob("*.parquet")
         for row in pq.read_table(path).to_pylist()
     }
-    assert [row["slams"] for row in configured] == [maps[row["image_id"]] for row in configured]
+    assert [row[MAPS] for row in configured] == [maps[row["image_id"]] for row in configured]
     assert [row["image_id"] for row in wider] == [row["image_id"] for row in configured]
-    assert all(len(a["slams"]) == len(b["slams"]) for a, b in zip(wider, configured, strict=True))
-    assert [row["slams"] for row in wider] != [row["slams"] for row in configured]
-
-
-def test_thresholds_of_each_class_are_learnt_on_one_half_and_judged_on_the_other(
-    results: Any,
-) -> None:
-    content = json.loads(Path(results["search_threshold"].path("threshold.json")).read_text())
-    found = content["per_class"]["slams"]
-    assert len(found["offsets"]) == len(content["curves"]["slams"]["iou"][0])
-    metrics = results["search_threshold"].record.metrics
-    assert metrics["slams_per_class_miou"] == found["miou"]
-    assert metrics["slams_per_class_common_miou"] == found["common_miou"]
+    assert all(len(a[MAPS]) == len(b[MAPS]) for a, b in zip(wider, configured, strict=True))
+    assert [row[MAPS] for row in wider] != [row[MAPS] for row in configured]
 
 
 @pytest.mark.parametrize("stage", ["search_refinement", "refine"])
@@ -207,8 +200,8 @@ def test_mlflow_has_a_run_per_trial_and_the_best_point_as_tags(
 
 
 def test_a_rerun_searches_no_more(finished: Any, results: Any, workspace: Path) -> None:
-    config = replace(finished.config, search=replace(SEARCH, max_concurrent=2), threshold=PER_CLASS)
-    again = pipeline.run(config, str(workspace), "tiny", last_stage="search_threshold")
+    config = replace(finished.config, search=replace(SEARCH, max_concurrent=2))
+    again = pipeline.run(config, str(workspace), "tiny", until="search_threshold")
     assert again.results["search_refinement"].cached
 
 
@@ -221,8 +214,8 @@ def test_more_trials_extend_the_search_and_fewer_give_what_they_gave(
 
     def run(num_samples: int) -> tuple[Any, dict[str, Any]]:
         search = replace(SEARCH, num_samples=num_samples)
-        config = replace(finished.config, search=search, threshold=PER_CLASS)
-        found = pipeline.run(config, str(workspace), "tiny", last_stage="search_threshold")
+        config = replace(finished.config, search=search)
+        found = pipeline.run(config, str(workspace), "tiny", until="search_threshold")
         result = found.results["search_refinement"]
         return result, json.loads(Path(result.path("search.json")).read_text())
 
@@ -237,16 +230,16 @@ def test_more_trials_extend_the_search_and_fewer_give_what_they_gave(
     assert same == content
 
 
-def test_strengths_span_their_range() -> None:
-    config = SearchConfig(thresholds=(0.1, 0.5), alphas=(2.0, 8.0), num_strengths=3)
-    assert strengths(config, "label") == pytest.approx([0.1, 0.3, 0.5])
-    assert strengths(config, "power") == pytest.approx([8.0, 4.0, 2.0])
+def test_candidates_span_their_range() -> None:
+    config = SearchConfig(thresholds=(0.1, 0.5), alphas=(2.0, 8.0), num_thresholds=3)
+    assert candidates(config, "label") == pytest.approx([0.1, 0.3, 0.5])
+    assert candidates(config, "power") == pytest.approx([8.0, 4.0, 2.0])
 
 
 def test_settings_too_low_and_too_high_stand_around_the_chosen_one() -> None:
-    assert strengths_around("label", 0.4) == pytest.approx((0.15, 0.4, 0.65))
-    assert strengths_around("constant", 0.1) == pytest.approx((0.02, 0.1, 0.35))
-    low, chosen, high = strengths_around("power", 6.0)
+    assert values_around("label", 0.4) == pytest.approx((0.15, 0.4, 0.65))
+    assert values_around("constant", 0.1) == pytest.approx((0.02, 0.1, 0.35))
+    low, chosen, high = values_around("power", 6.0)
     assert low < chosen == 6.0 < high
 
 
@@ -254,7 +247,7 @@ def test_the_confident_pair_bounds_the_ignore_band_around_the_chosen_alpha() -> 
     crf, threshold = search_refinement.apply_point(
         CrfConfig(),
         {"form": "power", "cam_power": 1.3},
-        Confidence(lenient=12.0, chosen=6.0, strict=3.0),
+        ConfidentPair(background=12.0, chosen=6.0, foreground=3.0),
     )
     assert (crf.form, crf.alpha, crf.cam_power, threshold) == ("power", 6.0, 1.3, None)
     assert crf.alpha_pair == (3.0, 12.0)
@@ -262,7 +255,7 @@ def test_the_confident_pair_bounds_the_ignore_band_around_the_chosen_alpha() -> 
 
 def test_the_confident_pair_becomes_margins_around_the_chosen_threshold() -> None:
     crf, threshold = search_refinement.apply_point(
-        CrfConfig(), {"form": "label"}, Confidence(lenient=0.1, chosen=0.25, strict=0.45)
+        CrfConfig(), {"form": "label"}, ConfidentPair(background=0.1, chosen=0.25, foreground=0.45)
     )
     assert threshold == 0.25
     assert (crf.foreground_margin, crf.background_margin) == pytest.approx((0.2, 0.15))
@@ -273,4 +266,4 @@ def test_too_few_masks_are_said_before_any_trial(
 ) -> None:
     config = replace(finished.config, search=replace(SEARCH, num_slices=20, num_images=40))
     with pytest.raises(ConfigError, match="only 24 training images have masks"):
-        pipeline.run(config, str(workspace), "tiny", last_stage="search_threshold")
+        pipeline.run(config, str(workspace), "tiny", until="search_threshold")

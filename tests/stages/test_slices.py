@@ -11,8 +11,7 @@ from slams_ray.artifacts import Record
 from slams_ray.config import ActivationInferenceConfig, SearchConfig
 from slams_ray.data.schema import DatasetDescription, voc_palette
 from slams_ray.data.source import TRAIN
-from slams_ray.data.stored_maps import SLAMS
-from slams_ray.refinement.trial import MAPS_SCHEMA, SLICE_SCHEMA
+from slams_ray.refinement.trial import MAPS, SLICE_SCHEMA, maps_schema
 from slams_ray.stages.prepare import PreparedData, Shard
 from slams_ray.stages.slices import read_slice, write_slices
 from slams_ray.stages.stage import Result
@@ -30,7 +29,7 @@ def image(number: int) -> dict[str, Any]:
         "width": 4,
         "mask": None if number % 5 == 0 else b"mask",
         "image_labels": [1 + number // 20],
-        SLAMS: bytes([number]),
+        "slams": bytes([number]),
     }
 
 
@@ -42,7 +41,7 @@ def slices_of(directory: Path, numbers: list[int], shard_size: int) -> list[list
         shards.append((f"{start}.parquet", len(rows)))
         for folder, schema in [
             (directory / "prepare/images" / TRAIN, SLICE_SCHEMA),
-            (directory / "infer/activations", MAPS_SCHEMA),
+            (directory / "infer/activations", maps_schema("slams")),
         ]:
             table = pa.Table.from_pylist(rows, schema=schema)
             storage.write_table(str(folder / shards[-1][0]), table, 8)
@@ -58,9 +57,9 @@ def slices_of(directory: Path, numbers: list[int], shard_size: int) -> list[list
     )
     record = Record(stage="", fingerprint="", config={}, inputs={}, seconds=0, num_rows=0)
     inferred = Result(output_dir=str(directory / "infer"), record=record, cached=True)
-    found = write_slices(CONFIG, INFERENCE, data, inferred, str(directory / "search"))
+    found = write_slices(CONFIG, INFERENCE, data, inferred, "slams", str(directory / "search"))
     names = [*found.searched, *found.held_out]
-    return [read_slice(found.directory, name, "1").to_pylist() for name in names]
+    return [read_slice(found, name, "1").to_pylist() for name in names]
 
 
 def test_a_sorted_and_a_shuffled_list_give_the_same_slices(tmp_path: Path) -> None:
@@ -72,4 +71,4 @@ def test_a_sorted_and_a_shuffled_list_give_the_same_slices(tmp_path: Path) -> No
     assert len({row["image_id"] for row in rows}) == 12
     assert all(row["mask"] is not None for row in rows)
     assert {row["image_labels"][0] for row in rows} == {1, 2}
-    assert all(row[SLAMS] == bytes([int(row["image_id"][-2:])]) for row in rows)
+    assert all(row[MAPS] == bytes([int(row["image_id"][-2:])]) for row in rows)

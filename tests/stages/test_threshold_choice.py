@@ -1,103 +1,70 @@
-"""When thresholds per class are applied: only where the other half of the images confirms them."""
-
-import json
-from pathlib import Path
-from typing import Any
+"""Which threshold is chosen, with masks and without."""
 
 import numpy as np
 import pytest
 
-from slams_ray.artifacts import Record
 from slams_ray.config import ThresholdConfig
-from slams_ray.seeds.threshold import (
-    ThresholdCounts,
-    count_thresholds,
-    threshold_curve,
-    threshold_grid,
-)
-from slams_ray.stages.search_threshold import THRESHOLD_NAME, class_offsets
-from slams_ray.stages.stage import Result
-from slams_ray.stages.threshold_choice import (
-    BEST_MIOU,
-    choose,
-    class_threshold_warnings,
-    learn_class_thresholds,
-)
+from slams_ray.seeds.label_free import CriterionSums, criterion_sums
+from slams_ray.seeds.threshold import ThresholdCurve, count_thresholds, threshold_curve
+from slams_ray.stages.threshold_choice import BEST_MIOU, choose, choose_without_masks
 
-NUM_CATEGORIES, NUM_THRESHOLDS = 3, 21
-LOW, HIGH = {1: 0.3, 2: 0.9}, {1: 0.9, 2: 0.3}
+NUM_THRESHOLDS = 21
+SCORES = {"cam": 0.3, "slams": 0.8}
+NO_CHOICES: dict[str, dict[str, dict[str, float]]] = {"cam": {}, "slams": {}}
 
 
-def counts(object_score: dict[int, float]) -> ThresholdCounts:
-    """Objects with this score per class on a background of two thirds of it."""
-    total = ThresholdCounts.zeros(NUM_CATEGORIES, NUM_THRESHOLDS)
-    for label, score in object_score.items():
-        truth = np.zeros((4, 4), np.uint8)
-        truth[:2] = label
-        maps = np.where(truth == label, score, score * 2 / 3)[None].astype(np.float32)
-        total = total + count_thresholds(
-            maps, np.array([label]), truth, NUM_CATEGORIES, NUM_THRESHOLDS
-        )
-    return total
+def curve(score: float) -> ThresholdCurve:
+    """Of an object with this score on a background of half of it."""
+    truth = np.zeros((4, 4), np.uint8)
+    truth[:2] = 1
+    maps = np.where(truth == 1, score, score / 2)[None].astype(np.float32)
+    return threshold_curve(count_thresholds(maps, np.array([1]), truth, 2, NUM_THRESHOLDS))
 
 
-def curve_of(*halves: ThresholdCounts) -> Any:
-    return threshold_curve(halves[0] + halves[1])
+def sums(score: float) -> CriterionSums:
+    scores = np.where(np.arange(100) < 30, score, score / 2).astype(np.float32)
+    return criterion_sums(scores, NUM_THRESHOLDS)
 
 
-def test_offsets_that_the_other_half_confirms_are_applied() -> None:
-    halves = [counts(LOW), counts(LOW)]
-    found = learn_class_thresholds(halves, curve_of(*halves).best_threshold, BEST_MIOU)
-    assert found.applied
-    assert found.miou == 1 > found.common_miou
-    assert class_threshold_warnings(ThresholdConfig(per_class=True), {"slams": found}) == []
+def test_every_system_gets_the_threshold_of_its_highest_miou() -> None:
+    curves = {name: curve(score) for name, score in SCORES.items()}
+    chosen, how = choose(ThresholdConfig(), curves, NO_CHOICES)
+    assert how == BEST_MIOU
+    for name, score in SCORES.items():
+        assert score / 2 <= chosen[name] < score
 
 
-def test_added_to_the_common_threshold_they_are_the_thresholds_that_were_confirmed() -> None:
-    # The best threshold of both halves together is not that of the half they were learnt on.
-    halves = [counts(LOW), counts({1: 0.34, 2: 0.86}) + counts({1: 0.36})]
-    for common in (0.2, 0.45):
-        found = learn_class_thresholds(halves, common, BEST_MIOU)
-        thresholds = common + np.array(found.offsets)
-        assert 0.2 <= thresholds[1] < 0.3
-        assert 0.6 <= thresholds[2] < 0.9
-        assert np.isclose(threshold_grid(NUM_THRESHOLDS)[:, None], thresholds).any(axis=0).all()
+def test_a_fixed_threshold_is_taken_whatever_the_curves_say() -> None:
+    curves = {name: curve(score) for name, score in SCORES.items()}
+    chosen, how = choose(ThresholdConfig(fixed=0.11), curves, NO_CHOICES)
+    assert chosen == {"cam": 0.11, "slams": 0.11}
+    assert how == "threshold.fixed"
 
 
-def test_offsets_that_the_other_half_rejects_are_not_applied() -> None:
-    halves = [counts(LOW), counts(HIGH)]
-    found = learn_class_thresholds(halves, curve_of(*halves).best_threshold, BEST_MIOU)
-    assert not found.applied
-    assert found.miou < found.common_miou
-    (warning,) = class_threshold_warnings(ThresholdConfig(per_class=True), {"slams": found})
-    assert "slams" in warning
-    assert f"{found.miou:.4f}" in warning
+@pytest.mark.parametrize("criterion", ["cam_foreground", "bimodality"])
+def test_without_masks_the_criterion_separates_object_and_background(criterion: str) -> None:
+    free = choose_without_masks({name: sums(score) for name, score in SCORES.items()}, {})
+    chosen, how = choose(ThresholdConfig(without_masks=criterion), {}, free)
+    assert criterion in how
+    for name, score in SCORES.items():
+        assert score / 2 <= chosen[name] < score
 
 
-def test_offsets_are_not_added_to_a_fixed_threshold() -> None:
-    halves = [counts(LOW), counts(LOW)]
-    config = ThresholdConfig(per_class=True, fixed=0.3)
-    chosen, how = choose(config, {"slams": curve_of(*halves)}, {"slams": {}})
-    found = learn_class_thresholds(halves, chosen["slams"], how)
-    assert not found.applied
-    assert "threshold.fixed" in class_threshold_warnings(config, {"slams": found})[0]
+def test_where_masks_exist_every_criterion_tells_its_regret() -> None:
+    free = choose_without_masks({"cam": sums(0.3)}, {"cam": curve(0.3)})
+    assert {choice["regret"] for choice in free["cam"].values()} == {0.0}
 
 
-def test_without_masks_the_record_says_that_nothing_was_learnt() -> None:
-    (warning,) = class_threshold_warnings(ThresholdConfig(per_class=True), {})
-    assert "no training image has a mask" in warning
-    assert class_threshold_warnings(ThresholdConfig(), {}) == []
+def test_without_the_baseline_its_foreground_cannot_be_matched() -> None:
+    free = choose_without_masks({"slams": sums(0.8)}, {})
+    assert set(free["slams"]) == {"bimodality"}
+    chosen, how = choose(ThresholdConfig(), {}, free)
+    assert chosen == {"slams": ThresholdConfig().fallback}
+    assert "threshold.fallback" in how
 
 
-@pytest.mark.parametrize(("applied", "expected"), [(True, (0.0, 0.1)), (False, ())])
-def test_later_stages_get_applied_offsets_only(
-    tmp_path: Path, applied: bool, expected: tuple[float, ...]
-) -> None:
-    per_class = {"slams": {"offsets": [0.0, 0.1], "applied": applied}}
-    (tmp_path / THRESHOLD_NAME).write_text(json.dumps({"per_class": per_class}))
-    record = Record(
-        stage="search_threshold", fingerprint="", config={}, inputs={}, seconds=0, num_rows=0
-    )
-    result = Result(output_dir=str(tmp_path), record=record, cached=True)
-    assert class_offsets(result, "slams") == expected
-    assert class_offsets(result, "cam") == ()
+def test_without_any_labelled_image_the_fallback_is_taken() -> None:
+    nothing = CriterionSums.zeros(NUM_THRESHOLDS)
+    free = choose_without_masks(dict.fromkeys(SCORES, nothing), {})
+    chosen, _ = choose(ThresholdConfig(), {}, free)
+    assert chosen == dict.fromkeys(SCORES, ThresholdConfig().fallback)

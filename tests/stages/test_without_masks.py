@@ -23,7 +23,8 @@ from slams_ray.stages import (
     search_threshold,
 )
 from slams_ray.stages.stage import Result
-from slams_ray.stages.train_activation import ActivationNetworks
+from slams_ray.stages.summary import headlines
+from slams_ray.stages.train_systems import MapNetwork
 from slams_ray.stages.training import MODEL_NAME
 
 pytestmark = pytest.mark.ray
@@ -70,17 +71,20 @@ def test_the_stages_after_training_choose_and_score_without_masks(
 ) -> None:
     config, workspace = photographs, tmp_path / "runs"
     with pipeline.open_session(config, str(workspace), "photos") as session:
-        place = pipeline.workplace(config, session)
-        data = prepare.open_prepared(prepare.run(place, config.data))
+        context = pipeline.make_context(config, session)
+        data = prepare.open_prepared(prepare.run(context, config.data))
         network = untrained(workspace, ActivationNetwork)
-        networks = ActivationNetworks(cam=network, slams=network)
-        maps = infer_activation.run(place, config.inference, data, networks)
-        threshold = search_threshold.run(place, config.threshold, data, maps)
-        refined = refine.run(place, config.crf, data, maps, threshold)
+        networks = dict.fromkeys(config.systems, MapNetwork(trained=network, max_logit=None))
+        maps = infer_activation.run(context, config.inference, data, networks)
+        threshold = search_threshold.run(context, config.threshold, data, maps, config.systems)
+        inputs = refine.RefineInputs(
+            data=data, activations=maps, threshold=threshold, system=config.system
+        )
+        refined = refine.run(context, config.crf, inputs)
         segmentation = untrained(workspace, SegmentationNetwork, head="deeplabv2")
-        scored = evaluate.run(place, config.segmentation, data, segmentation)
+        scored = evaluate.run(context, config.segmentation, data, segmentation)
     assert "label-free criterion cam_foreground" in threshold.record.notes["how"]
-    assert 0 < threshold.record.metrics["background_threshold"] < 1
+    assert 0 < threshold.record.metrics["slams_background_threshold"] < 1
     assert "refined_miou" not in refined.record.metrics
     assert refined.record.num_rows == 6
     assert scored.record.notes["split"] == "train"
@@ -94,5 +98,5 @@ def test_they_go_through_all_stages(
 ) -> None:
     result = pipeline.run(photographs, str(tmp_path / "runs"), "photos")
     assert result.summary["scored_split"] == "train"
-    assert all(result.summary[name] is None for name in pipeline.HEADLINES)
+    assert result.summary["scores"] == dict.fromkeys(headlines(photographs))
     assert result.results["evaluate"].record.num_rows == 6

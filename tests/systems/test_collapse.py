@@ -11,12 +11,12 @@ from numpy.random import default_rng as draw
 from slams_ray.config import LossConfig
 from slams_ray.systems.collapse import (
     ADVICE,
-    dead_category_warnings,
     dead_class_warnings,
+    dead_semantics_warnings,
     diagnose_maps,
     map_warnings,
 )
-from slams_ray.systems.slams.encoder import dead_categories
+from slams_ray.systems.slams.encoder import dead_semantics
 
 Make = Callable[..., Any]
 Rows = list[dict[str, Any]]
@@ -89,20 +89,20 @@ def test_diagnosis(mean: float, contrast: float, expected: str | None) -> None:
 
 def test_dead_classes_are_named_and_classes_without_images_are_not() -> None:
     names = ("background", "cat", "dog", "cow", "sheep")
-    (warning,) = dead_class_warnings([0, 10, 10, 0, 20], [0, 10, 9, 0, 19], names)
-    assert "cat, sheep are empty" in warning
+    (warning,) = dead_class_warnings("SLAMs", [0, 10, 10, 0, 20], [0, 10, 9, 0, 19], names)
+    assert "SLAMs maps of cat, sheep are empty" in warning
     assert "dog" not in warning
-    assert dead_class_warnings([0, 10], [0, 0], names[:2]) == []
+    assert dead_class_warnings("SLAMs", [0, 10], [0, 0], names[:2]) == []
 
 
-def test_a_category_without_similarity_is_named(make_task: Make, rows: Rows) -> None:
+def test_a_class_without_similarity_is_named(make_task: Make, rows: Rows) -> None:
     task = make_task("encoder")
     network = task.build().network.eval()
     before = task.summarise([task.evaluate(network, rows)])
-    assert dead_categories(before) == []
+    assert dead_semantics(before) == []
     with torch.no_grad():
         network.head.weight.view(4, 8, -1)[2] = 0
     after = task.summarise([task.evaluate(network, rows)])
-    assert dead_categories(after) == ["green"]
-    assert "similarity to green is 0" in dead_category_warnings(["green"])[0]
+    assert dead_semantics(after) == ["green"]
+    assert "similarity to green is 0" in dead_semantics_warnings(["green"])[0]
     assert np.isfinite(after["map"])

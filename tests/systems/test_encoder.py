@@ -70,8 +70,8 @@ def test_a_category_whose_embedding_is_0_for_every_image_is_counted_dead(
     task = make_task("encoder")
     module = task.build().eval()
     batch = make_batch(task, rows)
-    before = module(batch, draw(0), True)[1]["dead_categories"]
+    before = module(batch, draw(0), True)[1]["dead_semantics"]
     with torch.no_grad():
         module.network.head.weight.view(4, 8, -1)[2] = 0
     assert before == 0
-    assert module(batch, draw(0), True)[1]["dead_categories"] == 1
+    assert module(batch, draw(0), True)[1]["dead_semantics"] == 1

@@ -12,13 +12,13 @@ FORMS = ("cosine", "log")
 
 
 def random_pairs(
-    seed: int, num_pairs: int = 6, num_categories: int = 5
+    seed: int, num_pairs: int = 6, num_all_classes: int = 5
 ) -> tuple[torch.Tensor, ...]:
     rng = np.random.default_rng(seed)
-    similarity = torch.from_numpy(rng.uniform(0.05, 0.95, (num_pairs, num_categories)))
-    own_class = torch.from_numpy(rng.integers(1, num_categories, num_pairs))
-    own = F.one_hot(own_class, num_categories).bool()
-    present = torch.from_numpy(rng.random((num_pairs, num_categories)) < 0.5) | own
+    similarity = torch.from_numpy(rng.uniform(0.05, 0.95, (num_pairs, num_all_classes)))
+    own_class = torch.from_numpy(rng.integers(1, num_all_classes, num_pairs))
+    own = F.one_hot(own_class, num_all_classes).bool()
+    present = torch.from_numpy(rng.random((num_pairs, num_all_classes)) < 0.5) | own
     present[:, 0] = True
     return similarity, own, present & ~own
 

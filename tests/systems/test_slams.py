@@ -141,7 +141,7 @@ def test_a_filler_replaces_masked_pixels_unless_it_shows_the_class(
 def test_masks_are_cut_at_the_thresholds_of_the_crop_after_resizing(
     make_task: Make, make_batch: Make, rows: Rows
 ) -> None:
-    task = make_task("activation", encoder_input_px=24, cut_width=0.05)
+    task = make_task("activation", encoder_input_px=24, binarisation_width=0.05)
     module = task.build().eval()
     batch = {name: value[3:] for name, value in make_batch(task, rows).items()}
     thresholds = batch["cut"][0]

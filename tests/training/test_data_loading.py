@@ -1,4 +1,4 @@
-"""What a data-loading task makes of a chunk, and what it is sent."""
+"""What a data-loading task makes of a loading_task, and what it is sent."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from ray import cloudpickle
 from slams_ray.recipes.voc12 import voc12
 from slams_ray.storage import write_table
 from slams_ray.systems.slams.activation import ActivationTask
-from slams_ray.training.data_loading import ChunkReader, ShardColumns
-from slams_ray.training.sampling import ROWS_PER_GROUP, Chunk, plan_chunks
+from slams_ray.training.data_loading import SampleLoader, ShardColumns
+from slams_ray.training.sampling import ROWS_PER_GROUP, LoadingTask, plan_loading
 from slams_ray.training.task import Row
 from slams_ray.training.training import Training
 
@@ -33,7 +33,7 @@ class Names:
         }
 
 
-def reader_of(directory: Path, labels: Sequence[Sequence[int]], name: str = "0") -> ChunkReader:
+def reader_of(directory: Path, labels: Sequence[Sequence[int]], name: str = "0") -> SampleLoader:
     """Reads a shard whose image i has the id i and the i-th labels."""
     table = pa.table(
         {
@@ -43,11 +43,11 @@ def reader_of(directory: Path, labels: Sequence[Sequence[int]], name: str = "0")
     )
     write_table(str(directory / name), table, ROWS_PER_GROUP)
     source = ShardColumns(directory=str(directory), columns=("image_labels",))
-    return ChunkReader(sources=(source,), sampler=Names(), seed=0)
+    return SampleLoader(sources=(source,), sampler=Names(), seed=0)
 
 
-def chunk_of(rows: Sequence[int]) -> Chunk:
-    return Chunk(first_step=0, streams=(0,), rows=(tuple(("0", row) for row in rows),))
+def chunk_of(rows: Sequence[int]) -> LoadingTask:
+    return LoadingTask(first_step=0, streams=(0,), rows=(tuple(("0", row) for row in rows),))
 
 
 def test_a_filler_does_not_show_the_class_even_where_all_neighbours_do(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_sample_and_its_filler_are_the_same_for_any_number_of_workers(
     reader = reader_of(tmp_path, labels)
 
     def read(rank: int, workers: int) -> list[tuple[Any, ...]]:
-        chunks = plan_chunks(
+        loading_tasks = plan_loading(
             [("0", 40)],
             batch_size=6,
             rank=rank,
@@ -90,7 +90,7 @@ def test_a_sample_and_its_filler_are_the_same_for_any_number_of_workers(
             last_step=20,
             seed=0,
         )
-        found = [reader(chunk) for chunk in chunks]
+        found = [reader(loading_task) for loading_task in loading_tasks]
         return [
             (int(image), int(filler), *drawn.tolist())
             for samples in found
@@ -116,4 +116,4 @@ def test_a_data_loading_task_of_voc12_is_sent_no_network() -> None:
         shard_rows=[(f"{i:06d}.parquet", 256) for i in range(42)],
         sources=[ShardColumns(directory="s3://bucket/images", columns=("image", "image_labels"))],
     )
-    assert len(cloudpickle.dumps(training.reader)) < 10_000
+    assert len(cloudpickle.dumps(training.loader)) < 10_000

@@ -39,7 +39,7 @@ def take_one_step(
     torch.manual_seed(0)
     module = training.build().train()
     before = {k: v.clone() for k, v in network_of(module).named_parameters()}
-    samples = training.reader(next(iter(training.chunks(0, 1, 0))))
+    samples = training.loader(next(iter(training.loading_tasks(0, 1, 0))))
     assert samples["image"].shape[1:] == (config.crop_px, config.crop_px, 3)
     batch = {name: torch.from_numpy(np.array(values[:2])) for name, values in samples.items()}
     metrics = training.step(module, training.optimizer(module), batch, 0, training.num_steps)

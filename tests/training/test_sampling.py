@@ -5,11 +5,11 @@ import pytest
 from slams_ray.errors import ConfigError
 from slams_ray.training.sampling import (
     ROWS_PER_GROUP,
-    STEPS_PER_CHUNK,
-    Chunk,
+    STEPS_PER_LOADING_TASK,
+    LoadingTask,
     num_steps,
     own_streams,
-    plan_chunks,
+    plan_loading,
     sample_order,
 )
 
@@ -28,9 +28,9 @@ def plan(
     first_step: int = 0,
     last_step: int = 30,
     seed: int = 0,
-) -> list[Chunk]:
+) -> list[LoadingTask]:
     return list(
-        plan_chunks(
+        plan_loading(
             shards,
             batch_size=batch_size,
             rank=rank,
@@ -42,13 +42,13 @@ def plan(
     )
 
 
-def samples_of(chunks: list[Chunk]) -> list[Sample]:
+def samples_of(loading_tasks: list[LoadingTask]) -> list[Sample]:
     """(step, stream, shard, row) in the order in which the worker trains on them."""
-    return [sample for chunk in chunks for sample in sample_order(chunk)]
+    return [sample for loading_task in loading_tasks for sample in sample_order(loading_task)]
 
 
-def images_of(chunks: list[Chunk]) -> list[tuple[str, int]]:
-    return [(shard, row) for _, _, shard, row in samples_of(chunks)]
+def images_of(loading_tasks: list[LoadingTask]) -> list[tuple[str, int]]:
+    return [(shard, row) for _, _, shard, row in samples_of(loading_tasks)]
 
 
 @pytest.mark.parametrize("shards", [EQUAL, UNEQUAL, EQUAL[:1]])
@@ -133,13 +133,17 @@ def test_the_same_random_seed_gives_the_same_plan() -> None:
 def test_a_chunk_touches_few_row_groups_of_each_stream(shards: Shards) -> None:
     """A data-loading task reads what it needs of a shard and not the whole shard."""
     for first_step in (0, 3):
-        chunks = plan(shards, first_step=first_step, last_step=60)
+        loading_tasks = plan(shards, first_step=first_step, last_step=60)
         touched = [
             len({(shard, row // ROWS_PER_GROUP) for shard, row in rows})
-            for chunk in chunks
-            for rows in chunk.rows
+            for loading_task in loading_tasks
+            for rows in loading_task.rows
         ]
-        assert all(0 < len(rows) <= STEPS_PER_CHUNK for chunk in chunks for rows in chunk.rows)
+        assert all(
+            0 < len(rows) <= STEPS_PER_LOADING_TASK
+            for loading_task in loading_tasks
+            for rows in loading_task.rows
+        )
         assert sum(touched) / len(touched) < 3
         assert max(touched) <= 5
 

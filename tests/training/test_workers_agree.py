@@ -37,7 +37,7 @@ def make_trainings(
         for task in (encoder, classifier)
     ]
     activation = ActivationTask(config.activation, config.classifier.backbone, names, *frozen)
-    filled = replace(config.activation, mask="normalised", fill="image", cut_width=0.1)
+    filled = replace(config.activation, mask="normalised", fill="image", binarisation_width=0.1)
     tasks: dict[str, tuple[Any, TrainingConfig]] = {
         "encoder": (encoder, config.encoder.training),
         "classifier": (classifier, config.classifier.training),
@@ -80,8 +80,8 @@ def train_all(
         wrapped.train()
         started[name] = copy.deepcopy(module.state_dict())
         samples: dict[str, list[np.ndarray]] = {}
-        for chunk in training.chunks(rank, num_workers, 0):
-            for key, value in training.reader(chunk).items():
+        for loading_task in training.loading_tasks(rank, num_workers, 0):
+            for key, value in training.loader(loading_task).items():
                 samples.setdefault(key, []).append(value)
         stream = {key: torch.from_numpy(np.concatenate(v)) for key, v in samples.items()}
         share = training.batch_share(rank, num_workers)

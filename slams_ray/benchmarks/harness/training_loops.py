@@ -109,7 +109,7 @@ class _Images(Dataset[dict[str, np.ndarray]]):
 class BareLoop:
     """A DataLoader and forward, backward, update; nothing is clipped, logged or checked."""
 
-    def __init__(self, training: Training, num_feeders: int) -> None:
+    def __init__(self, training: Training, num_data_loading_tasks: int) -> None:
         torch.manual_seed(SEED)
         self.module: nn.Module = training.task.build().train()
         network = self.module.get_submodule("network")
@@ -119,8 +119,8 @@ class BareLoop:
             batch_size=training.config.batch_size,
             shuffle=True,
             drop_last=True,
-            num_workers=num_feeders,
-            persistent_workers=num_feeders > 0,
+            num_workers=num_data_loading_tasks,
+            persistent_workers=num_data_loading_tasks > 0,
         )
         self.batches = self._batches()
         self.step = 0
@@ -143,9 +143,9 @@ def planned_batches(training: Training) -> Iterator[dict[str, torch.Tensor]]:
     """The batches of a training with one worker."""
     size = training.config.batch_size
     waiting: dict[str, np.ndarray] = {}
-    reader = training.reader
-    for chunk in training.chunks(0, 1, 0):
-        read = reader(chunk)
+    reader = training.loader
+    for loading_task in training.loading_tasks(0, 1, 0):
+        read = reader(loading_task)
         waiting = {n: np.concatenate([waiting[n], v]) if waiting else v for n, v in read.items()}
         while len(next(iter(waiting.values()))) >= size:
             yield {name: torch.from_numpy(values[:size]) for name, values in waiting.items()}

@@ -22,7 +22,7 @@ PlainLoop = Callable[[Sequence[str], str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contest:
+class Comparison:
     """The same shards mapped by Ray's workers and by plain processes.
 
     Attributes:
@@ -39,43 +39,45 @@ class Contest:
     directory: str
 
 
-def contest_row(contest: Contest, num_workers: int, rounds: int, goal: float = 0.95) -> Row:
+def comparison_row(
+    comparison: Comparison, num_workers: int, rounds: int, goal: float = 0.95
+) -> Row:
     """N workers on N cores against N processes on the same cores, in turn."""
     with cores(num_workers), ray_connection():
         # The first map on a cluster starts actors of Ray itself, an eighth of a core each.
-        few = replace(contest, names=contest.names[:num_workers])
+        few = replace(comparison, names=comparison.names[:num_workers])
         map_by_ray(few, num_workers, f"ray-{num_workers}-first")
         ratios = [
-            ray_rate(contest, num_workers, f"ray-{num_workers}-{number}")
-            / plain_rate(contest, num_workers, f"plain-{num_workers}-{number}")
+            ray_rate(comparison, num_workers, f"ray-{num_workers}-{number}")
+            / plain_rate(comparison, num_workers, f"plain-{num_workers}-{number}")
             for number in range(rounds)
         ]
     plural = "" if num_workers == 1 else "s"
     return row(
-        f"{contest.what}, {num_workers} warm Ray worker{plural}",
-        f"as many {contest.against}",
+        f"{comparison.what}, {num_workers} warm Ray worker{plural}",
+        f"as many {comparison.against}",
         ratios,
         goal=goal,
     )
 
 
-def ray_rate(contest: Contest, num_workers: int, label: str) -> float:
+def ray_rate(comparison: Comparison, num_workers: int, label: str) -> float:
     """Shards per second of warm actors, as a stage runs them."""
-    return warm_rate(map_by_ray(contest, num_workers, label), num_workers)
+    return warm_rate(map_by_ray(comparison, num_workers, label), num_workers)
 
 
 def map_by_ray(
-    contest: Contest, num_workers: int, label: str, gpus_each: float = 0
+    comparison: Comparison, num_workers: int, label: str, gpus_each: float = 0
 ) -> list[list[float]]:
     """For each actor the times at which it finished its shards."""
-    output_dir = storage.join(contest.directory, label)
+    output_dir = storage.join(comparison.directory, label)
     job = ShardJob(
         label=label,
-        names=contest.names,
-        inputs=contest.inputs,
+        names=comparison.names,
+        inputs=comparison.inputs,
         output_dir=output_dir,
         fingerprint=label,
-        make_work=partial(_SignedWork, contest.make_work),
+        make_work=partial(_SignedWork, comparison.make_work),
         pool=lambda: Pool(num_actors=num_workers, num_gpus=gpus_each),
     )
     finished: dict[int, list[float]] = {}
@@ -84,14 +86,14 @@ def map_by_ray(
     return list(finished.values())
 
 
-def plain_rate(contest: Contest, num_workers: int, label: str) -> float:
+def plain_rate(comparison: Comparison, num_workers: int, label: str) -> float:
     """Shards per second of plain processes side by side."""
-    output_dir = storage.join(contest.directory, label)
+    output_dir = storage.join(comparison.directory, label)
     Path(output_dir).mkdir(parents=True)
-    shares = [list(contest.names[rank::num_workers]) for rank in range(num_workers)]
+    shares = [list(comparison.names[rank::num_workers]) for rank in range(num_workers)]
     spawn = multiprocessing.get_context("spawn")
     processes = [
-        spawn.Process(target=_plain_process, args=(contest.plain, share, output_dir))
+        spawn.Process(target=_plain_process, args=(comparison.plain, share, output_dir))
         for share in shares
     ]
     for process in processes:
@@ -99,7 +101,7 @@ def plain_rate(contest: Contest, num_workers: int, label: str) -> float:
     for process in processes:
         process.join()
         if process.exitcode:
-            raise ChildProcessError(f"a process of {contest.against} ended {process.exitcode}")
+            raise ChildProcessError(f"a process of {comparison.against} ended {process.exitcode}")
     return warm_rate([[_finished(output_dir, n) for n in s] for s in shares], num_workers)
 
 

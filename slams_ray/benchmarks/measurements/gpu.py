@@ -16,13 +16,13 @@ from slams_ray.benchmarks.harness.busy import check_watchable, watched_gpus
 from slams_ray.benchmarks.harness.measure import Row, compare, row
 from slams_ray.benchmarks.harness.training_loops import SEED, lasting, planned_batches
 from slams_ray.benchmarks.harness.workers import map_by_ray, ray_connection, warm_rate, warm_since
-from slams_ray.benchmarks.measurements.inference import Inference, inference_contest
+from slams_ray.benchmarks.measurements.inference import Inference, inference_comparison
 from slams_ray.benchmarks.measurements.training import Windows, ray_points
 from slams_ray.errors import ConfigError
 from slams_ray.inference.precision import inference_dtype
 from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.stages.infer_activation import COLUMNS
-from slams_ray.training.sampling import STEPS_PER_CHUNK
+from slams_ray.training.sampling import STEPS_PER_LOADING_TASK
 from slams_ray.training.training import Training
 
 BATCHES_HELD = 4
@@ -135,12 +135,14 @@ def _rate_row(what: str, images_per_second: float) -> Row:
     return row(f"{what}: images per second", "", [images_per_second], goal=0)
 
 
-def fed_windows(training: Training, num_feeders: int, steps_each: int, rounds: int) -> Windows:
+def fed_windows(
+    training: Training, num_data_loading_tasks: int, steps_each: int, rounds: int
+) -> Windows:
     """Windows that show whether feeders keep up: what all of them make at once is taken twice
     before the first is measured, and so many times more while it is.
     """
     config = training.config
-    wave = num_feeders * STEPS_PER_CHUNK * config.batch_size
+    wave = num_data_loading_tasks * STEPS_PER_LOADING_TASK * config.batch_size
     per_wave = max(1, math.ceil(wave / (steps_each * config.batch_size)))
     return Windows(steps_each=steps_each, number=rounds * per_wave, num_warm=2 * per_wave)
 
@@ -151,7 +153,7 @@ def training_busy_rows(
     device: torch.device,
     windows: Windows,
     directory: str,
-    num_feeders: int | None,
+    num_data_loading_tasks: int | None,
 ) -> list[Row]:
     """Share of the time the GPU computes while a training runs through Ray Train and Ray Data."""
     # Ray's workers want the memory this process holds and no longer needs.
@@ -162,7 +164,7 @@ def training_busy_rows(
         # The point before the measured windows tells when they began.
         wider = replace(windows, num_warm=windows.num_warm - 1, number=windows.number + 1)
         kind = "gpu" if device.type == "cuda" else "cpu"
-        points = ray_points(training, wider, output_dir, num_feeders, kind)
+        points = ray_points(training, wider, output_dir, num_data_loading_tasks, kind)
     began, ended = points[0]["time"], points[-1]["time"]
     images = windows.steps_each * windows.number * training.config.batch_size
     what = f"training of {name} through Ray"
@@ -213,11 +215,11 @@ def inference_busy_rows(
     inference: Inference, device: torch.device, actors_per_gpu: int
 ) -> list[Row]:
     """Share of the time the GPU computes while that many warm actors map shards on it."""
-    contest = inference_contest(inference)
+    comparison = inference_comparison(inference)
     label = f"busy-{actors_per_gpu}"
     gpus_each = 1 / actors_per_gpu if device.type == "cuda" else 0
     with ray_connection(), watched_gpus() as busy:
-        finished = map_by_ray(contest, actors_per_gpu, label, gpus_each)
+        finished = map_by_ray(comparison, actors_per_gpu, label, gpus_each)
     rate = warm_rate(finished, actors_per_gpu) * inference.shards.images_per_shard
     # Until the first has no more to do.
     share = busy.share(warm_since(finished), min(max(times) for times in finished))

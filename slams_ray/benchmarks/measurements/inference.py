@@ -14,18 +14,20 @@ from slams_ray import storage
 from slams_ray.benchmarks.harness.loops import bare_shard, field_image
 from slams_ray.benchmarks.harness.measure import Row, compare, row
 from slams_ray.benchmarks.harness.shards import Shards
-from slams_ray.benchmarks.harness.workers import Contest
+from slams_ray.benchmarks.harness.workers import Comparison
 from slams_ray.config import ActivationInferenceConfig, BackboneConfig
 from slams_ray.data.image import decode_image, decode_mask
-from slams_ray.data.stored_maps import CAM, METHODS, unpack_maps, upsample_stored
+from slams_ray.data.stored_maps import unpack_maps, upsample_stored
 from slams_ray.data.transforms import normalise
-from slams_ray.inference.precision import inference_dtype, made_for_inference
+from slams_ray.inference.precision import inference_dtype, optimize_for_inference
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import dump_network, load_network, network_class_names
 from slams_ray.runtime.shards import ShardInput
 from slams_ray.seeds.threshold import ThresholdCounts, count_thresholds, threshold_curve
-from slams_ray.stages.infer_activation import COLUMNS, make_mapper
+from slams_ray.stages.infer_activation import COLUMNS, MapSettings, make_mapper
 
+BASELINE, OTHER = SYSTEMS = ("cam", "slams")
+"""Two networks, whose maps are made in one pass."""
 BACKBONE = BackboneConfig(name="mobilenet_v2", output_stride=16)
 NUM_LEVELS = 256
 CPU = torch.device("cpu")
@@ -58,18 +60,24 @@ class Inference:
         }
         if dtype is None:
             return found
-        return {name: made_for_inference(net, dtype, device) for name, net in found.items()}
+        return {name: optimize_for_inference(net, dtype, device) for name, net in found.items()}
 
     @property
     def make_work(self) -> partial:  # type: ignore[type-arg]
-        return partial(make_mapper, self.models, self.config, self.shards.description.class_names)
+        settings = MapSettings(
+            checkpoints=self.models,
+            max_logits={},
+            inference=self.config,
+            class_names=self.shards.description.class_names,
+        )
+        return partial(make_mapper, settings)
 
 
 def open_models(given: Sequence[str] | None, shards: Shards, directory: str) -> dict[str, str]:
     """The checkpoints given for CAM and SLAMs, or random ones."""
     if given is None:
         return random_models(shards, directory)
-    return {method: storage.absolute(path) for method, path in zip(METHODS, given, strict=True)}
+    return {method: storage.absolute(path) for method, path in zip(SYSTEMS, given, strict=True)}
 
 
 def known_classes(given: Sequence[str] | None) -> tuple[str, ...]:
@@ -96,7 +104,7 @@ def random_models(
         "num_classes": shards.description.num_classes,
     }
     paths = {}
-    for seed, method in enumerate(METHODS):
+    for seed, method in enumerate(SYSTEMS):
         torch.manual_seed(seed)
         network = ActivationNetwork(**architecture)
         for module in network.modules():
@@ -166,13 +174,13 @@ def storage_rows(inference: Inference, trained: bool) -> list[Row]:
         trained: whether the networks are; random ones have seeds of no meaning, and no goal.
     """
     torch.set_num_threads(1)
-    work, network = inference.make_work(), inference.networks(None)[CAM]
+    work, network = inference.make_work(), inference.networks(None)[BASELINE]
     ours_dir, field_dir = (storage.join(inference.directory, n) for n in ("stored", "stored-field"))
     own_bytes = 0
     for name, path in zip(inference.shards.names, inference.shards.paths, strict=True):
         table, _ = work({"images": storage.read_table(path, list(COLUMNS))}, None)
         storage.write_table(storage.join(ours_dir, name), table)
-        own_bytes += _stored_bytes(storage.join(ours_dir, name), CAM)
+        own_bytes += _stored_bytes(storage.join(ours_dir, name), BASELINE)
         write_field(path, field_dir, network, inference.config.scales)
     field_bytes = sum(file.stat().st_size for file in Path(field_dir).iterdir())
     own_miou, field_miou = _seed_miou(inference.shards, ours_dir, field_dir)
@@ -196,44 +204,44 @@ def storage_rows(inference: Inference, trained: bool) -> list[Row]:
 def _stored_bytes(path: str, column: str) -> int:
     """Compressed bytes of a column of a Parquet file."""
     metadata = pq.read_metadata(path)
-    chunks = [
+    loading_tasks = [
         metadata.row_group(group).column(number)
         for group in range(metadata.num_row_groups)
         for number in range(metadata.num_columns)
     ]
-    return sum(c.total_compressed_size for c in chunks if c.path_in_schema == column)
+    return sum(c.total_compressed_size for c in loading_tasks if c.path_in_schema == column)
 
 
 def _seed_miou(shards: Shards, ours_dir: str, field_dir: str) -> tuple[float, float]:
     """mIoU at the best threshold, of our stored maps and of the field's full-size ones."""
-    num_categories = len(shards.description.class_names)
-    counts = [ThresholdCounts.zeros(num_categories, NUM_LEVELS) for _ in range(2)]
+    num_all_classes = len(shards.description.class_names)
+    counts = [ThresholdCounts.zeros(num_all_classes, NUM_LEVELS) for _ in range(2)]
     for name, path in zip(shards.names, shards.paths, strict=True):
         truths = storage.read_table(path, ["image_id", "mask"]).to_pylist()
         stored = storage.read_table(storage.join(ours_dir, name)).to_pylist()
         for image, found in zip(truths, stored, strict=True):
             truth = decode_mask(image["mask"], image["image_id"])
             classes = np.asarray(found["image_labels"])
-            maps = unpack_maps(found[CAM], classes, *truth.shape)
+            maps = unpack_maps(found[BASELINE], classes, *truth.shape)
             field = np.load(
                 Path(field_dir) / f"{image['image_id']}.high_res.npy", allow_pickle=False
             )
             for number, activation in enumerate((upsample_stored(maps, truth.shape), field)):
                 counts[number] = counts[number] + count_thresholds(
-                    activation, classes, truth, num_categories, NUM_LEVELS
+                    activation, classes, truth, num_all_classes, NUM_LEVELS
                 )
     own, other = (threshold_curve(count).best_miou for count in counts)
     return own, other
 
 
-def inference_contest(inference: Inference, made: bool = False) -> Contest:
+def inference_comparison(inference: Inference, made: bool = False) -> Comparison:
     """Ray's warm workers against bare loops side by side.
 
     Args:
         made: the loops too compute with networks made for inference: what is left between the two
             is what Ray takes.
     """
-    return Contest(
+    return Comparison(
         what="activation inference",
         against="bare loops, same networks" if made else "bare loops",
         names=inference.shards.names,

@@ -23,7 +23,6 @@ from slams_ray.config import (
     TrackingConfig,
 )
 from slams_ray.data.source import TRAIN
-from slams_ray.data.stored_maps import METHODS
 from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.inference.shard_work import InferMapper
 from slams_ray.networks.activation_network import ActivationNetwork
@@ -34,12 +33,14 @@ from slams_ray.runtime.session import TrackingSession
 from slams_ray.stages import evaluate, search_threshold
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData, Shard
-from slams_ray.stages.stage import Result, Workplace
+from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.training import MODEL_NAME
 
 FACTORS = (1, 4, 16)
 MOST_GROWTH = 1.1
-Stage = Callable[[Workplace, Shards, Result], Result]
+Stage = Callable[[StageContext, Shards, Result], Result]
+
+SYSTEMS = ("cam", "slams")
 
 
 def memory_rows(shards: Shards, factors: Sequence[int] = FACTORS) -> list[Row]:
@@ -83,7 +84,7 @@ def write_inputs(shards: Shards) -> None:
         "num_classes": len(names) - 1,
     }
     predictor = ActivationPredictor(
-        {method: ActivationNetwork(**architecture) for method in METHODS},
+        {method: ActivationNetwork(**architecture) for method in SYSTEMS},
         scales=(0.5,),
         flip=False,
         device=torch.device("cpu"),
@@ -120,27 +121,27 @@ def _peak_of_process(stage: Stage, shards: Shards, workspace: str) -> int:
 
 
 def _measure(stage: Stage, shards: Shards, workspace: str) -> None:
-    place = Workplace(
+    context = StageContext(
         workspace=workspace,
         compute=ComputeConfig(device="cpu"),
         tracking=TrackingConfig(),
         session=TrackingSession(workspace, "memory", "memory", "memory", {}),
     )
     cluster.connect()
-    with watched_workers() as workers, place.session:
-        stage(place, shards, _result(shards.root))
+    with watched_workers() as workers, context.session:
+        stage(context, shards, _result(shards.root))
     cluster.disconnect()
     peak = peak_bytes(os.getpid()) + max(workers.values())
     Path(workspace, "peak.json").write_text(json.dumps(peak))
 
 
-def _search(place: Workplace, shards: Shards, made: Result) -> Result:
-    return search_threshold.run(place, ThresholdConfig(), _prepared(shards), made)
+def _search(context: StageContext, shards: Shards, made: Result) -> Result:
+    return search_threshold.run(context, ThresholdConfig(), _prepared(shards), made, SYSTEMS)
 
 
-def _evaluate(place: Workplace, shards: Shards, made: Result) -> Result:
+def _evaluate(context: StageContext, shards: Shards, made: Result) -> Result:
     config = SegmentationConfig(inference=InferenceConfig(scales=(0.5,), flip=False))
-    return evaluate.run(place, config, _prepared(shards), made)
+    return evaluate.run(context, config, _prepared(shards), made)
 
 
 def _prepared(shards: Shards) -> PreparedData:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from slams_ray import storage
 from slams_ray.benchmarks.harness.pictures import Picture, resized
-from slams_ray.benchmarks.harness.workers import Contest
+from slams_ray.benchmarks.harness.workers import Comparison
 from slams_ray.benchmarks.measurements.crf import (
     GT_PROB,
     ITERATIONS,
@@ -20,14 +20,16 @@ from slams_ray.benchmarks.measurements.crf import (
 from slams_ray.benchmarks.measurements.threshold import KERNELS
 from slams_ray.data.image import encode_jpeg
 from slams_ray.data.schema import DatasetDescription, voc_palette
-from slams_ray.data.stored_maps import CAM, stored_size
+from slams_ray.data.stored_maps import stored_size
 from slams_ray.metrics import IGNORE_INDEX
-from slams_ray.refinement.pseudo_label import Confidence, Refinement
+from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement
 from slams_ray.refinement.shard_work import RefineMapper
 from slams_ray.runtime.shards import ShardInput
 
+SYSTEM = "slams"
 
-def refine_contest(pictures: Sequence[Picture], num_shards: int, directory: str) -> Contest:
+
+def refine_comparison(pictures: Sequence[Picture], num_shards: int, directory: str) -> Comparison:
     """The stage's refinement by Ray's warm workers, against plain processes that refine alike.
 
     Args:
@@ -43,7 +45,7 @@ def refine_contest(pictures: Sequence[Picture], num_shards: int, directory: str)
         )
         for name in names:
             storage.write_table(storage.join(directory, key, name), table)
-    return Contest(
+    return Comparison(
         what="CRF refine",
         against="plain processes",
         names=names,
@@ -64,7 +66,7 @@ def make_refinement() -> RefineMapper:
     )
     refinement = Refinement(form="label", gt_prob=GT_PROB, iterations=ITERATIONS, kernels=KERNELS)
     return RefineMapper(
-        description, CAM, Confidence(lenient=0.2, chosen=0.3, strict=0.4), refinement
+        description, SYSTEM, ConfidentPair(background=0.2, chosen=0.3, foreground=0.4), refinement
     )
 
 
@@ -87,7 +89,7 @@ def _refinement_tables(pictures: Sequence[Picture]) -> dict[str, pa.Table]:
         )
         key = {"image_id": str(number)}
         images.append(key | {"image": encode_jpeg(image), "mask": None})
-        maps.append(key | {"image_labels": classes.tolist(), CAM: stored.tobytes()})
+        maps.append(key | {"image_labels": classes.tolist(), SYSTEM: stored.tobytes()})
     schema = [("image_id", pa.string()), ("image", pa.binary()), ("mask", pa.binary())]
     return {
         "images": pa.Table.from_pylist(images, schema=pa.schema(schema)),

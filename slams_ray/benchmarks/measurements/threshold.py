@@ -31,12 +31,12 @@ KERNELS = CrfKernels(
 Image = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def images(num_images: int, num_categories: int) -> list[Image]:
+def images(num_images: int, num_all_classes: int) -> list[Image]:
     """Stored maps, classes and ground truth of the size of VOC, one to three classes each."""
     rng = np.random.default_rng(0)
     made = []
     for number in range(num_images):
-        classes = np.sort(rng.choice(np.arange(1, num_categories), 1 + number % 3, replace=False))
+        classes = np.sort(rng.choice(np.arange(1, num_all_classes), 1 + number % 3, replace=False))
         size = stored_size(HEIGHT, WIDTH)
         maps = rng.integers(0, 256, (len(classes), *size)).astype(np.uint8)
         truth = rng.choice([0, 0, *classes, IGNORE_INDEX], (HEIGHT, WIDTH)).astype(np.uint8)
@@ -44,23 +44,23 @@ def images(num_images: int, num_categories: int) -> list[Image]:
     return made
 
 
-def curve(data: Sequence[Image], num_categories: int, num_thresholds: int) -> np.ndarray:
+def curve(data: Sequence[Image], num_all_classes: int, num_thresholds: int) -> np.ndarray:
     """mIoU of every threshold from one pass."""
-    counts = ThresholdCounts.zeros(num_categories, num_thresholds)
+    counts = ThresholdCounts.zeros(num_all_classes, num_thresholds)
     for maps, classes, truth in data:
         activation = upsample_stored(maps, truth.shape)
         counts = counts + count_thresholds(
-            activation, classes, truth, num_categories, num_thresholds
+            activation, classes, truth, num_all_classes, num_thresholds
         )
     return threshold_curve(counts).miou
 
 
-def single(data: Sequence[Image], num_categories: int, threshold: float) -> np.ndarray:
+def single(data: Sequence[Image], num_all_classes: int, threshold: float) -> np.ndarray:
     """Confusion counts of one threshold, as the field evaluates it."""
-    counts = np.zeros((num_categories, num_categories + 1), np.int64)
+    counts = np.zeros((num_all_classes, num_all_classes + 1), np.int64)
     for maps, classes, truth in data:
         labels = seed_labels(upsample_stored(maps, truth.shape), classes, threshold)
-        counts += confusion_matrix(truth, labels, num_categories)
+        counts += confusion_matrix(truth, labels, num_all_classes)
     return counts
 
 
@@ -92,24 +92,24 @@ def curve_rows(num_images: int, rounds: int, num_singles: int = 100) -> list[Row
     ]
 
 
-def lattice_row(num_strengths: int, rounds: int) -> Row:
+def lattice_row(num_thresholds: int, rounds: int) -> Row:
     """CRF over thresholds of one image with its lattice shared, against rebuilding it."""
     # With the grain of a photograph: on flat patches a lattice has few points and costs little.
     image, _ = generated(1)[0]
-    maps, classes, _ = images(2, 4)[1]
+    maps, _, _ = images(2, 4)[1]
     activation = upsample_stored(maps, (HEIGHT, WIDTH))
     refinement = Refinement(form="label", gt_prob=0.7, iterations=10, kernels=KERNELS)
-    values = tuple(np.linspace(0.2, 0.6, num_strengths).tolist())
+    values = tuple(np.linspace(0.2, 0.6, num_thresholds).tolist())
 
     def shared() -> None:
-        refined_positions(image, activation, classes, values, refinement)
+        refined_positions(image, activation, values, refinement)
 
     def rebuilt() -> None:
         for value in values:
-            refined_positions(image, activation, classes, (value,), refinement)
+            refined_positions(image, activation, (value,), refinement)
 
     return compare(
-        f"CRF over {num_strengths} thresholds, one lattice",
+        f"CRF over {num_thresholds} thresholds, one lattice",
         shared,
         "a lattice for each",
         rebuilt,

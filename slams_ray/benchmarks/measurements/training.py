@@ -82,13 +82,13 @@ def ray_row(
     windows: Windows,
     directory: str,
     *,
-    num_feeders: int | None,
+    num_data_loading_tasks: int | None,
     rounds: int,
 ) -> Row:
     """Images per second of a training through Ray Train and Ray Data, against the bare loop with as
     many processes that feed it; both use all cores of this process.
     """
-    feeders = num_feeders or FEEDERS_ON_CPU
+    feeders = num_data_loading_tasks or FEEDERS_ON_CPU
     ratios = []
     with ray_connection():
         for number in range(rounds):
@@ -105,7 +105,7 @@ def ray_points(
     training: Training,
     windows: Windows,
     output_dir: str,
-    num_feeders: int | None,
+    num_data_loading_tasks: int | None,
     device: str = "cpu",
 ) -> list[dict[str, float]]:
     """What a training logs at the end of each window after the warm ones."""
@@ -122,7 +122,7 @@ def ray_points(
             num_workers=1,
             min_workers=None,
             num_threads=None,
-            feed_tasks=num_feeders,
+            data_loading_tasks=num_data_loading_tasks,
             device=device,
             max_failures=0,
             tracking_uri="",
@@ -132,9 +132,11 @@ def ray_points(
     return result["history"][windows.num_warm :]
 
 
-def bare_rates(training: Training, windows: Windows, path: str, num_feeders: int) -> list[float]:
+def bare_rates(
+    training: Training, windows: Windows, path: str, num_data_loading_tasks: int
+) -> list[float]:
     """Images per second in each window after the warm ones, of a process of its own."""
-    arguments = (training, windows, path, num_feeders, len(os.sched_getaffinity(0)))
+    arguments = (training, windows, path, num_data_loading_tasks, len(os.sched_getaffinity(0)))
     process = multiprocessing.get_context("spawn").Process(target=_bare_process, args=arguments)
     process.start()
     process.join()
@@ -144,10 +146,10 @@ def bare_rates(training: Training, windows: Windows, path: str, num_feeders: int
 
 
 def _bare_process(
-    training: Training, windows: Windows, path: str, num_feeders: int, num_threads: int
+    training: Training, windows: Windows, path: str, num_data_loading_tasks: int, num_threads: int
 ) -> None:
     torch.set_num_threads(num_threads)
-    loop = BareLoop(training, num_feeders)
+    loop = BareLoop(training, num_data_loading_tasks)
     loop.run(windows.steps_each * windows.num_warm)
     rates = []
     for _ in range(windows.number):

@@ -18,8 +18,7 @@ from slams_ray.benchmarks.measurements.threshold import NUM_CATEGORIES, images
 from slams_ray.config import CrfConfig, SearchConfig
 from slams_ray.data.image import encode_jpeg, encode_mask
 from slams_ray.data.schema import voc_palette
-from slams_ray.data.stored_maps import SLAMS
-from slams_ray.refinement.trial import MAPS_SCHEMA, SLICE_SCHEMA
+from slams_ray.refinement.trial import SLICE_SCHEMA, maps_schema
 from slams_ray.runtime.search import search
 from slams_ray.runtime.search_space import SearchSpace
 from slams_ray.runtime.trial_plan import SearchPlan
@@ -29,6 +28,7 @@ from slams_ray.stages.trials import OBJECTIVE, score_slices
 SCALES = "1"
 POINT = {"scales": SCALES, "form": "label"}
 IMAGES_PER_SLICE = 4
+SYSTEM = "slams"
 _FINISHED = "finished"
 
 
@@ -66,13 +66,13 @@ def write_slices(directory: str, num_slices: int, images_per_slice: int) -> list
                     "width": WIDTH,
                     "mask": encode_mask(truth, palette),
                     "image_labels": classes.tolist(),
-                    SLAMS: maps.tobytes(),
+                    SYSTEM: maps.tobytes(),
                 }
             )
         names.append(f"{number}.parquet")
         for folder, schema in (
             (slices_dir(directory), SLICE_SCHEMA),
-            (maps_dir(directory, SCALES), MAPS_SCHEMA),
+            (maps_dir(directory, SCALES), maps_schema(SYSTEM)),
         ):
             table = pa.Table.from_pylist(rows, schema=schema)
             storage.write_table(storage.join(folder, names[-1]), table)
@@ -87,11 +87,12 @@ def _score(
     crf = replace(CrfConfig(), iterations=4)
     slices = ScoredSlices(
         directory=directory,
+        system=SYSTEM,
         searched=names,
         held_out=(),
         num_searched=len(names) * IMAGES_PER_SLICE,
         num_held_out=0,
-        num_categories=NUM_CATEGORIES,
+        num_all_classes=NUM_CATEGORIES,
     )
     for report in score_slices(SearchConfig(), crf, slices, settings):
         yield report | {_FINISHED: time.time()}

@@ -17,11 +17,11 @@ from slams_ray.networks.checkpoint import load_network
 from slams_ray.networks.semantic_encoder import SemanticEncoder
 from slams_ray.systems.classification import ImageLabelTask, classifier_loss
 from slams_ray.systems.slams import losses
-from slams_ray.systems.slams.soft_masks import cut_masks, soft_masks
+from slams_ray.systems.slams.soft_masks import binarise_softly, soft_masks
 from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule
 
 EQUIVARIANCE_SCALES = (0.5, 0.75)
-CUT_THRESHOLDS = (0.25, 0.75)
+MASK_THRESHOLDS = (0.25, 0.75)
 FOREGROUND, BACKGROUND = "foreground", "background"
 CATEGORY_LOSSES = {
     FOREGROUND: losses.category_foreground_loss,
@@ -95,9 +95,11 @@ class ActivationTraining(TrainingModule):
         """
         image_of, class_of = labels.nonzero(as_tuple=True)
         maps = self._encoder_sized(activation[image_of, class_of][:, None])
-        if self.config.cut_width:
+        if self.config.binarisation_width:
             # After resizing, so that the regions have the encoder's resolution.
-            maps = cut_masks(maps, batch["cut"][image_of, class_of], self.config.cut_width)
+            maps = binarise_softly(
+                maps, batch["cut"][image_of, class_of], self.config.binarisation_width
+            )
         inputs = self._encoder_sized(images)[image_of]
         fill = self._fill(batch, image_of, class_of)
         masks = {FOREGROUND: maps, BACKGROUND: 1 - maps}
@@ -230,7 +232,7 @@ class MaskableCrops(LabelledCrops):
             sample["filler_box"] = other["box"]
             sample["filler_labels"] = other["labels"]
         if self.with_thresholds:
-            sample["cut"] = rng.uniform(*CUT_THRESHOLDS, self.num_classes).astype(np.float32)
+            sample["cut"] = rng.uniform(*MASK_THRESHOLDS, self.num_classes).astype(np.float32)
         return sample
 
 
@@ -269,7 +271,7 @@ class ActivationTask(ImageLabelTask):
             self.training,
             self.num_classes,
             with_filler=self.config.fill == "image",
-            with_thresholds=self.config.cut_width > 0,
+            with_thresholds=self.config.binarisation_width > 0,
         )
 
     def build(self) -> TrainingModule:

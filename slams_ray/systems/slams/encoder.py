@@ -52,7 +52,7 @@ class EncoderTraining(TrainingModule):
             "similarity_present": _mean_where(similarity[:, 1:], objects),
             "similarity_absent": _mean_where(similarity[:, 1:], ~objects),
             "similarity_background": similarity[:, 0].mean().detach(),
-            "dead_categories": (embedding.detach().sum(dim=2).amax(dim=0) == 0).sum().float(),
+            "dead_semantics": (embedding.detach().sum(dim=2).amax(dim=0) == 0).sum().float(),
         }
 
 
@@ -120,6 +120,6 @@ class EncoderTask(ImageLabelTask):
         return super().summarise(results) | {f"{DEAD_PREFIX}{name}": 1.0 for name in names}
 
 
-def dead_categories(metrics: Mapping[str, float]) -> list[str]:
+def dead_semantics(metrics: Mapping[str, float]) -> list[str]:
     """Class names that `EncoderTask.summarise` found dead."""
     return [name.removeprefix(DEAD_PREFIX) for name in metrics if name.startswith(DEAD_PREFIX)]

@@ -24,7 +24,7 @@ def soft_masks(logits: torch.Tensor, valid: torch.Tensor, form: str) -> torch.Te
     return (positive / peak.clamp(min=SMALLEST_PEAK)).clamp(max=1)
 
 
-def cut_masks(masks: torch.Tensor, thresholds: torch.Tensor, width: float) -> torch.Tensor:
+def binarise_softly(masks: torch.Tensor, thresholds: torch.Tensor, width: float) -> torch.Tensor:
     """(N, 1, H, W) masks as regions: sigmoid((mask - threshold) / width).
 
     Args:

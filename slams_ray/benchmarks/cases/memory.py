@@ -1,12 +1,12 @@
 """Peak memory of the count curve and of evaluation while the number of images grows 16 times.
 
-python -m jobs.benchmark_memory --voc-dir VOC2012
+python -m jobs.benchmark memory --voc-dir VOC2012
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.benchmark import BenchmarkCommand, run_benchmark
+from slams_ray.benchmarks.cases.command import BenchmarkCommand
 
 if TYPE_CHECKING:
     from slams_ray.benchmarks.harness.measure import Row
@@ -26,7 +26,7 @@ class MemoryCommand(BenchmarkCommand):
     """How many times as many shards are mapped; all are compared with the first."""
 
 
-def _measure(command: MemoryCommand) -> "list[Row]":
+def measure(command: MemoryCommand) -> "list[Row]":
     from slams_ray.benchmarks.harness import shards
     from slams_ray.benchmarks.measurements import memory
 
@@ -39,7 +39,3 @@ def _measure(command: MemoryCommand) -> "list[Row]":
             command.images_per_shard,
         )
         return memory.memory_rows(data, command.factors)
-
-
-if __name__ == "__main__":
-    run_benchmark(__doc__, MemoryCommand, _measure)

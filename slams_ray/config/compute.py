@@ -19,7 +19,7 @@ class ComputeConfig:
     """Threads of a training worker without a GPU; None shares the cores of a node among its
     workers. Threads divide sums of floats, and training amplifies how they were rounded: the
     same figures on machines with more or fewer cores need the same number. The demo takes 1."""
-    feed_tasks: int | None = None
+    data_loading_tasks: int | None = None
     """Processes that decode and augment for each training worker; None is 2 on CPUs, and on GPUs
     the CPUs of a node divided by its GPUs less one, 2 to 16."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -37,7 +37,7 @@ class ComputeConfig:
             "train_workers",
             "min_train_workers",
             "train_threads",
-            "feed_tasks",
+            "data_loading_tasks",
             "gpu_actors",
             "actors_per_gpu",
         ):

@@ -1,12 +1,12 @@
 """Activation inference through Ray against bare PyTorch loops, and against the field's practice.
 
-python -m jobs.benchmark_inference --voc-dir VOC2012
+python -m jobs.benchmark inference --voc-dir VOC2012
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jobs.benchmark import BenchmarkCommand, run_benchmark
+from slams_ray.benchmarks.cases.command import BenchmarkCommand
 
 if TYPE_CHECKING:
     from slams_ray.benchmarks.harness.measure import Row
@@ -37,7 +37,7 @@ class InferenceCommand(BenchmarkCommand):
     """Times each pair is measured."""
 
 
-def _measure(command: InferenceCommand) -> "list[Row]":
+def measure(command: InferenceCommand) -> "list[Row]":
     from slams_ray.benchmarks.harness import shards, workers
     from slams_ray.benchmarks.measurements import inference
     from slams_ray.config import ActivationInferenceConfig
@@ -59,17 +59,13 @@ def _measure(command: InferenceCommand) -> "list[Row]":
         models = inference.open_models(command.models, data, directory)
         config = ActivationInferenceConfig(scales=command.scales, precision=command.precision)
         work = inference.Inference(shards=data, models=models, config=config, directory=directory)
-        contests = [inference.inference_contest(work, made) for made in (False, True)]
+        comparisons = [inference.inference_comparison(work, made) for made in (False, True)]
         return [
             *inference.loop_rows(work, command.rounds),
             *inference.storage_rows(work, trained=command.models is not None),
             *(
-                workers.contest_row(contest, number, command.rounds)
+                workers.comparison_row(comparison, number, command.rounds)
                 for number in command.num_workers
-                for contest in contests
+                for comparison in comparisons
             ),
         ]
-
-
-if __name__ == "__main__":
-    run_benchmark(__doc__, InferenceCommand, _measure)

@@ -1,4 +1,4 @@
-"""Each fault done to each stage of a small pipeline, and a row on what became of it."""
+"""Injects each fault into each stage of a small pipeline; a row tells what became of it."""
 
 import json
 import logging
@@ -14,20 +14,14 @@ from slams_ray.faults.faults import FAULTS, Scene
 from slams_ray.faults.nodes import Nodes
 from slams_ray.faults.outputs import content, look
 from slams_ray.faults.tracking_server import TrackingServer
-from slams_ray.stages import pipeline, train_activation
+from slams_ray.recipes.smoke import smoke
+from slams_ray.stages import pipeline
 
 logger = logging.getLogger(__name__)
 
-_POSITION = pipeline.STAGES.index(train_activation.STAGE)
-STAGES = (
-    *pipeline.STAGES[:_POSITION],
-    train_activation.CLASSIFIER,
-    *pipeline.STAGES[_POSITION:],
-)
+STAGES = tuple(pipeline.stage_names(smoke()))
 LIMIT_SECONDS = 1200.0
 _TRAININGS = ("encoder", "classifier", "activation", "segmentation")
-JOBS = {stage: stage for stage in STAGES} | {train_activation.CLASSIFIER: train_activation.STAGE}
-"""The job that ends with a stage, or with the next one that has a job."""
 ARGUMENTS = (
     "smoke",
     "--data.images-per-shard",
@@ -39,7 +33,7 @@ ARGUMENTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrillRow:
+class FaultRow:
     """What became of one fault.
 
     Attributes:
@@ -61,7 +55,7 @@ class DrillRow:
     num_commands: int
 
 
-class Drill:
+class FaultInjection:
     """A cluster of two nodes, an undisturbed pipeline on it, and copies of it to disturb."""
 
     def __init__(self, workspace: Path) -> None:
@@ -71,8 +65,8 @@ class Drill:
         self.reference = workspace / "reference"
         self._undisturbed: dict[str, float] = {}
 
-    def run(self, stages: Sequence[str], faults: Sequence[str]) -> list[DrillRow]:
-        """All cases in turn; `<workspace>/drill.json` grows by each."""
+    def run(self, stages: Sequence[str], faults: Sequence[str]) -> list[FaultRow]:
+        """All cases in turn; `<workspace>/faults.json` grows by each."""
         cases = [
             (stage, fault)
             for stage in stages
@@ -81,7 +75,7 @@ class Drill:
         ]
         if not cases:
             raise ConfigError(f"none of the faults {faults} can be done to the stages {stages}")
-        rows: list[DrillRow] = []
+        rows: list[FaultRow] = []
         try:
             self.nodes.start()
             self._run_reference(max(stages, key=STAGES.index))
@@ -89,7 +83,7 @@ class Drill:
                 rows.append(self._case(stage, fault))
                 logger.info("%-18s %s", stage, _outcome(rows[-1]))
                 text = json.dumps([asdict(row) for row in rows], indent=1)
-                (self.workspace / "drill.json").write_text(text + "\n")
+                (self.workspace / "faults.json").write_text(text + "\n")
         finally:
             if self.server is not None:
                 self.server.kill()
@@ -98,38 +92,38 @@ class Drill:
 
     def _run_reference(self, last: str) -> None:
         logger.info("undisturbed stages for comparison, up to %s", last)
-        driver = self._driver(JOBS[last], self.reference, {})
+        driver = self._driver(last, self.reference, {})
         if driver.end(LIMIT_SECONDS):
             raise TrainingError(f"the undisturbed stages failed, see {driver.log}")
 
-    def _case(self, stage: str, name: str) -> DrillRow:
+    def _case(self, stage: str, name: str) -> FaultRow:
         fault = FAULTS[name]
         usual = self._usual_seconds(stage)
         scene = self._scene(stage, f"{stage}-{name}", keep_stage=name == "output_truncated")
-        environment = dict(fault.lay(scene)) if fault.lay else {}
+        environment = dict(fault.set_up(scene)) if fault.set_up else {}
         self.server, tracking = scene.server, {}
         if fault.tracked:
             scene.server.start()
             tracking = {"MLFLOW_TRACKING_URI": scene.server.uri}
         started = time.monotonic()
         before = look(scene.stage_dir)
-        driver = self._driver(JOBS[stage], scene.workspace, environment | tracking)
-        if fault.strike is not None:
+        driver = self._driver(stage, scene.workspace, environment | tracking)
+        if fault.inject is not None:
             driver.wait_until(lambda: look(scene.stage_dir).is_working, LIMIT_SECONDS)
             before = look(scene.stage_dir)
-            fault.strike(scene, driver)
+            fault.inject(scene, driver)
         status = driver.end(LIMIT_SECONDS)
         named = fault.message(scene) in driver.log.read_text(errors="replace")
         num_commands = 1
         if status:
-            if fault.clear is not None:
-                fault.clear(scene)
+            if fault.restore is not None:
+                fault.restore(scene)
             num_commands += 1
-            status = self._driver(JOBS[stage], scene.workspace, tracking).end(LIMIT_SECONDS)
+            status = self._driver(stage, scene.workspace, tracking).end(LIMIT_SECONDS)
         seconds = time.monotonic() - started
         tracked = not fault.tracked or set(scene.server.statuses()) == {"FINISHED"}
         scene.server.kill()
-        return DrillRow(
+        return FaultRow(
             stage=stage,
             fault=name,
             survived=status == 0 and named and tracked and (fault.ends_run or num_commands == 1),
@@ -144,7 +138,7 @@ class Drill:
         if stage not in self._undisturbed:
             scene = self._scene(stage, f"{stage}-undisturbed", keep_stage=False)
             started = time.monotonic()
-            self._driver(JOBS[stage], scene.workspace, {}).end(LIMIT_SECONDS)
+            self._driver(stage, scene.workspace, {}).end(LIMIT_SECONDS)
             self._undisturbed[stage] = time.monotonic() - started
         return self._undisturbed[stage]
 
@@ -166,13 +160,14 @@ class Drill:
             source=source,
         )
 
-    def _driver(self, job: str, workspace: Path, environment: dict[str, str]) -> Driver:
+    def _driver(self, until: str, workspace: Path, environment: dict[str, str]) -> Driver:
         workspace.mkdir(parents=True, exist_ok=True)
-        arguments = ["-m", f"jobs.{job}", *ARGUMENTS, "--workspace", str(workspace)]
+        arguments = ["-m", "jobs.pipeline", *ARGUMENTS, "--workspace", str(workspace)]
+        arguments += ["--until", until]
         return Driver(arguments, self.nodes.environment | environment, workspace / "driver.log")
 
 
-def _outcome(row: DrillRow) -> str:
+def _outcome(row: FaultRow) -> str:
     survived = "survived" if row.survived else "NOT SURVIVED"
     identical = "identical" if row.identical else "NOT IDENTICAL"
     return f"{row.fault}: {survived}, {row.seconds_lost:+.0f} s, {row.redone} redone, {identical}"

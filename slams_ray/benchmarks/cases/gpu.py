@@ -1,12 +1,12 @@
 """What mixed precision, layout, compilation and batches gain on a GPU, and how busy it is kept.
 
-python -m jobs.benchmark_gpu --voc-dir VOC2012
+python -m jobs.benchmark gpu --voc-dir VOC2012
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jobs.benchmark import BenchmarkCommand, run_benchmark
+from slams_ray.benchmarks.cases.command import BenchmarkCommand
 from slams_ray.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class GpuCommand(BenchmarkCommand):
     waves: int = 4
     """Times that all feeders' batches are taken while a training through Ray is watched, after two
     times that warm it up."""
-    feed_tasks: int = 16
+    data_loading_tasks: int = 16
     """Processes that feed that training."""
     actors_per_gpu: tuple[int, ...] = (1, 2)
     """Inference actors that share the GPU, for each a row."""
@@ -45,7 +45,7 @@ class GpuCommand(BenchmarkCommand):
     """Times each pair is measured."""
 
 
-def _measure(command: GpuCommand) -> "list[Row]":
+def measure(command: GpuCommand) -> "list[Row]":
     from slams_ray.benchmarks.harness import shards, training_loops
     from slams_ray.benchmarks.measurements import gpu, inference
 
@@ -66,7 +66,7 @@ def _measure(command: GpuCommand) -> "list[Row]":
             shards=data, models=models, config=config.inference, directory=directory
         )
         if command.device == "gpu":
-            feeders = command.feed_tasks
+            feeders = command.data_loading_tasks
             for name, one in trainings.items():
                 windows = gpu.fed_windows(one, feeders, command.steps, command.waves)
                 rows += gpu.training_busy_rows(name, one, device, windows, directory, feeders)
@@ -78,7 +78,3 @@ def _measure(command: GpuCommand) -> "list[Row]":
         if command.compiled:
             rows += [gpu.compiled_row(name, one, *timed) for name, one in trainings.items()]
     return rows
-
-
-if __name__ == "__main__":
-    run_benchmark(__doc__, GpuCommand, _measure)

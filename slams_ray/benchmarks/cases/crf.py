@@ -1,12 +1,12 @@
 """How fast the compiled CRF is beside pydensecrf, as ratios, and how well both agree.
 
-python -m jobs.benchmark_crf --voc-dir VOC2012 --output crf.json
+python -m jobs.benchmark crf --voc-dir VOC2012 --output crf.json
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.benchmark import BenchmarkCommand, run_benchmark
+from slams_ray.benchmarks.cases.command import BenchmarkCommand
 
 if TYPE_CHECKING:
     from slams_ray.benchmarks.harness.measure import Row
@@ -33,7 +33,7 @@ class CrfCommand(BenchmarkCommand):
     """Times each pair is measured."""
 
 
-def _measure(command: CrfCommand) -> "list[Row]":
+def measure(command: CrfCommand) -> "list[Row]":
     from slams_ray.benchmarks.harness import pictures, shards, workers
     from slams_ray.benchmarks.measurements import crf, refine
 
@@ -51,10 +51,6 @@ def _measure(command: CrfCommand) -> "list[Row]":
         for number in command.num_workers:
             num_shards = number * command.shards_per_worker
             shard = shown[: command.images_per_shard]
-            contest = refine.refine_contest(shard, num_shards, f"{directory}/{number}")
-            rows.append(workers.contest_row(contest, number, command.rounds))
+            comparison = refine.refine_comparison(shard, num_shards, f"{directory}/{number}")
+            rows.append(workers.comparison_row(comparison, number, command.rounds))
     return rows
-
-
-if __name__ == "__main__":
-    run_benchmark(__doc__, CrfCommand, _measure)

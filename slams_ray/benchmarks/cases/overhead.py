@@ -1,12 +1,12 @@
 """What a pipeline on the built-in set spends on its stages' own work, and what a job's start takes.
 
-python -m jobs.benchmark_overhead
+python -m jobs.benchmark overhead
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.benchmark import BenchmarkCommand, run_benchmark
+from slams_ray.benchmarks.cases.command import BenchmarkCommand
 from slams_ray.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class OverheadCommand(BenchmarkCommand):
     """Times the start of a job is measured."""
 
 
-def _measure(command: OverheadCommand) -> "list[Row]":
+def measure(command: OverheadCommand) -> "list[Row]":
     from slams_ray.benchmarks.harness import shards
     from slams_ray.benchmarks.measurements import overhead
 
@@ -30,7 +30,3 @@ def _measure(command: OverheadCommand) -> "list[Row]":
             *overhead.start_rows(command.rounds),
             *overhead.pipeline_rows(RECIPES["demo"](), directory, "demo"),
         ]
-
-
-if __name__ == "__main__":
-    run_benchmark(__doc__, OverheadCommand, _measure)

@@ -1,12 +1,12 @@
 """The four trainings of a recipe against bare PyTorch loops with a DataLoader.
 
-python -m jobs.benchmark_training --recipe demo
+python -m jobs.benchmark training --recipe demo
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jobs.benchmark import BenchmarkCommand, run_benchmark
+from slams_ray.benchmarks.cases.command import BenchmarkCommand
 from slams_ray.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TrainingCommand(BenchmarkCommand):
     """Times the pair through Ray is measured; 0 leaves it out."""
 
 
-def _measure(command: TrainingCommand) -> "list[Row]":
+def measure(command: TrainingCommand) -> "list[Row]":
     from slams_ray.benchmarks.harness import shards, training_loops
     from slams_ray.benchmarks.measurements import training
 
@@ -63,12 +63,8 @@ def _measure(command: TrainingCommand) -> "list[Row]":
                         one,
                         windows,
                         directory,
-                        num_feeders=config.compute.feed_tasks,
+                        num_data_loading_tasks=config.compute.data_loading_tasks,
                         rounds=command.ray_rounds,
                     )
                 )
     return rows
-
-
-if __name__ == "__main__":
-    run_benchmark(__doc__, TrainingCommand, _measure)

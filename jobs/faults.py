@@ -1,6 +1,6 @@
 """Kills, cuts off and corrupts a small pipeline on two local nodes, and says what it survives.
 
-python -m jobs.drill --stages infer_activation refine --faults worker_killed node_killed
+python -m jobs.faults --stages infer_activation refine --faults worker_killed node_killed
 """
 
 import sys
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import tyro
 
 from slams_ray.cli.command import guarded
-from slams_ray.cli.tables import print_drill
+from slams_ray.cli.tables import print_faults
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrillCommand:
+class FaultsCommand:
     """Without arguments every fault is done to every stage, which takes hours."""
 
     workspace: str = "runs/drill"
@@ -24,13 +24,13 @@ class DrillCommand:
     """What to do to them; none given: everything."""
 
 
-def _drill(command: DrillCommand) -> None:
+def _drill(command: FaultsCommand) -> None:
     import signal
     from pathlib import Path
 
     from slams_ray.errors import ConfigError
-    from slams_ray.faults.drill import STAGES, Drill
     from slams_ray.faults.faults import FAULTS
+    from slams_ray.faults.injection import STAGES, FaultInjection
 
     for given, known, name in (
         (command.stages, STAGES, "--stages"),
@@ -42,11 +42,11 @@ def _drill(command: DrillCommand) -> None:
     # Its nodes stand in process groups of their own and would outlive it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     workspace = Path(command.workspace).resolve()
-    rows = Drill(workspace).run(command.stages or STAGES, command.faults or tuple(FAULTS))
-    print_drill(rows)
+    rows = FaultInjection(workspace).run(command.stages or STAGES, command.faults or tuple(FAULTS))
+    print_faults(rows)
     print(f"rows in {workspace}/drill.json")
 
 
 if __name__ == "__main__":
-    command = tyro.cli(DrillCommand, description=__doc__, prog="python -m jobs.drill")
+    command = tyro.cli(FaultsCommand, description=__doc__, prog="python -m jobs.faults")
     guarded(lambda: _drill(command))

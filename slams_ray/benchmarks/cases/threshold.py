@@ -1,12 +1,12 @@
 """How fast the threshold curve and the shared lattice are, as ratios.
 
-python -m jobs.benchmark_threshold --output threshold.json
+python -m jobs.benchmark threshold --output threshold.json
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.benchmark import BenchmarkCommand, run_benchmark
+from slams_ray.benchmarks.cases.command import BenchmarkCommand
 
 if TYPE_CHECKING:
     from slams_ray.benchmarks.harness.measure import Row
@@ -24,7 +24,7 @@ class ThresholdCommand(BenchmarkCommand):
     """Trials side by side, a core each."""
 
 
-def _measure(command: ThresholdCommand) -> "list[Row]":
+def measure(command: ThresholdCommand) -> "list[Row]":
     from slams_ray.benchmarks.measurements.threshold import curve_rows, lattice_row
     from slams_ray.benchmarks.measurements.trials import trial_row
 
@@ -33,7 +33,3 @@ def _measure(command: ThresholdCommand) -> "list[Row]":
         lattice_row(8, command.rounds),
         trial_row(command.num_trials, num_slices=8, rounds=3),
     ]
-
-
-if __name__ == "__main__":
-    run_benchmark(__doc__, ThresholdCommand, _measure)

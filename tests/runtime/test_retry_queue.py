@@ -10,8 +10,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
-from slams_ray.runtime import outbox
-from slams_ray.runtime.outbox import Outbox, Trouble, diagnose
+from slams_ray.runtime import retry_queue
+from slams_ray.runtime.retry_queue import RetryQueue, Trouble, diagnose
 
 
 class Server:
@@ -30,7 +30,7 @@ class Server:
 
         return call
 
-    def send(self, box: Outbox, *texts: str) -> None:
+    def send(self, box: RetryQueue, *texts: str) -> None:
         for text in texts:
             box.send("metrics", self.request(text))
 
@@ -48,15 +48,15 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(outbox, "LONGEST_PAUSE", 0.05)
-    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(retry_queue, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(retry_queue, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(retry_queue, "PATIENCE_SECONDS", 0.3)
 
 
 def test_what_was_sent_meanwhile_arrives_once_in_order_when_the_server_is_back(
     server: Server, said: pytest.LogCaptureFixture
 ) -> None:
-    box = Outbox("http://server")
+    box = RetryQueue("http://server")
     server.send(box, "a")
     server.is_up = False
     server.send(box, "b", "c")
@@ -73,9 +73,9 @@ def test_what_was_sent_meanwhile_arrives_once_in_order_when_the_server_is_back(
 def test_a_server_that_is_gone_is_not_asked_at_every_request(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "FIRST_PAUSE", 60.0)
-    monkeypatch.setattr(outbox, "LONGEST_PAUSE", 60.0)
-    box = Outbox("http://server")
+    monkeypatch.setattr(retry_queue, "FIRST_PAUSE", 60.0)
+    monkeypatch.setattr(retry_queue, "LONGEST_PAUSE", 60.0)
+    box = RetryQueue("http://server")
     server.is_up = False
     server.send(box, "a")
     server.is_up = True
@@ -86,7 +86,7 @@ def test_a_server_that_is_gone_is_not_asked_at_every_request(
 
 
 def test_an_answer_comes_after_what_waits(server: Server) -> None:
-    box = Outbox("http://server")
+    box = RetryQueue("http://server")
     server.is_up = False
     server.send(box, "a")
     server.is_up = True
@@ -97,7 +97,7 @@ def test_an_answer_comes_after_what_waits(server: Server) -> None:
 def test_a_server_that_stays_away_is_waited_for_once_and_has_everything_when_it_is_back(
     server: Server, said: pytest.LogCaptureFixture
 ) -> None:
-    box = Outbox("http://server")
+    box = RetryQueue("http://server")
     server.is_up = False
     server.send(box, "a")
     assert not box.settle()
@@ -114,7 +114,7 @@ def test_a_server_that_stays_away_is_waited_for_once_and_has_everything_when_it_
 
 
 def test_a_question_nobody_answers_is_not_asked_later(server: Server) -> None:
-    box = Outbox("http://server")
+    box = RetryQueue("http://server")
     server.is_up = False
     assert box.ask("a run", server.request("a")) is None
     server.is_up = True
@@ -127,8 +127,8 @@ def test_a_question_nobody_answers_is_not_asked_later(server: Server) -> None:
 def test_a_full_queue_keeps_what_came_first(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "MAX_WAITING", 2)
-    box = Outbox("http://server")
+    monkeypatch.setattr(retry_queue, "MAX_WAITING", 2)
+    box = RetryQueue("http://server")
     server.is_up = False
     server.send(box, "a", "b", "c")
     server.is_up = True
@@ -140,8 +140,8 @@ def test_a_full_queue_keeps_what_came_first(
 def test_a_question_to_a_full_queue_is_left_out(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "MAX_WAITING", 1)
-    box = Outbox("http://server")
+    monkeypatch.setattr(retry_queue, "MAX_WAITING", 1)
+    box = RetryQueue("http://server")
     server.is_up = False
     server.send(box, "a")
     assert box.ask("a run", server.request("b")) is None
@@ -157,7 +157,7 @@ def test_a_request_that_is_refused_after_a_fault_is_left_out_at_once(server: Ser
     def fail() -> None:
         raise errors.pop()
 
-    box = Outbox("http://server")
+    box = RetryQueue("http://server")
     box.send("tags", fail)
     assert box.settle()
     assert errors == []
@@ -225,16 +225,16 @@ def test_a_request_that_is_never_done_is_left_out_and_those_behind_it_are_sent(
         tries.append(1)
         raise error
 
-    box = Outbox("http://server")
+    box = RetryQueue("http://server")
     for _ in range(2):
         box.send("tags", fail)
     server.send(box, "a")
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(outbox, "PATIENCE_SECONDS", 30.0)
+    monkey.setattr(retry_queue, "PATIENCE_SECONDS", 30.0)
     assert box.settle()
     monkey.undo()
     assert server.received == ["a"]
-    assert len(tries) == 2 * (outbox.MAX_FAULTS if diagnose(error) is Trouble.FAULT else 1)
+    assert len(tries) == 2 * (retry_queue.MAX_FAULTS if diagnose(error) is Trouble.FAULT else 1)
     assert box.lost
     dropped = [r for r in said.records if "left out" in r.message]
     assert len(dropped) == 1, "said once for each kind"
@@ -251,7 +251,7 @@ def test_broken_connections_are_tried_again(error: Exception) -> None:
             raise failures.pop()
         received.append("a")
 
-    box = Outbox("http://server")
+    box = RetryQueue("http://server")
     box.send("metrics", request)
     box.settle()
     assert received == ["a"]

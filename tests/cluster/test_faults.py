@@ -1,4 +1,4 @@
-"""Reduced drills: the same code as `python -m jobs.drill`, one stage."""
+"""Reduced fault injection: the same code as `python -m jobs.faults`, one stage."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from slams_ray.artifacts import read_record
-from slams_ray.faults.drill import Drill
+from slams_ray.faults.injection import FaultInjection
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -15,21 +15,21 @@ COMMANDS = {
     "driver_killed": 2,
     "stopped": 2,
     "image_corrupted": 2,
-    "image_poisoned": 2,
+    "image_crashing": 2,
 }
 """Fault -> how often the command has to be given."""
 
 
 def test_a_killed_worker_and_a_lost_node_are_survived(tmp_path: Path) -> None:
-    drill = Drill(tmp_path)
-    rows = drill.run(["prepare"], ["worker_killed", "node_killed"])
+    injection = FaultInjection(tmp_path)
+    rows = injection.run(["prepare"], ["worker_killed", "node_killed"])
     assert [(row.stage, row.fault) for row in rows] == [
         ("prepare", "worker_killed"),
         ("prepare", "node_killed"),
     ]
     assert all(row.survived and row.identical for row in rows), rows
     assert [row.num_commands for row in rows] == [1, 1]
-    shown = json.loads((tmp_path / "drill.json").read_text())
+    shown = json.loads((tmp_path / "faults.json").read_text())
     assert {"stage", "fault", "survived", "seconds_lost", "redone", "identical"} <= shown[0].keys()
     (prepared,) = (tmp_path / "reference" / "prepare").iterdir()
     record = read_record(str(prepared))
@@ -39,7 +39,7 @@ def test_a_killed_worker_and_a_lost_node_are_survived(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_what_ends_or_damages_a_run_is_mended_by_the_same_command(tmp_path: Path) -> None:
-    rows = Drill(tmp_path).run(["prepare"], list(COMMANDS))
+    rows = FaultInjection(tmp_path).run(["prepare"], list(COMMANDS))
     assert all(row.survived and row.identical for row in rows), rows
     assert {row.fault: row.num_commands for row in rows} == COMMANDS
 
@@ -48,8 +48,8 @@ def test_what_ends_or_damages_a_run_is_mended_by_the_same_command(tmp_path: Path
 def test_a_later_stage_waits_for_reads_names_poison_and_a_lost_server_has_every_run_when_it_is_back(
     tmp_path: Path,
 ) -> None:
-    faults = ["reads_refused", "image_poisoned", "mlflow_gone"]
-    rows = Drill(tmp_path).run(["infer_activation"], faults)
+    faults = ["reads_refused", "image_crashing", "mlflow_gone"]
+    rows = FaultInjection(tmp_path).run(["infer_activation"], faults)
     assert [row.fault for row in rows] == faults
     assert rows[0].num_commands == 1
     assert all(row.survived and row.identical for row in rows), rows

@@ -38,7 +38,7 @@ class Trouble(Enum):
     """It will never be done: leave it out."""
 
 
-class Outbox:
+class RetryQueue:
     """Sends in order, at least once: an answer that is lost on the way may double a run or a row.
 
     For one process and one thread.

@@ -1,0 +1,27 @@
+"""Command line of the pipeline."""
+
+from dataclasses import dataclass
+
+from slams_ray.cli.command import PipelineCommand, run_job, workspace_of
+from slams_ray.cli.tables import print_summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCommand(PipelineCommand):
+    """Settings of one run; those of the recipe apply unless overridden."""
+
+    until: str | None = None
+    """The last stage to run, such as refine. By default all run. Finished stages are kept."""
+
+
+def run_pipeline(description: str) -> None:
+    """Entry point of `jobs.pipeline`."""
+    run_job(description, RunCommand, _run)
+
+
+def _run(recipe: str, command: RunCommand) -> None:
+    from slams_ray.stages import pipeline
+
+    workspace = workspace_of(recipe, command)
+    result = pipeline.run(command.config, workspace, recipe, command.until)
+    print_summary(result.summary)

@@ -1,0 +1,90 @@
+"""The summary of a finished pipeline: summary.json, and what the parent run shows."""
+
+import json
+from typing import Any
+
+from slams_ray import storage
+from slams_ray.config import PipelineConfig
+from slams_ray.stages import evaluate, prepare, report
+from slams_ray.stages.stage import Result, StageContext
+
+SUMMARY_NAME = "summary.json"
+
+
+def headlines(config: PipelineConfig) -> list[str]:
+    """The metrics that sum up a pipeline: seeds of every system, refined labels, network."""
+    return [*(f"{name}_seed_miou" for name in config.systems), "refined_miou", "segmentation_miou"]
+
+
+def summarise(
+    config: PipelineConfig, results: dict[str, Result], workspace: str, recipe: str
+) -> dict[str, Any]:
+    metrics = {k: v for r in results.values() for k, v in r.record.metrics.items()}
+    stages = [
+        {
+            "stage": stage,
+            "seconds": result.record.seconds,
+            "output": result.output_dir,
+            "rows": result.record.num_rows,
+            "metrics": result.record.metrics,
+        }
+        for stage, result in results.items()
+    ]
+    skipped = int(metrics.get("num_skipped", 0))
+    evaluated = results.get(evaluate.STAGE)
+    return {
+        "scored_split": evaluated.record.notes["split"] if evaluated else None,
+        "recipe": recipe,
+        "workspace": workspace,
+        "skipped_images": skipped,
+        "scores": {name: metrics.get(name) for name in headlines(config)},
+        "warnings": [w for r in results.values() for w in r.record.warnings],
+        "stages": stages,
+    }
+
+
+def publish(
+    context: StageContext,
+    config: PipelineConfig,
+    results: dict[str, Result],
+    summary: dict[str, Any],
+) -> None:
+    """Writes the summary, and shows it in the parent run when there was something to do."""
+    path = storage.join(context.workspace, SUMMARY_NAME)
+    text = json.dumps(summary, indent=1).encode()
+    if storage.exists(path) and storage.read_bytes(path) == text:
+        return
+    report.publish(context, config, results)
+    parent = context.session.open()
+    parent.log_metrics({k: v for k, v in summary["scores"].items() if v is not None})
+    data = results[prepare.STAGE]
+    notes = data.record.notes
+    counts = prepare.split_counts(notes)
+    parent.log_dataset(config.data.format, notes["digest"], data.output_dir, counts)
+    parent.set_tags({"mlflow.note.content": _note(summary)})
+    storage.write_bytes(path, text)
+    parent.log_file(path, "summary")
+
+
+def _note(summary: dict[str, Any]) -> str:
+    """The summary as Markdown, the description of the parent run."""
+    scores = [
+        f"| {name} | {100 * value:.2f} % |"
+        for name, value in summary["scores"].items()
+        if value is not None
+    ]
+    stages = [f"| {s['stage']} | {s['seconds']:.0f} | {s['rows']} |" for s in summary["stages"]]
+    return "\n".join(
+        [
+            "Pictures under Artifacts: montage, threshold curve, IoU. A child run per stage.",
+            "",
+            "| score | value |",
+            "|---|---|",
+            *scores,
+            "",
+            "| stage | seconds | images |",
+            "|---|---|---|",
+            *stages,
+            *(f"\n**{warning}**" for warning in summary["warnings"]),
+        ]
+    )

@@ -1,0 +1,74 @@
+"""Stages that train the networks of the systems: train_encoder, train_classifier and the like."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from slams_ray import storage
+from slams_ray.config import PipelineConfig
+from slams_ray.data.source import TRAIN, VAL
+from slams_ray.stages.prepare import PreparedData
+from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
+from slams_ray.stages.training import (
+    LAST,
+    MODEL_NAME,
+    backbone_settings,
+    train,
+    training_settings,
+)
+from slams_ray.systems.registry import SYSTEMS
+from slams_ray.systems.system import NetworkTraining
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapNetwork:
+    """The trained network that makes the maps of a system.
+
+    Attributes:
+        trained: the stage that trained it.
+        max_logit: higher logits count as this value in inference; None leaves them.
+    """
+
+    trained: Result
+    max_logit: float | None
+
+    @property
+    def path(self) -> str:
+        return self.trained.path(MODEL_NAME)
+
+
+def run(
+    context: StageContext,
+    training: NetworkTraining,
+    seed: int,
+    data: PreparedData,
+    finished: Mapping[str, Result],
+) -> Result:
+    """Trains one network of a system.
+
+    Args:
+        finished: finished stages by name, at least those the network is built from.
+    """
+    needed = {stage: finished[stage] for stage in training.needs}
+    settings = training_settings(training.config) | {"seed": seed}
+    settings["backbone"] = backbone_settings(training.backbone)
+
+    def work(attempt: Attempt) -> Outcome:
+        checkpoints = {s: storage.read_bytes(r.path(MODEL_NAME)) for s, r in needed.items()}
+        task = training.make_task(data.description.class_names, checkpoints)
+        schedule = training.config.training
+        outcome = train(context, training.label, task, schedule, data, seed, attempt)
+        return replace(outcome, warnings=training.warnings(outcome.notes[LAST], outcome.metrics))
+
+    inputs = {"prepare": data.images_digest(TRAIN, VAL)}
+    inputs |= {stage: result.record.fingerprint for stage, result in needed.items()}
+    return run_stage(context, training.stage, settings, inputs, work)
+
+
+def map_networks(config: PipelineConfig, finished: Mapping[str, Result]) -> dict[str, MapNetwork]:
+    """System -> the network that makes its maps, for all systems of a pipeline."""
+    return {
+        name: MapNetwork(
+            trained=finished[SYSTEMS[name].map_stage], max_logit=SYSTEMS[name].max_logit(config)
+        )
+        for name in config.systems
+    }

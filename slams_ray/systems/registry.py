@@ -1,0 +1,25 @@
+"""Every system by name."""
+
+from collections.abc import Iterable, Mapping
+
+from slams_ray.config import PipelineConfig
+from slams_ray.systems import cam
+from slams_ray.systems.slams import system as slams
+from slams_ray.systems.system import NetworkTraining, System
+
+SYSTEMS: Mapping[str, System] = {system.name: system for system in (cam.SYSTEM, slams.SYSTEM)}
+
+BASELINE = cam.SYSTEM.name
+"""The system that others are compared with. Its maps also guide the choice of a threshold where
+there are no masks."""
+
+
+def titles(names: Iterable[str]) -> dict[str, str]:
+    """Name -> title of the systems with these names."""
+    return {name: SYSTEMS[name].title for name in names}
+
+
+def trainings_of(config: PipelineConfig) -> list[NetworkTraining]:
+    """The networks of all systems of a pipeline, in order, each once."""
+    found = {t.stage: t for name in config.systems for t in SYSTEMS[name].trainings(config)}
+    return list(found.values())

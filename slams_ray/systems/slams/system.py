@@ -1,0 +1,67 @@
+"""SLAMs: an activation network learns through a frozen semantic encoder (arXiv 2210.12417)."""
+
+from collections.abc import Mapping, Sequence
+
+from slams_ray.config import PipelineConfig
+from slams_ray.systems.cam import classifier_training
+from slams_ray.systems.collapse import dead_semantics_warnings, map_warnings
+from slams_ray.systems.slams.activation import ActivationTask
+from slams_ray.systems.slams.encoder import EncoderTask, dead_semantics
+from slams_ray.systems.system import Metrics, NetworkTraining, System
+
+ENCODER_STAGE, ACTIVATION_STAGE = "train_encoder", "train_activation"
+
+
+def trainings(config: PipelineConfig) -> list[NetworkTraining]:
+    """Semantic encoder, CAM classifier where the activation network starts from it, activation
+    network.
+    """
+    start = [classifier_training(config)] if config.activation.initialise_from_cam else []
+    return [_encoder_training(config), *start, _activation_training(config, start)]
+
+
+def _encoder_training(config: PipelineConfig) -> NetworkTraining:
+    encoder = config.encoder
+    return NetworkTraining(
+        stage=ENCODER_STAGE,
+        label="encoder",
+        config=encoder,
+        backbone=encoder.backbone,
+        make_task=lambda class_names, checkpoints: EncoderTask(encoder, class_names),
+        warnings=_encoder_warnings,
+    )
+
+
+def _activation_training(
+    config: PipelineConfig, start: Sequence[NetworkTraining]
+) -> NetworkTraining:
+    backbone = config.classifier.backbone
+    starts = [training.stage for training in start]
+
+    def make_task(class_names: Sequence[str], checkpoints: Mapping[str, bytes]) -> ActivationTask:
+        classifier = next((checkpoints[stage] for stage in starts), None)
+        encoder = checkpoints[ENCODER_STAGE]
+        return ActivationTask(config.activation, backbone, class_names, encoder, classifier)
+
+    return NetworkTraining(
+        stage=ACTIVATION_STAGE,
+        label="activation",
+        config=config.activation,
+        backbone=backbone,
+        needs=(ENCODER_STAGE, *starts),
+        make_task=make_task,
+        warnings=lambda last, results: map_warnings(last),
+    )
+
+
+def _encoder_warnings(last: Metrics, results: Metrics) -> list[str]:
+    return dead_semantics_warnings(dead_semantics(results))
+
+
+SYSTEM = System(
+    name="slams",
+    title="SLAMs",
+    map_stage=ACTIVATION_STAGE,
+    trainings=trainings,
+    max_logit=lambda config: config.inference.max_logit,
+)
