@@ -1,7 +1,8 @@
 """Feature extractors by torchvision, plus a tiny ResNet for the built-in data set."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,20 +17,58 @@ OUTPUT_STRIDES = (8, 16, 32)
 NO_WEIGHTS = "none"
 
 
+@dataclass(frozen=True)
+class Tap:
+    """One depth of a backbone at which `Backbone.depths` gives features.
+
+    Attributes:
+        block: index of the block whose output it is (see `Backbone.blocks`).
+        num_features: channels.
+        stride: input pixels per feature cell.
+    """
+
+    block: int
+    num_features: int
+    stride: int
+
+
 class Backbone(nn.Module):
     """Maps (B, 3, H, W) normalised images to (B, num_features, H / stride, W / stride) features.
 
     Attributes:
         num_features: channels of the output.
+        taps: what `depths` gives, from the input on.
     """
 
-    def __init__(self, body: nn.Module, num_features: int) -> None:
+    def __init__(self, body: nn.Module, num_features: int, taps: Sequence[Tap]) -> None:
         super().__init__()
         self.body = body
         self.num_features = num_features
+        self.taps = tuple(taps)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.body(images)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The modules that run one after another: torchvision's sequence, or ResNet's children."""
+        body = self.body.features if isinstance(self.body, MobileNetBody) else self.body
+        return list(body.children())
+
+    def depths(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Features at several depths, one (B, tap.num_features, h, w) for each of `taps`.
+
+        h and w are the sides of the images divided by the tap's stride, rounded up.
+        """
+        blocks, first = self.blocks, 0
+        found = [images]
+        for tap in self.taps:
+            features = found[-1]
+            for block in blocks[first : tap.block + 1]:
+                features = block(features)
+            found.append(features)
+            first = tap.block + 1
+        return found[1:]
 
 
 class TinyResNet(nn.Sequential):
@@ -72,7 +111,8 @@ def _residual_stage(
 
 
 def _tiny(output_stride: int) -> Backbone:
-    return Backbone(TinyResNet(output_stride), 64)
+    taps = (Tap(0, 16, 2), Tap(1, 16, 2), Tap(2, 32, 4), Tap(3, 64, output_stride))
+    return Backbone(TinyResNet(output_stride), 64, taps)
 
 
 def _resnet(name: str, output_stride: int) -> Backbone:
@@ -92,7 +132,11 @@ def _resnet(name: str, output_stride: int) -> Backbone:
     num_features = network.fc.in_features
     network.avgpool = nn.Identity()
     network.fc = nn.Identity()
-    return Backbone(ResNetBody(network), num_features)
+    taps = [Tap(3, 64, 4)]
+    for stage, stride in enumerate((4, 8, 16, 32)):
+        width = num_features // 2 ** (3 - stage)
+        taps.append(Tap(4 + stage, width, min(stride, output_stride)))
+    return Backbone(ResNetBody(network), num_features, taps)
 
 
 class ResNetBody(nn.Module):
@@ -132,7 +176,10 @@ def _mobilenet_v2(output_stride: int) -> Backbone:
             remove_stride(block, dilation // 2)
         elif dilation > 1:
             dilate_convolutions(block, dilation)
-    return Backbone(body, network.last_channel)
+    # The last block of each stride from 4 on; the convolution to 1280 channels is none of them.
+    last_blocks = ((3, 24, 4), (6, 32, 8), (13, 96, 16), (17, 320, 32))
+    taps = [Tap(i, width, min(stride, output_stride)) for i, width, stride in last_blocks]
+    return Backbone(body, network.last_channel, taps)
 
 
 def remove_stride(module: nn.Module, dilation: int = 1) -> None:
@@ -235,10 +282,9 @@ def freeze_blocks(backbone: Backbone, num_blocks: int) -> None:
     """Takes the weights of the leading blocks out of training, in place.
 
     Args:
-        num_blocks: modules from the input on, of torchvision's sequence or ResNet's children.
+        num_blocks: how many of `Backbone.blocks`, from the input on.
     """
-    body = backbone.body.features if isinstance(backbone.body, MobileNetBody) else backbone.body
-    blocks = list(body.children())
+    blocks = backbone.blocks
     if num_blocks > len(blocks):
         raise ConfigError(
             f"backbone.frozen_blocks is {num_blocks}, but the backbone has {len(blocks)} blocks"

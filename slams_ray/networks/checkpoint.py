@@ -9,10 +9,12 @@ from torch import nn
 
 from slams_ray.errors import ArtifactError
 from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.edge_network import EdgeNetwork
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.networks.semantic_encoder import SemanticEncoder
 
 NETWORKS: dict[str, type[nn.Module]] = {
+    "edge_network": EdgeNetwork,
     "semantic_encoder": SemanticEncoder,
     "activation_network": ActivationNetwork,
     "segmentation_network": SegmentationNetwork,

@@ -1,7 +1,7 @@
 """Stage 3: a segmentation network learns from pseudo labels (method section 7)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from slams_ray.config import SegmentationConfig, TrainingConfig
-from slams_ray.data.image import decode_image, decode_mask
-from slams_ray.data.transforms import normalise, random_crop
+from slams_ray.config import SegmentationConfig
+from slams_ray.data.transforms import normalise
 from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.networks.backbone import load_backbone_weights
 from slams_ray.networks.segmentation_network import SegmentationNetwork
-from slams_ray.training.task import Batch, Row, Sampler, TrainingModule
+from slams_ray.training.task import Batch, PseudoLabelledCrops, Row, Sampler, TrainingModule
 
 
 class SegmentationTraining(TrainingModule):
@@ -31,33 +30,6 @@ class SegmentationTraining(TrainingModule):
         loss = segmentation_loss(logits, target, IGNORE_INDEX).mean()
         labelled = (target != IGNORE_INDEX).float().mean()
         return loss, {"labelled_pixels": labelled}
-
-
-@dataclass(frozen=True)
-class PseudoLabelledCrops:
-    """Random crops of images with their pseudo labels."""
-
-    training: TrainingConfig
-
-    @property
-    def needs_filler(self) -> bool:
-        return False
-
-    def sample(
-        self, row: Row, rng: np.random.Generator, filler: Row | None = None
-    ) -> dict[str, np.ndarray]:
-        """image (crop, crop, 3) uint8, box (4,) int32, target (crop, crop) uint8."""
-        image = decode_image(row["image"], row["image_id"])
-        pseudo_label = decode_mask(row["pseudo_label"], row["image_id"])
-        crop, target, box = random_crop(
-            image,
-            pseudo_label,
-            rng,
-            crop_px=self.training.crop_px,
-            long_side_px=self.training.long_side_px,
-        )
-        assert target is not None
-        return {"image": crop, "box": box, "target": target}
 
 
 class SegmentationTask:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from slams_ray.config import BackboneConfig, TrainingConfig
-from slams_ray.data.image import decode_image
+from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.data.transforms import random_crop
 from slams_ray.networks.backbone import Backbone, freeze_batch_norm, freeze_blocks
 
@@ -112,3 +112,30 @@ class LabelledCrops:
         )
         labels = multi_hot(row["image_labels"], self.num_classes)
         return {"image": crop, "box": box, "labels": labels}
+
+
+@dataclass(frozen=True)
+class PseudoLabelledCrops:
+    """Random crops of images with their pseudo labels."""
+
+    training: TrainingConfig
+
+    @property
+    def needs_filler(self) -> bool:
+        return False
+
+    def sample(
+        self, row: Row, rng: np.random.Generator, filler: Row | None = None
+    ) -> dict[str, np.ndarray]:
+        """image (crop, crop, 3) uint8, box (4,) int32, target (crop, crop) uint8."""
+        image = decode_image(row["image"], row["image_id"])
+        pseudo_label = decode_mask(row["pseudo_label"], row["image_id"])
+        crop, target, box = random_crop(
+            image,
+            pseudo_label,
+            rng,
+            crop_px=self.training.crop_px,
+            long_side_px=self.training.long_side_px,
+        )
+        assert target is not None
+        return {"image": crop, "box": box, "target": target}

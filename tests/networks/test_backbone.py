@@ -3,10 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torchvision import models as torchvision_models
 from torchvision.models import mobilenet_v2
 
 from slams_ray.errors import ConfigError
 from slams_ray.networks.backbone import (
+    BACKBONES,
     Backbone,
     build_backbone,
     freeze_batch_norm,
@@ -163,3 +165,44 @@ def test_frozen_blocks_are_the_leading_ones(
 def test_more_frozen_blocks_than_there_are_raise() -> None:
     with pytest.raises(ConfigError, match="frozen_blocks is 9, but the backbone has 4"):
         freeze_blocks(build_backbone("tiny_resnet", 8), 9)
+
+
+def strides_of(name: str) -> tuple[int, ...]:
+    return (4, 8) if name == "tiny_resnet" else (8, 16, 32)
+
+
+CASES = [(name, stride) for name in BACKBONES for stride in strides_of(name)]
+
+
+@pytest.mark.parametrize(("name", "output_stride"), CASES)
+def test_every_depth_has_its_declared_channels_and_stride(name: str, output_stride: int) -> None:
+    height, width = 49, 63
+    with torch.device("meta"):
+        backbone = build_backbone(name, output_stride)
+        depths = backbone.depths(torch.empty(2, 3, height, width))
+    assert len(depths) == len(backbone.taps) > 1
+    for features, tap in zip(depths, backbone.taps, strict=True):
+        size = (-(-height // tap.stride), -(-width // tap.stride))
+        assert features.shape == (2, tap.num_features, *size)
+    assert [tap.stride for tap in backbone.taps] == sorted(tap.stride for tap in backbone.taps)
+    assert backbone.taps[-1].stride == output_stride
+
+
+@pytest.mark.parametrize("name", ["tiny_resnet", "mobilenet_v2", "resnet18"])
+@torch.inference_mode()
+def test_depths_lie_on_the_way_to_the_default_output(name: str) -> None:
+    backbone = build_seeded(name, 8)
+    images = random_images(1, 3, 32, 32)
+    expected = backbone(images)
+    for features, tap in zip(backbone.depths(images), backbone.taps, strict=True):
+        for block in backbone.blocks[tap.block + 1 :]:
+            features = block(features)
+        assert torch.equal(features, expected)
+
+
+@pytest.mark.parametrize("name", [n for n in BACKBONES if n != "tiny_resnet"])
+def test_state_dict_keys_are_those_of_torchvision(name: str) -> None:
+    with torch.device("meta"):
+        own = set(build_backbone(name, 16).body.state_dict())
+        published = getattr(torchvision_models, name)(weights=None).state_dict()
+    assert own == {key for key in published if not key.startswith(("fc.", "classifier."))}

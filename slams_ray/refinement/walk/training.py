@@ -1,0 +1,154 @@
+"""The edge network learns from confident labels where objects end."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+
+from slams_ray.config import BackboneConfig, TrainingConfig
+from slams_ray.data.transforms import normalise, valid_mask
+from slams_ray.errors import ConfigError
+from slams_ray.metrics import IGNORE_INDEX
+from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.backbone import NO_WEIGHTS, load_backbone_weights
+from slams_ray.networks.checkpoint import load_network
+from slams_ray.networks.edge_network import EdgeNetwork
+from slams_ray.refinement.walk.affinity_loss import (
+    KINDS,
+    affinity_loss,
+    affinity_sums,
+    affinity_terms,
+)
+from slams_ray.training.task import Batch, PseudoLabelledCrops, Row, Sampler, TrainingModule
+
+TRAINING_RADIUS = 10
+Averaging = Literal["batch", "image"]
+
+
+class AffinityTraining(TrainingModule):
+    """Affinity loss on confident labels, ignoring the band between them and padding."""
+
+    network: EdgeNetwork
+
+    def __init__(
+        self, network: EdgeNetwork, backbone: BackboneConfig, radius: int, averaging: Averaging
+    ) -> None:
+        super().__init__(network, backbone)
+        self.radius = radius
+        self.averaging = averaging
+
+    def forward(
+        self, batch: Batch, draw: np.random.Generator, observe: bool
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        images = normalise(batch["image"], batch["box"])
+        logits = self.network(images)
+        target = batch["target"]
+        sums, counts = affinity_sums(logits, target, self.radius)
+        of_images = mean_over_workers(counts) if self.averaging == "batch" else counts
+        terms = affinity_terms(sums, of_images)
+        metrics = {f"loss_{kind}": terms[:, i].mean().detach() for i, kind in enumerate(KINDS)}
+        metrics["labelled_pixels"] = (target != IGNORE_INDEX).float().mean()
+        metrics |= edge_metrics(logits.detach(), valid_mask(batch["box"], images.shape[-1]))
+        return affinity_loss(terms).mean(), metrics
+
+
+def mean_over_workers(counts: torch.Tensor) -> torch.Tensor:
+    """(3,) mean of (B, 3) pair counts over the images of all workers.
+
+    An image's sums over it, averaged over all images, give the loss over all pairs of the global
+    batch: the optimisation step then does not depend on how images are spread over workers.
+    """
+    total = torch.cat([counts.sum(dim=0), counts.new_full((1,), len(counts))]).double()
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(total)
+    return (total[:-1] / total[-1]).float()
+
+
+def edge_metrics(logits: torch.Tensor, valid: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What shows a collapse: the mean edge, near 0 or 1 where all are alike, and its contrast.
+
+    Args:
+        logits: (B, h, w).
+        valid: (B, 1, H, W) 1 on image, 0 on padding.
+    """
+    edges = logits.float().sigmoid()
+    share = F.interpolate(valid, size=edges.shape[-2:], mode="area")[:, 0]
+    area = share.sum(dim=(1, 2)).clamp(min=1)
+    mean = (edges * share).sum(dim=(1, 2)) / area
+    variance = ((edges - mean[:, None, None]).square() * share).sum(dim=(1, 2)) / area
+    return {"edge_mean": mean.mean(), "edge_contrast": variance.sqrt().mean()}
+
+
+class AffinityTask:
+    """Builds the edge network; what it is worth shows in the maps that walk.
+
+    Args:
+        backbone: with the weights of a classifier trained on other data (IRN).
+        radius: pairs nearer than this teach it, in cells of stride 4. Below 32 cells a side 3 to 5.
+        averaging: what each of the three terms is a mean over. "batch" takes all pairs of the
+            global batch (IRN); "image" takes those of an image, then the images, as the other
+            trainings do, so that an image with little object counts as much as others.
+        classifier: bytes of the CAM classifier's checkpoint, whose backbone it takes where
+            `backbone` names no weights; None leaves random ones.
+    """
+
+    inference: Mapping[str, Any] | None = None
+
+    def __init__(
+        self,
+        training: TrainingConfig,
+        backbone: BackboneConfig,
+        class_names: Sequence[str],
+        radius: int = TRAINING_RADIUS,
+        averaging: Averaging = "batch",
+        classifier: bytes | None = None,
+    ) -> None:
+        self.training = training
+        self.backbone = backbone
+        self.class_names = class_names
+        self.radius = radius
+        self.averaging: Averaging = averaging
+        self.classifier = classifier
+        self.architecture: dict[str, Any] = {
+            "backbone_name": backbone.name,
+            "output_stride": backbone.output_stride,
+        }
+
+    def build(self) -> TrainingModule:
+        network = EdgeNetwork(**self.architecture)
+        if self.classifier is None or self.backbone.weights != NO_WEIGHTS:
+            load_backbone_weights(network.backbone, self.backbone.weights)
+        else:
+            _take_backbone(network, self.classifier, self.class_names)
+        return AffinityTraining(network, self.backbone, self.radius, self.averaging)
+
+    @property
+    def sampler(self) -> Sampler:
+        return PseudoLabelledCrops(self.training)
+
+    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
+        return {}
+
+    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+        return {}
+
+
+def _take_backbone(network: EdgeNetwork, classifier: bytes, class_names: Sequence[str]) -> None:
+    """Copies the weights of a classifier's backbone.
+
+    Raises:
+        ConfigError: it is another architecture.
+    """
+    trained = load_network(classifier, "classifier", "activation_network", class_names)
+    assert isinstance(trained, ActivationNetwork)
+    try:
+        network.backbone.load_state_dict(trained.backbone.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            "the classifier has another backbone than the edge network: give both the same "
+            f"backbone.name ({error})"
+        ) from error
