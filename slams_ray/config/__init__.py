@@ -20,12 +20,19 @@ from slams_ray.config.networks import (
     SegmentationConfig,
 )
 from slams_ray.config.pipeline import PipelineConfig
+from slams_ray.config.refinement import (
+    AffinityConfig,
+    PixelAdaptiveConfig,
+    RefinementConfig,
+    WalkConfig,
+)
 from slams_ray.config.search import SearchConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 __all__ = [
     "ActivationConfig",
     "ActivationInferenceConfig",
+    "AffinityConfig",
     "BackboneConfig",
     "ClassifierConfig",
     "ComputeConfig",
@@ -35,9 +42,12 @@ __all__ = [
     "InferenceConfig",
     "LossConfig",
     "PipelineConfig",
+    "PixelAdaptiveConfig",
+    "RefinementConfig",
     "SearchConfig",
     "SegmentationConfig",
     "ThresholdConfig",
     "TrackingConfig",
     "TrainingConfig",
+    "WalkConfig",
 ]

@@ -5,6 +5,7 @@ from typing import Literal
 
 from slams_ray.config.checks import check
 from slams_ray.config.labels import InferenceConfig
+from slams_ray.config.refinement import AffinityConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 
@@ -134,5 +135,7 @@ class SegmentationConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
 
 
-TrainedConfig = EncoderConfig | ClassifierConfig | ActivationConfig | SegmentationConfig
+TrainedConfig = (
+    EncoderConfig | ClassifierConfig | ActivationConfig | AffinityConfig | SegmentationConfig
+)
 """Settings of a network that is trained; each has `training`."""

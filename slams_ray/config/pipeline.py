@@ -13,6 +13,12 @@ from slams_ray.config.networks import (
     EncoderConfig,
     SegmentationConfig,
 )
+from slams_ray.config.refinement import (
+    AffinityConfig,
+    PixelAdaptiveConfig,
+    RefinementConfig,
+    WalkConfig,
+)
 from slams_ray.config.search import SearchConfig
 
 SystemName = Literal["cam", "slams"]
@@ -29,6 +35,10 @@ class PipelineConfig:
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    affinity: AffinityConfig = field(default_factory=AffinityConfig)
+    walk: WalkConfig = field(default_factory=WalkConfig)
+    pixel_adaptive: PixelAdaptiveConfig = field(default_factory=PixelAdaptiveConfig)
     crf: CrfConfig = field(default_factory=CrfConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -41,7 +51,7 @@ class PipelineConfig:
     """Seeds initial weights, augmentation and order of every training."""
 
     def __post_init__(self) -> None:
-        for name in ("encoder", "classifier", "activation", "segmentation"):
+        for name in ("encoder", "classifier", "activation", "affinity", "segmentation"):
             batch_size = getattr(self, name).training.batch_size
             check(
                 batch_size >= self.compute.train_workers,

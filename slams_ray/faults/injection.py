@@ -15,11 +15,11 @@ from slams_ray.faults.nodes import Nodes
 from slams_ray.faults.outputs import content, look
 from slams_ray.faults.tracking_server import TrackingServer
 from slams_ray.recipes.smoke import smoke
-from slams_ray.stages import pipeline
+from slams_ray.stages.steps import stage_names
 
 logger = logging.getLogger(__name__)
 
-STAGES = tuple(pipeline.stage_names(smoke()))
+STAGES = tuple(stage_names(smoke()))
 LIMIT_SECONDS = 1200.0
 _TRAININGS = ("encoder", "classifier", "activation", "segmentation")
 ARGUMENTS = (

@@ -1,38 +1,22 @@
 """The stages in order, each on the outputs of those before it, and their summary."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
 from typing import Any
 
 from slams_ray.artifacts import fingerprint, flatten, to_plain
 from slams_ray.config import (
-    ActivationInferenceConfig,
-    CrfConfig,
     PipelineConfig,
-    SegmentationConfig,
 )
 from slams_ray.errors import ConfigError
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import (
     evaluate,
-    infer_activation,
-    prepare,
-    refine,
-    search_refinement,
-    search_threshold,
-    train_segmentation,
-    train_systems,
 )
-from slams_ray.stages.precision import resolved
-from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Result, StageContext
+from slams_ray.stages.steps import PipelineRun, stage_names, steps
 from slams_ray.stages.summary import publish, summarise
-from slams_ray.stages.train_systems import MapNetwork, map_networks
-from slams_ray.stages.training import with_absolute_weights
-from slams_ray.systems.registry import trainings_of
 
 logger = logging.getLogger(__name__)
 
@@ -93,89 +77,6 @@ def make_context(config: PipelineConfig, session: TrackingSession) -> StageConte
     )
 
 
-class PipelineRun:
-    """The finished stages of one pipeline, and what later stages derive from them.
-
-    Attributes:
-        results: finished stages by name, in order.
-    """
-
-    def __init__(self, config: PipelineConfig, context: StageContext) -> None:
-        self.config = with_absolute_weights(config)
-        self.context = context
-        self.results: dict[str, Result] = {}
-
-    @cached_property
-    def data(self) -> PreparedData:
-        return prepare.open_prepared(self.results[prepare.STAGE])
-
-    @property
-    def networks(self) -> dict[str, MapNetwork]:
-        return map_networks(self.config, self.results)
-
-    @cached_property
-    def _configured_inference(self) -> ActivationInferenceConfig:
-        return resolved(self.config.inference, self.context.compute)
-
-    @property
-    def _choice(self) -> search_refinement.Choice | None:
-        """What a finished search chose."""
-        found = self.results.get(search_refinement.STAGE)
-        return None if found is None else search_refinement.choice(found, self.config.crf)
-
-    @property
-    def inference(self) -> ActivationInferenceConfig:
-        """How maps are inferred, at the scales that a finished search chose."""
-        configured, choice = self._configured_inference, self._choice
-        return configured if choice is None else replace(configured, scales=choice.scales)
-
-    @property
-    def crf(self) -> CrfConfig:
-        """How maps are refined, with the settings that a finished search chose."""
-        choice = self._choice
-        return self.config.crf if choice is None else choice.crf
-
-    @property
-    def searched_threshold(self) -> float | None:
-        """The background threshold that a finished search chose, None where there is none."""
-        choice = self._choice
-        return None if choice is None else choice.background_threshold
-
-    @cached_property
-    def segmentation(self) -> SegmentationConfig:
-        config = self.config.segmentation
-        return replace(config, inference=resolved(config.inference, self.context.compute))
-
-
-Step = tuple[str, Callable[[PipelineRun], Result]]
-
-
-def steps(config: PipelineConfig) -> list[Step]:
-    """Name and work of each stage, in order.
-
-    A search may choose other scales: maps and threshold are then made again, otherwise kept.
-    """
-    maps: list[Step] = [
-        (infer_activation.STAGE, _infer),
-        (search_threshold.STAGE, _search_threshold),
-    ]
-    search: list[Step] = [(search_refinement.STAGE, _search_refinement), *maps]
-    return [
-        (prepare.STAGE, lambda run: prepare.run(run.context, run.config.data)),
-        *((training.stage, partial(_train, training.stage)) for training in trainings_of(config)),
-        *maps,
-        *(search if config.search.num_samples else []),
-        (refine.STAGE, _refine),
-        (train_segmentation.STAGE, _train_segmentation),
-        (evaluate.STAGE, _evaluate),
-    ]
-
-
-def stage_names(config: PipelineConfig) -> list[str]:
-    """The stages of a pipeline, each once, in order."""
-    return list(dict.fromkeys(name for name, _ in steps(config)))
-
-
 def run_stages(
     config: PipelineConfig, context: StageContext, until: str | None = None
 ) -> dict[str, Result]:
@@ -197,53 +98,3 @@ def run_stages(
     for name, work in steps(config)[:last]:
         run.results[name] = work(run)
     return run.results
-
-
-def _train(stage: str, run: PipelineRun) -> Result:
-    training = next(t for t in trainings_of(run.config) if t.stage == stage)
-    return train_systems.run(run.context, training, run.config.seed, run.data, run.results)
-
-
-def _infer(run: PipelineRun) -> Result:
-    return infer_activation.run(run.context, run.inference, run.data, run.networks)
-
-
-def _search_threshold(run: PipelineRun) -> Result:
-    activations = run.results[infer_activation.STAGE]
-    config = run.config
-    return search_threshold.run(
-        run.context, config.threshold, run.data, activations, config.systems
-    )
-
-
-def _search_refinement(run: PipelineRun) -> Result:
-    config = run.config
-    upstream = search_refinement.Upstream(
-        data=run.data,
-        system=config.system,
-        network=run.networks[config.system],
-        activations=run.results[infer_activation.STAGE],
-        threshold=run.results[search_threshold.STAGE],
-    )
-    return search_refinement.run(run.context, config.search, config.crf, run.inference, upstream)
-
-
-def _refine(run: PipelineRun) -> Result:
-    inputs = refine.RefineInputs(
-        data=run.data,
-        activations=run.results[infer_activation.STAGE],
-        threshold=run.results[search_threshold.STAGE],
-        system=run.config.system,
-        background_threshold=run.searched_threshold,
-    )
-    return refine.run(run.context, run.crf, inputs)
-
-
-def _train_segmentation(run: PipelineRun) -> Result:
-    refined = run.results[refine.STAGE]
-    return train_segmentation.run(run.context, run.segmentation, run.config.seed, run.data, refined)
-
-
-def _evaluate(run: PipelineRun) -> Result:
-    network = run.results[train_segmentation.STAGE]
-    return evaluate.run(run.context, run.segmentation, run.data, network)

@@ -54,14 +54,25 @@ class RefineInputs:
         return confident_pair(config, chosen)
 
 
-def run(context: StageContext, config: CrfConfig, inputs: RefineInputs) -> Result:
-    """Refines the maps of one system into pseudo labels."""
-    pair = inputs.pair(config)
+def run(
+    context: StageContext,
+    config: CrfConfig,
+    inputs: RefineInputs,
+    stage: str = STAGE,
+    pair: ConfidentPair | None = None,
+) -> Result:
+    """Refines the maps of one system into pseudo labels.
+
+    Args:
+        stage: name of the stage, for labels that serve another purpose.
+        pair: instead of the one around the threshold of the inputs.
+    """
+    pair = pair or inputs.pair(config)
     refinement = make_refinement(config)
     settings = to_plain(config) | {"system": inputs.system, "pair": asdict(pair)}
     digests = {
         "prepare": inputs.data.scores_digest(TRAIN),
-        "infer_activation": inputs.activations.record.fingerprint,
+        inputs.activations.record.stage: inputs.activations.record.fingerprint,
     }
 
     def work(attempt: Attempt) -> Outcome:
@@ -77,7 +88,7 @@ def run(context: StageContext, config: CrfConfig, inputs: RefineInputs) -> Resul
         show_settings(attempt, shown, context.tracking.num_examples)
         return outcome
 
-    return run_stage(context, STAGE, settings, digests, work)
+    return run_stage(context, stage, settings, digests, work)
 
 
 def pseudo_labels_dir(output_dir: str) -> str:

@@ -17,6 +17,7 @@ from slams_ray.stages import (
     infer_activation,
     prepare,
     refine,
+    refine_maps,
     train_segmentation,
 )
 from slams_ray.stages.examples import choose_examples
@@ -39,9 +40,8 @@ def publish(context: StageContext, config: PipelineConfig, results: Mapping[str,
     )
     sources = _sources(data, results, config.systems)
     rows = choose_examples(data.names(TRAIN), sources, config.tracking.num_examples)
-    figure = montage_figure(
-        data.description, [_example(row, predictor, config.systems) for row in rows]
-    )
+    shown = _map_titles(config)
+    figure = montage_figure(data.description, [_example(row, predictor, shown) for row in rows])
     montage = storage.join(context.workspace, MONTAGE_NAME)
     storage.write_bytes(montage, to_png(figure))
     pictures = (
@@ -58,7 +58,7 @@ def publish(context: StageContext, config: PipelineConfig, results: Mapping[str,
 def _sources(
     data: prepare.PreparedData, results: Mapping[str, Result], systems: Sequence[str]
 ) -> list[ShardColumns]:
-    activations = results[infer_activation.STAGE].output_dir
+    activations = refine_maps.refined_maps(results) or results[infer_activation.STAGE]
     refined = results[refine.STAGE].output_dir
     return [
         ShardColumns(
@@ -66,7 +66,8 @@ def _sources(
             columns=("image", "mask", "height", "width", "image_labels"),
         ),
         ShardColumns(
-            directory=infer_activation.activations_dir(activations), columns=tuple(systems)
+            directory=infer_activation.activations_dir(activations.output_dir),
+            columns=tuple(systems),
         ),
         ShardColumns(
             directory=refine.pseudo_labels_dir(refined), columns=("refined", "pseudo_label")
@@ -74,14 +75,21 @@ def _sources(
     ]
 
 
-def _example(row: Row, predictor: SegmentationPredictor, systems: Sequence[str]) -> Example:
+def _map_titles(config: PipelineConfig) -> dict[str, str]:
+    """System -> what the montage calls its maps, with the refinements they went through."""
+    shown = titles(config.systems)
+    shown[config.system] = ", ".join([shown[config.system], *config.refinement.map_steps])
+    return shown
+
+
+def _example(row: Row, predictor: SegmentationPredictor, map_titles: Mapping[str, str]) -> Example:
     image_id = row["image_id"]
     image = decode_image(row["image"], image_id)
     return Example(
         image_id=image_id,
         image=image,
         class_index=row["image_labels"][0],
-        maps={title: _first_map(row, name) for name, title in titles(systems).items()},
+        maps={title: _first_map(row, name) for name, title in map_titles.items()},
         refined=decode_mask(row["refined"], image_id),
         pseudo_label=decode_mask(row["pseudo_label"], image_id),
         ground_truth=None if row["mask"] is None else decode_mask(row["mask"], image_id),

@@ -35,6 +35,18 @@ CURVE_NAME = "threshold_curve.png"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refined:
+    """Maps of one system that a refinement has changed.
+
+    Attributes:
+        step: the refinement, which metrics are named after.
+    """
+
+    step: str
+    system: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Counted:
     """Sums over the training split, by system.
 
@@ -55,14 +67,20 @@ def run(
     data: PreparedData,
     activations: Result,
     systems: Sequence[str],
+    refined: Refined | None = None,
 ) -> Result:
-    """Chooses a threshold for each of the systems whose maps there are."""
+    """Chooses a threshold for each of the systems whose maps there are.
+
+    Args:
+        refined: what was done to the maps; None for maps as inferred.
+    """
     inputs = {
         "prepare": data.scores_digest(TRAIN),
-        "infer_activation": activations.record.fingerprint,
+        activations.record.stage: activations.record.fingerprint,
     }
-    work = partial(_work, config, data, activations, systems)
-    return run_stage(context, STAGE, to_plain(config), inputs, work)
+    stage = STAGE if refined is None else f"{STAGE}_{refined.step}"
+    work = partial(_work, config, data, activations, systems, refined)
+    return run_stage(context, stage, to_plain(config), inputs, work)
 
 
 def chosen_threshold(result: Result, system: str) -> float:
@@ -94,6 +112,7 @@ def _work(
     data: PreparedData,
     activations: Result,
     systems: Sequence[str],
+    refined: Refined | None,
     attempt: Attempt,
 ) -> Outcome:
     counted = _count(config, data, activations, systems, attempt)
@@ -112,8 +131,12 @@ def _work(
     attempt.run.log_file(path, "threshold")
     if counted.curves:
         _track_curves(attempt, counted.curves, free[systems[-1]])
-    metrics = _scores(counted.curves, free)
-    metrics |= {f"{name}_background_threshold": value for name, value in chosen.items()}
+    if refined is None:
+        metrics = _scores(counted.curves, free, "seed")
+        metrics |= {f"{name}_background_threshold": value for name, value in chosen.items()}
+    else:
+        own = {name: c for name, c in counted.curves.items() if name == refined.system}
+        metrics = _scores(own, free, refined.step)
     return Outcome(num_rows=counted.num_scored, metrics=metrics, notes={"how": how})
 
 
@@ -187,17 +210,22 @@ def _track_curves(
 
 
 def _scores(
-    curves: Mapping[str, ThresholdCurve], label_free: Mapping[str, LabelFree]
+    curves: Mapping[str, ThresholdCurve], label_free: Mapping[str, LabelFree], what: str
 ) -> dict[str, float]:
-    """The scores of every system at its best threshold, those that tables show first."""
-    scores = {f"{name}_seed_miou": curve.best_miou for name, curve in curves.items()}
+    """The scores of every system at its best threshold, those that tables show first.
+
+    Args:
+        what: names the scored labels: seed, or the refinement of the maps.
+    """
+    scores = {f"{name}_{what}_miou": curve.best_miou for name, curve in curves.items()}
     for name, curve in curves.items():
-        scores[f"{name}_best_threshold"] = curve.best_threshold
-        scores[f"{name}_mean_miou"] = curve.mean_miou
-        scores[f"{name}_seed_precision"] = float(curve.foreground_precision[curve.best_index])
-        scores[f"{name}_seed_recall"] = float(curve.foreground_recall[curve.best_index])
+        prefix = name if what == "seed" else f"{name}_{what}"
+        scores[f"{prefix}_best_threshold"] = curve.best_threshold
+        scores[f"{prefix}_mean_miou"] = curve.mean_miou
+        scores[f"{name}_{what}_precision"] = float(curve.foreground_precision[curve.best_index])
+        scores[f"{name}_{what}_recall"] = float(curve.foreground_recall[curve.best_index])
         for criterion, choice in label_free[name].items():
-            scores[f"{name}_regret_{criterion}"] = choice["regret"]
+            scores[f"{prefix}_regret_{criterion}"] = choice["regret"]
     return scores
 
 

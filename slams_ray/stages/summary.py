@@ -13,7 +13,9 @@ SUMMARY_NAME = "summary.json"
 
 def headlines(config: PipelineConfig) -> list[str]:
     """The metrics that sum up a pipeline: seeds of every system, refined labels, network."""
-    return [*(f"{name}_seed_miou" for name in config.systems), "refined_miou", "segmentation_miou"]
+    seeds = [f"{name}_seed_miou" for name in config.systems]
+    maps = [f"{config.system}_{step}_miou" for step in config.refinement.map_steps]
+    return [*seeds, *maps, "refined_miou", "segmentation_miou"]
 
 
 def summarise(

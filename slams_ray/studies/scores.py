@@ -8,7 +8,7 @@ from slams_ray.errors import TrainingError
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.scores import comparison_figure
 from slams_ray.runtime.tracking import Run
-from slams_ray.stages import evaluate, refine, search_threshold
+from slams_ray.stages import evaluate, refine, search_threshold, train_affinity
 from slams_ray.stages.stage import Result
 from slams_ray.studies.comparison import Score, by_method, spreads
 
@@ -21,11 +21,17 @@ METRICS = {
     "foreground_precision": (search_threshold.STAGE, "{system}_seed_precision"),
     "foreground_recall": (search_threshold.STAGE, "{system}_seed_recall"),
     "best_threshold": (search_threshold.STAGE, "{system}_best_threshold"),
+    "crf_miou": (train_affinity.LABELS_STAGE, "refined_miou"),
+    "walk_miou": (f"{search_threshold.STAGE}_walk", "{system}_walk_miou"),
+    "pixel_adaptive_miou": (
+        f"{search_threshold.STAGE}_pixel_adaptive",
+        "{system}_pixel_adaptive_miou",
+    ),
     "refined_miou": (refine.STAGE, "refined_miou"),
     "segmentation_miou": (evaluate.STAGE, "segmentation_miou"),
 }
 """Metric of a study -> stage and name in its record."""
-FIGURE_METRICS = (PRIMARY, "refined_miou", "segmentation_miou")
+FIGURE_METRICS = (PRIMARY, "walk_miou", "refined_miou", "segmentation_miou")
 
 
 def collect(results: Mapping[str, Result], system: str, seed: int) -> list[Score]:

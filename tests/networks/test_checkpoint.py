@@ -20,6 +20,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "semantic_encoder": BASE | {"embedding_dim": 4},
     "activation_network": BASE,
     "segmentation_network": BASE | {"head": "deeplabv2"},
+    "edge_network": {"backbone_name": "tiny_resnet", "output_stride": 8},
 }
 
 

@@ -18,6 +18,7 @@ from slams_ray.errors import ArtifactError
 from slams_ray.stages import pipeline, train_systems
 from slams_ray.stages.refine import refiners
 from slams_ray.stages.stage import Attempt, Outcome
+from slams_ray.stages.steps import stage_names
 from slams_ray.stages.summary import headlines
 from slams_ray.stages.training import LAST, MODEL_NAME
 
@@ -36,7 +37,7 @@ def mlflow_runs(workspace: Path) -> dict[str, list[Any]]:
 
 def test_every_stage_leaves_a_record_and_the_summary_tells_of_it(finished: Any) -> None:
     summary = json.loads((finished.workspace / "summary.json").read_text())
-    assert [s["stage"] for s in summary["stages"]] == pipeline.stage_names(finished.config)
+    assert [s["stage"] for s in summary["stages"]] == stage_names(finished.config)
     for stage in summary["stages"]:
         assert (Path(stage["output"]) / RECORD_NAME).is_file()
         assert stage["rows"] > 0
@@ -112,7 +113,7 @@ def test_pseudo_labels_name_only_labelled_classes(finished: Any) -> None:
 def test_mlflow_shows_a_parent_with_one_finished_child_per_stage(finished: Any) -> None:
     runs = mlflow_runs(finished.workspace)
     (parent,) = runs["tiny"]
-    assert set(runs) == {"tiny", *pipeline.stage_names(finished.config)}
+    assert set(runs) == {"tiny", *stage_names(finished.config)}
     assert all(run.info.status == "FINISHED" for group in runs.values() for run in group)
     for name, (run,) in runs.items():
         if name != "tiny":

@@ -26,6 +26,8 @@ from slams_ray.refinement.walk.affinity_loss import (
 from slams_ray.training.task import Batch, PseudoLabelledCrops, Row, Sampler, TrainingModule
 
 TRAINING_RADIUS = 10
+UNIFORM_CONTRAST = 0.02
+"""Edges whose standard deviation within an image is lower are alike everywhere."""
 Averaging = Literal["batch", "image"]
 
 
@@ -81,6 +83,21 @@ def edge_metrics(logits: torch.Tensor, valid: torch.Tensor) -> dict[str, torch.T
     mean = (edges * share).sum(dim=(1, 2)) / area
     variance = ((edges - mean[:, None, None]).square() * share).sum(dim=(1, 2)) / area
     return {"edge_mean": mean.mean(), "edge_contrast": variance.sqrt().mean()}
+
+
+def edge_warnings(metrics: Mapping[str, float]) -> list[str]:
+    """Warnings for the last `edge_mean` and `edge_contrast` of a training."""
+    if "edge_mean" not in metrics:
+        return []
+    mean, contrast = metrics["edge_mean"], metrics["edge_contrast"]
+    if contrast >= UNIFORM_CONTRAST:
+        return []
+    found = "everywhere" if mean > 0.5 else "nowhere"
+    return [
+        f"collapse of the edge network: it finds edges {found} (mean {mean:.3f}, contrast "
+        f"{contrast:.3f}), so the walk does nothing useful. Train longer, lower "
+        "affinity.training.learning_rate, or narrow affinity.pair so that more pixels are labelled"
+    ]
 
 
 class AffinityTask:

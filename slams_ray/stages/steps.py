@@ -1,0 +1,247 @@
+"""The stages of a pipeline as a list of steps, each on the outputs of those before it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property, partial
+
+from slams_ray.config import (
+    ActivationInferenceConfig,
+    CrfConfig,
+    PipelineConfig,
+    SegmentationConfig,
+)
+from slams_ray.stages import (
+    evaluate,
+    infer_activation,
+    prepare,
+    refine,
+    refine_maps,
+    search_refinement,
+    search_threshold,
+    train_affinity,
+    train_segmentation,
+    train_systems,
+)
+from slams_ray.stages.precision import resolved
+from slams_ray.stages.prepare import PreparedData
+from slams_ray.stages.stage import Result, StageContext
+from slams_ray.stages.train_systems import MapNetwork, map_networks
+from slams_ray.stages.training import with_absolute_weights
+from slams_ray.systems.registry import trainings_of
+
+
+class PipelineRun:
+    """The finished stages of one pipeline, and what later stages derive from them.
+
+    Attributes:
+        results: finished stages by name, in order.
+    """
+
+    def __init__(self, config: PipelineConfig, context: StageContext) -> None:
+        self.config = with_absolute_weights(config)
+        self.context = context
+        self.results: dict[str, Result] = {}
+
+    @cached_property
+    def data(self) -> PreparedData:
+        return prepare.open_prepared(self.results[prepare.STAGE])
+
+    @property
+    def networks(self) -> dict[str, MapNetwork]:
+        return map_networks(self.config, self.results)
+
+    @cached_property
+    def _configured_inference(self) -> ActivationInferenceConfig:
+        return resolved(self.config.inference, self.context.compute)
+
+    @property
+    def _choice(self) -> search_refinement.Choice | None:
+        """What a finished search chose."""
+        found = self.results.get(search_refinement.STAGE)
+        return None if found is None else search_refinement.choice(found, self.config.crf)
+
+    @property
+    def inference(self) -> ActivationInferenceConfig:
+        """How maps are inferred, at the scales that a finished search chose."""
+        configured, choice = self._configured_inference, self._choice
+        return configured if choice is None else replace(configured, scales=choice.scales)
+
+    @property
+    def crf(self) -> CrfConfig:
+        """How maps are refined, with the settings that a finished search chose."""
+        choice = self._choice
+        return self.config.crf if choice is None else choice.crf
+
+    @property
+    def activations(self) -> Result:
+        """The maps as the last refinement of maps left them."""
+        refined = refine_maps.refined_maps(self.results)
+        return self.results[infer_activation.STAGE] if refined is None else refined
+
+    @property
+    def threshold(self) -> Result:
+        """The choice of a threshold for these maps."""
+        chosen = [s for s in self.results if s.startswith(search_threshold.STAGE)]
+        return self.results[chosen[-1]]
+
+    @property
+    def searched_threshold(self) -> float | None:
+        """The background threshold that a finished search chose, None where there is none."""
+        choice = self._choice
+        return None if choice is None else choice.background_threshold
+
+    @cached_property
+    def segmentation(self) -> SegmentationConfig:
+        config = self.config.segmentation
+        return replace(config, inference=resolved(config.inference, self.context.compute))
+
+
+Step = tuple[str, Callable[[PipelineRun], Result]]
+
+
+def steps(config: PipelineConfig) -> list[Step]:
+    """Name and work of each stage, in order.
+
+    A search may choose other scales: maps and threshold are then made again, otherwise kept.
+    """
+    maps: list[Step] = [
+        (infer_activation.STAGE, _infer),
+        (search_threshold.STAGE, _search_threshold),
+    ]
+    search: list[Step] = [(search_refinement.STAGE, _search_refinement), *maps]
+    return [
+        (prepare.STAGE, lambda run: prepare.run(run.context, run.config.data)),
+        *((training.stage, partial(_train, training.stage)) for training in trainings_of(config)),
+        *maps,
+        *(search if config.search.num_samples else []),
+        *(step for name in config.refinement.map_steps for step in _map_steps(name)),
+        (refine.STAGE, _refine),
+        (train_segmentation.STAGE, _train_segmentation),
+        (evaluate.STAGE, _evaluate),
+    ]
+
+
+def _map_steps(name: str) -> list[Step]:
+    """A refinement of maps, with what it needs before and the threshold after it."""
+    learnt: list[Step] = [
+        (train_affinity.LABELS_STAGE, _label_affinity),
+        (train_affinity.STAGE, _train_affinity),
+    ]
+    return [
+        *(learnt if name == "walk" else []),
+        (refine_maps.STAGES[name], _propagate if name == "walk" else _adapt),
+        (f"{search_threshold.STAGE}_{name}", partial(_search_refined_threshold, name)),
+    ]
+
+
+def stage_names(config: PipelineConfig) -> list[str]:
+    """The stages of a pipeline, each once, in order."""
+    return list(dict.fromkeys(name for name, _ in steps(config)))
+
+
+def _train(stage: str, run: PipelineRun) -> Result:
+    training = next(t for t in trainings_of(run.config) if t.stage == stage)
+    return train_systems.run(run.context, training, run.config.seed, run.data, run.results)
+
+
+def _infer(run: PipelineRun) -> Result:
+    return infer_activation.run(run.context, run.inference, run.data, run.networks)
+
+
+def _search_threshold(run: PipelineRun) -> Result:
+    activations = run.results[infer_activation.STAGE]
+    config = run.config
+    return search_threshold.run(
+        run.context, config.threshold, run.data, activations, config.systems
+    )
+
+
+def _search_refinement(run: PipelineRun) -> Result:
+    config = run.config
+    upstream = search_refinement.Upstream(
+        data=run.data,
+        system=config.system,
+        network=run.networks[config.system],
+        activations=run.results[infer_activation.STAGE],
+        threshold=run.results[search_threshold.STAGE],
+    )
+    return search_refinement.run(run.context, config.search, config.crf, run.inference, upstream)
+
+
+def _search_refined_threshold(name: str, run: PipelineRun) -> Result:
+    config = run.config
+    refined = search_threshold.Refined(step=name, system=config.system)
+    return search_threshold.run(
+        run.context, config.threshold, run.data, run.activations, config.systems, refined
+    )
+
+
+def _label_affinity(run: PipelineRun) -> Result:
+    affinity, inputs = run.config.affinity, _refine_inputs(run)
+    margins = replace(
+        run.crf, foreground_margin=affinity.margin, background_margin=affinity.margin, export="none"
+    )
+    pair = inputs.pair(margins)
+    if affinity.pair is not None and margins.form != "power":
+        background, foreground = affinity.pair
+        pair = replace(pair, background=background, foreground=foreground)
+    return refine.run(run.context, margins, inputs, train_affinity.LABELS_STAGE, pair)
+
+
+def _train_affinity(run: PipelineRun) -> Result:
+    config = run.config
+    return train_affinity.run(
+        run.context,
+        config.affinity,
+        config.classifier.backbone,
+        config.seed,
+        run.data,
+        run.results[train_affinity.LABELS_STAGE],
+        run.results.get("train_classifier"),
+    )
+
+
+def _map_inputs(run: PipelineRun) -> refine_maps.MapInputs:
+    config = run.config
+    return refine_maps.MapInputs(
+        data=run.data,
+        activations=run.activations,
+        system=config.system,
+        systems=config.systems,
+    )
+
+
+def _propagate(run: PipelineRun) -> Result:
+    edges = run.results[train_affinity.STAGE]
+    return refine_maps.propagate(run.context, run.config.walk, _map_inputs(run), edges)
+
+
+def _adapt(run: PipelineRun) -> Result:
+    return refine_maps.adapt(run.context, run.config.pixel_adaptive, _map_inputs(run))
+
+
+def _refine_inputs(run: PipelineRun) -> refine.RefineInputs:
+    return refine.RefineInputs(
+        data=run.data,
+        activations=run.activations,
+        threshold=run.threshold,
+        system=run.config.system,
+        # A search chose it for the maps as inferred.
+        background_threshold=None if run.config.refinement.map_steps else run.searched_threshold,
+    )
+
+
+def _refine(run: PipelineRun) -> Result:
+    has_crf = "crf" in run.config.refinement.steps
+    crf = run.crf if has_crf else replace(run.crf, form="label", iterations=0)
+    return refine.run(run.context, crf, _refine_inputs(run))
+
+
+def _train_segmentation(run: PipelineRun) -> Result:
+    refined = run.results[refine.STAGE]
+    return train_segmentation.run(run.context, run.segmentation, run.config.seed, run.data, refined)
+
+
+def _evaluate(run: PipelineRun) -> Result:
+    network = run.results[train_segmentation.STAGE]
+    return evaluate.run(run.context, run.segmentation, run.data, network)
