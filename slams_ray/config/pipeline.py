@@ -61,6 +61,15 @@ class PipelineConfig:
                 f"({self.compute.train_workers})",
             )
 
+        if "walk" in self.refinement.steps:
+            check(
+                self.classifier.backbone.weights != "none" or "cam" in self.systems,
+                "classifier.backbone.weights",
+                "none",
+                "weights for the features that the walk needs, or cam among baselines, whose "
+                "classifier then gives them",
+            )
+
     @property
     def systems(self) -> tuple[SystemName, ...]:
         """The systems whose maps are made, the one that is refined last where it is no baseline."""

@@ -5,7 +5,6 @@ from dataclasses import replace
 from slams_ray import storage
 from slams_ray.config import AffinityConfig, BackboneConfig
 from slams_ray.data.source import TRAIN
-from slams_ray.errors import ConfigError
 from slams_ray.networks.backbone import NO_WEIGHTS
 from slams_ray.refinement.walk.training import AffinityTask, edge_warnings
 from slams_ray.stages.prepare import PreparedData
@@ -39,20 +38,13 @@ def run(
     Args:
         labels: the finished `LABELS_STAGE`.
         classifier: the CAM classifier, whose backbone is taken where `backbone` names no weights.
-
-    Raises:
-        ConfigError: there are neither weights nor a classifier.
     """
     inputs = {
         "prepare": data.images_digest(TRAIN),
         LABELS_STAGE: labels.record.notes[LABELS_DIGEST],
     }
     if backbone.weights == NO_WEIGHTS:
-        if classifier is None:
-            raise ConfigError(
-                "the walk needs features: name classifier.backbone.weights, or have cam among "
-                "baselines, whose classifier then gives them"
-            )
+        assert classifier is not None, "PipelineConfig asks for one"
         inputs["train_classifier"] = classifier.record.fingerprint
     settings = training_settings(config) | {"seed": seed, "backbone": backbone_settings(backbone)}
     for name in ("pair", "margin"):
