@@ -3,6 +3,7 @@ from dataclasses import replace
 from slams_ray.config import (
     ActivationConfig,
     ActivationInferenceConfig,
+    AffinityConfig,
     BackboneConfig,
     ClassifierConfig,
     ComputeConfig,
@@ -59,6 +60,12 @@ def demo() -> PipelineConfig:
         # thread, so that any machine shows the figures of the README.
         compute=ComputeConfig(train_threads=1, data_loading_tasks=1),
         inference=ActivationInferenceConfig(scales=scales, max_logit=6.0),
+        affinity=AffinityConfig(
+            training=replace(
+                training(6, 0.02, 1), optimizer="sgd", schedule="poly", weight_decay=1e-4
+            ),
+            radius=4,
+        ),
         crf=CrfConfig(iterations=4, export="voc"),
         segmentation=SegmentationConfig(
             # At stride 8 the network misses small objects: 49 instead of 55 mIoU.

@@ -3,6 +3,7 @@ from dataclasses import replace
 from slams_ray.config import (
     ActivationConfig,
     ActivationInferenceConfig,
+    AffinityConfig,
     BackboneConfig,
     ClassifierConfig,
     CrfConfig,
@@ -55,6 +56,19 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             encoder_input_px=128,
         ),
         inference=ActivationInferenceConfig(scales=(0.35, 0.5, 0.75, 1.0, 1.5)),
+        affinity=AffinityConfig(
+            training=replace(
+                training,
+                epochs=7,
+                batch_size=8,
+                crop_px=192,
+                long_side_px=(384, 640),
+                learning_rate=0.02,
+                head_multiplier=1,
+                weight_decay=1e-4,
+            ),
+            radius=8,
+        ),
         crf=CrfConfig(iterations=5),
         segmentation=SegmentationConfig(
             backbone=backbone,

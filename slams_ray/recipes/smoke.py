@@ -3,6 +3,7 @@ from dataclasses import replace
 from slams_ray.config import (
     ActivationConfig,
     ActivationInferenceConfig,
+    AffinityConfig,
     BackboneConfig,
     ClassifierConfig,
     CrfConfig,
@@ -51,6 +52,7 @@ def smoke() -> PipelineConfig:
             encoder_input_px=48,
         ),
         inference=ActivationInferenceConfig(scales=(1.0,)),
+        affinity=AffinityConfig(training=training, radius=4),
         crf=CrfConfig(iterations=1, export="voc"),
         segmentation=SegmentationConfig(
             backbone=backbone,

@@ -3,6 +3,7 @@ from dataclasses import replace
 from slams_ray.config import (
     ActivationConfig,
     ActivationInferenceConfig,
+    AffinityConfig,
     BackboneConfig,
     ClassifierConfig,
     DataConfig,
@@ -62,6 +63,18 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
             losses=LossConfig(foreground=1.0),
         ),
         inference=ActivationInferenceConfig(),
+        # IRN: batch 32, 3 epochs, 512 px. Its learning rate is for an effective momentum near 0.
+        affinity=AffinityConfig(
+            training=replace(
+                weak,
+                epochs=3,
+                batch_size=32,
+                crop_px=512,
+                long_side_px=(250, 750),
+                learning_rate=0.01,
+                head_multiplier=1,
+            )
+        ),
         segmentation=SegmentationConfig(
             backbone=replace(RESNET101, output_stride=8),
             # Published: batch 10 at 2.5e-4. A batch of 16 shares among 2, 4, 8 and 16 workers.
