@@ -116,7 +116,7 @@ def _work(
     attempt: Attempt,
 ) -> Outcome:
     counted = _count(config, data, activations, systems, attempt)
-    free = choose_without_masks(counted.criteria, counted.curves)
+    free = choose_without_masks(counted.criteria, counted.curves, can_match=refined is None)
     chosen, how = choose(config, counted.curves, free)
     content = {
         "split": TRAIN,

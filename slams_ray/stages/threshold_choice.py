@@ -15,7 +15,9 @@ MATCHED, BIMODAL = "cam_foreground", "bimodality"
 
 
 def choose_without_masks(
-    criteria: Mapping[str, CriterionSums], curves: Mapping[str, ThresholdCurve]
+    criteria: Mapping[str, CriterionSums],
+    curves: Mapping[str, ThresholdCurve],
+    can_match: bool = True,
 ) -> dict[str, LabelFree]:
     """System -> criterion -> its threshold, and its regret where there are masks.
 
@@ -23,8 +25,10 @@ def choose_without_masks(
         criteria: system -> sums over the images. Foreground can be matched only where the baseline
             is among the systems.
         curves: system -> curve; empty where nothing could be scored.
+        can_match: whether the maps may be matched to those of the baseline. Refined maps may not:
+            they cover more of an object than the baseline does.
     """
-    guide = criteria.get(BASELINE)
+    guide = criteria.get(BASELINE) if can_match else None
     return {name: _choices(sums, guide, curves.get(name)) for name, sums in criteria.items()}
 
 
@@ -58,6 +62,8 @@ def choose(
     if curves:
         return {name: curve.best_threshold for name, curve in curves.items()}, BEST_MIOU
     criterion = config.without_masks
+    if criterion == MATCHED and not all(MATCHED in free for free in label_free.values()):
+        criterion = BIMODAL
     if criterion == "fallback" or not all(criterion in free for free in label_free.values()):
         reason = "threshold.fallback, because no training image has a mask to score on"
         return dict.fromkeys(label_free, config.fallback), reason

@@ -92,7 +92,7 @@ def test_every_output_stands_in_the_bucket(on_s3: OnS3) -> None:
         assert result.output_dir.startswith(f"{WORKSPACE}/{stage}/")
         assert storage.exists(result.path(RECORD_NAME))
     summary = json.loads(storage.read_bytes(f"{WORKSPACE}/summary.json"))
-    assert 0 <= summary["segmentation_miou"] <= 1
+    assert 0 <= summary["scores"]["segmentation_miou"] <= 1
     lists = f"{on_s3.result.results['refine'].output_dir}/voc/ImageSets/Segmentation/train.txt"
     assert len(storage.read_bytes(lists).split()) == 24
     assert not [key for key in on_s3.versions if key.endswith(".tmp")]

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(
     scope="module",
-    params=[(40, 160), pytest.param((500, 2000), marks=pytest.mark.long)],
+    params=[(40, 160), (500, 2000)],
     ids=["160 shards", "2000 shards"],
 )
 def costs(

@@ -59,8 +59,14 @@ def test_without_the_baseline_its_foreground_cannot_be_matched() -> None:
     free = choose_without_masks({"slams": sums(0.8)}, {})
     assert set(free["slams"]) == {"bimodality"}
     chosen, how = choose(ThresholdConfig(), {}, free)
-    assert chosen == {"slams": ThresholdConfig().fallback}
-    assert "threshold.fallback" in how
+    assert 0.4 <= chosen["slams"] < 0.8
+    assert "criterion bimodality" in how
+
+
+def test_refined_maps_are_not_matched_to_the_baseline() -> None:
+    criteria = {name: sums(score) for name, score in SCORES.items()}
+    free = choose_without_masks(criteria, {}, can_match=False)
+    assert all(set(choices) == {"bimodality"} for choices in free.values())
 
 
 def test_without_any_labelled_image_the_fallback_is_taken() -> None:

@@ -12,7 +12,7 @@ from slams_ray.errors import ConfigError, TrainingError
 from slams_ray.studies import ablate
 from slams_ray.studies.comparison import Score
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 VARIANT = "no foreground loss"
 
