@@ -43,7 +43,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt uv
 	$(VENV)/bin/uv pip install --python $(RUN) --compile-bytecode --constraint constraints.txt --editable '.[dev]'
-	$(RUN) -c 'from slams_ray.refinement.crf.mean_field import compile_ahead; compile_ahead()'
+	$(RUN) -c 'from slams_ray.refinement.crf import mean_field; mean_field.compile_ahead()'
+	$(RUN) -c 'from slams_ray.refinement.walk import propagation; propagation.compile_ahead()'
 	touch $(STAMP)
 
 clean:

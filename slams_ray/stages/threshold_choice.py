@@ -61,7 +61,7 @@ def choose(
         return dict.fromkeys(label_free, config.fixed), "threshold.fixed"
     if curves:
         return {name: curve.best_threshold for name, curve in curves.items()}, BEST_MIOU
-    criterion = config.without_masks
+    criterion: str = config.without_masks
     if criterion == MATCHED and not all(MATCHED in free for free in label_free.values()):
         criterion = BIMODAL
     if criterion == "fallback" or not all(criterion in free for free in label_free.values()):

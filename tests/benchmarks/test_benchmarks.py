@@ -15,7 +15,7 @@ from slams_ray import storage
 from slams_ray.benchmarks.cases.registry import CASES
 from slams_ray.benchmarks.harness import pictures
 from slams_ray.benchmarks.harness.measure import compare
-from slams_ray.benchmarks.measurements import crf, refine, threshold
+from slams_ray.benchmarks.measurements import crf, refine, threshold, walk
 from slams_ray.cli.benchmark import run_benchmark
 from slams_ray.metrics import segmentation_scores
 
@@ -128,3 +128,14 @@ def test_a_plain_process_refines_as_the_stage_does(tmp_path: Path) -> None:
     assert storage.read_table(str(tmp_path / comparison.names[0])).equals(expected)
     labels = np.asarray(Image.open(io.BytesIO(expected["refined"][0].as_py())))
     assert len(np.unique(labels)) > 1
+
+
+def test_every_row_of_the_walk_is_complete_and_it_agrees_with_products(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(walk, "DENSE_SIZE", (8, 10))
+    rows = walk.walk_rows(num_classes=2, rounds=1)
+    assert len(rows) == 5
+    assert all(row.ratio > 0 for row in rows)
+    (agreement,) = (row for row in rows if "largest difference" in row.what)
+    assert agreement.met

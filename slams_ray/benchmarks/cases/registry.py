@@ -9,6 +9,7 @@ from slams_ray.benchmarks.cases import (
     inference,
     memory,
     overhead,
+    refinement,
     threshold,
     training,
 )
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 CASES: Mapping[str, tuple[type[BenchmarkCommand], "Callable[[Any], list[Row]]"]] = {
     "crf": (crf.CrfCommand, crf.measure),
+    "refinement": (refinement.RefinementCommand, refinement.measure),
     "threshold": (threshold.ThresholdCommand, threshold.measure),
     "inference": (inference.InferenceCommand, inference.measure),
     "training": (training.TrainingCommand, training.measure),
