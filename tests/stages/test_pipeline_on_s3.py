@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 BUCKET = "pipeline"
 WORKSPACE = f"s3://{BUCKET}/runs/tiny"
-BROUGHT = ("train_encoder", "train_classifier")
-"""Stages whose outputs are copied from a local workspace: they serve wherever they lie."""
+BROUGHT = ("train_encoder", "train_classifier", "train_activation")
+"""Stages whose outputs are copied from a local workspace: a stage is found wherever its workspace is."""
 
 
 def versions() -> dict[str, str]:
@@ -55,7 +55,7 @@ def mlflow_server(
 
 @dataclass(frozen=True)
 class OnS3:
-    """A pipeline that has run, what its bucket then held, and where the process stood."""
+    """A pipeline that has run, what its bucket then held, and where the process ran."""
 
     config: PipelineConfig
     result: PipelineResult
@@ -86,7 +86,7 @@ def on_s3(
         assert list(local.iterdir()) == [], "something was written beside the store"
 
 
-def test_every_output_stands_in_the_bucket(on_s3: OnS3) -> None:
+def test_every_output_is_in_the_bucket(on_s3: OnS3) -> None:
     for stage, result in on_s3.result.results.items():
         assert result.cached is (stage in BROUGHT)
         assert result.output_dir.startswith(f"{WORKSPACE}/{stage}/")
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same_numbers_as_on_a_local_disk(
         assert result.record.metrics == finished.result.results[stage].record.metrics, stage
 
 
-def test_mlflows_artifacts_stand_there_too(on_s3: OnS3) -> None:
+def test_mlflows_artifacts_are_there_too(on_s3: OnS3) -> None:
     names = {key.rsplit("/", 1)[1] for key in on_s3.versions if key.startswith("mlflow/")}
     assert {"montage.png", "model.pt", RECORD_NAME, "threshold.json"} <= names
 
