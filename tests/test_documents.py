@@ -1,4 +1,4 @@
-"""The README's commands exist and parse, and the files it names are there."""
+"""The commands of README and docs exist and parse, and the files they name are there."""
 
 import re
 import shlex
@@ -10,7 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {path: path.read_text() for path in DOCUMENTS}
+BLOCKS = [
+    block
+    for text in TEXTS.values()
+    for block in re.findall(r"^```\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+]
 LINES = [line.strip() for block in BLOCKS for line in block.splitlines()]
 PYTHON = ".venv/bin/python "
 COMMANDS = [line.removeprefix(PYTHON) for line in LINES if line.startswith(PYTHON)]
@@ -42,9 +48,13 @@ def test_every_make_target_exists(target: str) -> None:
     assert target in targets
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\(([^)#]+)\)", README))
-def test_every_link_into_the_repository_leads_somewhere(path: str) -> None:
-    assert path.startswith("https://") or (ROOT / path).exists()
+@pytest.mark.parametrize(
+    ("document", "link"),
+    [(d, link) for d in DOCUMENTS for link in re.findall(r"\]\(([^)#]+)\)", TEXTS[d])],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_every_link_into_the_repository_leads_somewhere(document: Path, link: str) -> None:
+    assert link.startswith("https://") or (document.parent / link).exists()
 
 
 def test_the_architecture_names_every_folder_of_the_package() -> None:
@@ -55,4 +65,4 @@ def test_the_architecture_names_every_folder_of_the_package() -> None:
 
 
 def test_no_placeholder_is_left() -> None:
-    assert "@@" not in README
+    assert not any("@@" in text for text in TEXTS.values())
