@@ -175,6 +175,6 @@ FAULTS: Mapping[str, Fault] = {
         set_up=lambda scene: crashing_image.environment(_image(scene)),
         ends_run=True,
         message=lambda scene: f"{_name_of_image(scene)} ended the processes",
-        only=("prepare", "infer_activation", "refine", "evaluate"),
+        only=("prepare", "infer_activation", "propagate", "refine", "evaluate"),
     ),
 }

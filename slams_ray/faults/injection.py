@@ -5,9 +5,10 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from slams_ray.config import RefinementConfig
 from slams_ray.errors import ConfigError, TrainingError
 from slams_ray.faults.driver import Driver
 from slams_ray.faults.faults import FAULTS, Scene
@@ -19,13 +20,16 @@ from slams_ray.stages.steps import stage_names
 
 logger = logging.getLogger(__name__)
 
-STAGES = tuple(stage_names(smoke()))
+REFINEMENT = RefinementConfig(steps=("walk", "crf"))
+STAGES = tuple(stage_names(replace(smoke(), refinement=REFINEMENT)))
 LIMIT_SECONDS = 1200.0
-_TRAININGS = ("encoder", "classifier", "activation", "segmentation")
+_TRAININGS = ("encoder", "classifier", "activation", "affinity", "segmentation")
 ARGUMENTS = (
     "smoke",
     "--data.images-per-shard",
     "3",
+    "--refinement.steps",
+    *REFINEMENT.steps,
     # Long enough that a fault finds the training at work.
     *(a for name in _TRAININGS for a in (f"--{name}.training.epochs", "8")),
     *(a for name in _TRAININGS for a in (f"--{name}.training.checkpoint-every-steps", "5")),

@@ -21,13 +21,28 @@ def trainings(tiny_config: PipelineConfig, tmp_path: Path) -> dict[str, Training
 
 
 def test_there_are_all_four_trainings_as_long_as_asked(trainings: dict[str, Training]) -> None:
-    assert list(trainings) == ["encoder", "classifier", "activation", "segmentation"]
+    assert list(trainings) == [
+        "encoder",
+        "classifier",
+        "activation",
+        "affinity",
+        "segmentation",
+    ]
     for one in trainings.values():
         for num_steps in (NUM_STEPS, 50):
             assert training_loops.lasting(one, num_steps).num_steps == num_steps
 
 
-@pytest.mark.parametrize("name", ["encoder", "classifier", "activation", "segmentation"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "encoder",
+        "classifier",
+        "activation",
+        "affinity",
+        "segmentation",
+    ],
+)
 def test_both_loops_train_the_same_network(trainings: dict[str, Training], name: str) -> None:
     ours = training_loops.OurLoop(training_loops.lasting(trainings[name], NUM_STEPS))
     theirs = training_loops.BareLoop(trainings[name], 0)
@@ -40,7 +55,10 @@ def test_both_loops_train_the_same_network(trainings: dict[str, Training], name:
         moved = [
             k for k in before if before[k].is_floating_point() and (before[k] != after[k]).any()
         ]
-        assert any(k.startswith("network.backbone") for k in moved)
+        # The backbone of the edge network is frozen.
+        learns = name != "affinity"
+        assert any(k.startswith("network.backbone") for k in moved) == learns
+        assert any(k.startswith("network.head") for k in moved)
         assert not any(k.startswith("encoder.") for k in moved)
 
 

@@ -1,34 +1,13 @@
-"""The compiled walk and that of torch do what dense matrices by naive loops do."""
-
-from collections.abc import Callable, Sequence
+"""The compiled walk does what dense matrices by naive loops do."""
 
 import numpy as np
 import pytest
-import torch
 
 from slams_ray.refinement.walk import propagation
 from slams_ray.refinement.walk.paths import path_cells
 from slams_ray.refinement.walk.propagation import Walk, scaled_steps
-from slams_ray.refinement.walk.propagation_torch import TorchWalk
 
 BETA = 10.0
-
-
-class OneOfBatch:
-    """`TorchWalk` of a single image, called as `Walk` is."""
-
-    def __init__(self, edge: np.ndarray, beta: float, radius: int = 5) -> None:
-        self.walk = TorchWalk(torch.from_numpy(edge[None]), beta, radius)
-
-    def propagate(self, maps: np.ndarray, steps: Sequence[int]) -> np.ndarray:
-        return self.walk.propagate(torch.from_numpy(maps[None]), steps)[:, 0].numpy()
-
-    def powers(self, maps: np.ndarray, steps: Sequence[int]) -> np.ndarray:
-        return self.walk.powers(torch.from_numpy(maps[None]), steps)[:, 0].numpy()
-
-
-Make = Callable[..., Walk]
-BOTH = pytest.mark.parametrize("make", [Walk, OneOfBatch])
 
 
 def random_edge(*size: int, seed: int = 0) -> np.ndarray:
@@ -53,53 +32,46 @@ def dense_transition(edge: np.ndarray, beta: float, radius: int) -> np.ndarray:
     return affinity / affinity.sum(axis=0)
 
 
-@BOTH
 @pytest.mark.parametrize(("size", "radius"), [((8, 8), 5), ((3, 11), 5), ((7, 2), 3), ((1, 4), 5)])
-def test_powers_are_those_of_the_dense_matrix(
-    make: Make, size: tuple[int, int], radius: int
-) -> None:
+def test_powers_are_those_of_the_dense_matrix(size: tuple[int, int], radius: int) -> None:
     edge, maps = random_edge(*size), random_maps(3, *size)
     transition = dense_transition(edge, BETA, radius)
     steps = (0, 1, 2, 9, 64, 256)
-    found = make(edge, BETA, radius).powers(maps, steps)
+    found = Walk(edge, BETA, radius).powers(maps, steps)
     for num_steps, values in zip(steps, found, strict=True):
         power = np.linalg.matrix_power(transition, num_steps)
         expected = (maps.reshape(3, -1) @ power).reshape(maps.shape)
         np.testing.assert_allclose(values, expected, atol=2e-5)
 
 
-@BOTH
-def test_maps_are_weighted_by_no_edge_and_divided_by_one_maximum(make: Make) -> None:
+def test_maps_are_weighted_by_no_edge_and_divided_by_one_maximum() -> None:
     edge, maps = random_edge(6, 7), random_maps(2, 6, 7)
     maps[1] *= 0.3
     transition = np.linalg.matrix_power(dense_transition(edge, BETA, 5), 4)
     expected = ((maps * (1 - edge)).reshape(2, -1) @ transition).reshape(maps.shape)
-    found = make(edge, BETA).propagate(maps, [4])
+    found = Walk(edge, BETA).propagate(maps, [4])
     assert found.shape == (1, 2, 6, 7)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[0], expected / expected.max(), atol=1e-4)
 
 
-@BOTH
-def test_stored_levels_are_maps_of_255(make: Make) -> None:
+def test_stored_levels_are_maps_of_255() -> None:
     edge = random_edge(6, 7)
     stored = np.random.default_rng(2).integers(0, 256, (2, 6, 7)).astype(np.uint8)
-    found = make(edge, BETA).propagate(stored, [8])
-    expected = make(edge, BETA).propagate(stored.astype(np.float32) / 255, [8])
+    found = Walk(edge, BETA).propagate(stored, [8])
+    expected = Walk(edge, BETA).propagate(stored.astype(np.float32) / 255, [8])
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@BOTH
-def test_a_constant_map_stays(make: Make) -> None:
+def test_a_constant_map_stays() -> None:
     constant = np.full((1, 9, 12), 0.7, np.float32)
-    found = make(random_edge(9, 12), BETA).powers(constant, [1, 50, 400])
+    found = Walk(random_edge(9, 12), BETA).powers(constant, [1, 50, 400])
     np.testing.assert_allclose(found, 0.7, atol=1e-5)
 
 
-@BOTH
-def test_no_value_leaves_the_range_of_the_map(make: Make) -> None:
+def test_no_value_leaves_the_range_of_the_map() -> None:
     maps = random_maps(2, 9, 12)
-    found = make(random_edge(9, 12), BETA).powers(maps, [1, 3, 30, 300])
+    found = Walk(random_edge(9, 12), BETA).powers(maps, [1, 3, 30, 300])
     low, high = maps.min(axis=(1, 2)), maps.max(axis=(1, 2))
     assert (found.min(axis=(2, 3)) >= low - 1e-5).all()
     assert (found.max(axis=(2, 3)) <= high + 1e-5).all()
@@ -107,81 +79,62 @@ def test_no_value_leaves_the_range_of_the_map(make: Make) -> None:
     assert (np.diff(spread, axis=0) < 0).all()
 
 
-@BOTH
-def test_without_edges_the_walk_blurs(make: Make) -> None:
+def test_without_edges_the_walk_blurs() -> None:
     maps = np.zeros((1, 9, 9), np.float32)
     maps[0, 4, 4] = 1
-    found = make(np.zeros((9, 9), np.float32), BETA).propagate(maps, [1, 100])
+    found = Walk(np.zeros((9, 9), np.float32), BETA).propagate(maps, [1, 100])
     assert found[0, 0, 4, 8] > 0
     assert found[1, 0].min() > 0.5
 
 
-@BOTH
-def test_edges_everywhere_hold_the_walk_and_empty_the_map(make: Make) -> None:
-    maps, walk = random_maps(2, 5, 6), make(np.ones((5, 6), np.float32), BETA)
+def test_edges_everywhere_hold_the_walk_and_empty_the_map() -> None:
+    maps, walk = random_maps(2, 5, 6), Walk(np.ones((5, 6), np.float32), BETA)
     np.testing.assert_allclose(walk.powers(maps, [64])[0], maps, atol=1e-5)
     assert (walk.propagate(maps, [64]) == 0).all()
 
 
-@BOTH
-def test_a_closed_wall_stops_the_walk(make: Make) -> None:
+def test_a_closed_wall_stops_the_walk() -> None:
     edge = np.zeros((12, 14), np.float32)
     edge[2:9, [3, 10]] = 1
     edge[[2, 8], 3:11] = 1
     maps = np.zeros((1, 12, 14), np.float32)
     maps[0, 5, 6] = 1
-    found = make(edge, BETA).powers(maps, [500])[0, 0]
+    found = Walk(edge, BETA).powers(maps, [500])[0, 0]
     inside = np.zeros(edge.shape, bool)
     inside[3:8, 4:10] = True
     assert found[inside].min() > 0.02
     assert (found[~inside] == 0).all()
 
 
-@BOTH
 @pytest.mark.parametrize("axis", [-1, -2])
-def test_mirroring_edges_and_maps_mirrors_the_walk(make: Make, axis: int) -> None:
+def test_mirroring_edges_and_maps_mirrors_the_walk(axis: int) -> None:
     edge, maps = random_edge(8, 11), random_maps(2, 8, 11)
-    expected = np.flip(make(edge, BETA).propagate(maps, [40]), axis)
+    expected = np.flip(Walk(edge, BETA).propagate(maps, [40]), axis)
     mirrored = [np.ascontiguousarray(np.flip(array, axis)) for array in (edge, maps)]
-    found = make(mirrored[0], BETA).propagate(mirrored[1], [40])
+    found = Walk(mirrored[0], BETA).propagate(mirrored[1], [40])
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@BOTH
-def test_an_image_without_a_class_gives_no_map(make: Make) -> None:
-    found = make(random_edge(4, 5), BETA).propagate(np.zeros((0, 4, 5), np.uint8), [2, 4])
+def test_an_image_without_a_class_gives_no_map() -> None:
+    found = Walk(random_edge(4, 5), BETA).propagate(np.zeros((0, 4, 5), np.uint8), [2, 4])
     assert found.shape == (2, 0, 4, 5)
 
 
-@BOTH
-def test_a_single_cell_keeps_its_map(make: Make) -> None:
-    found = make(np.full((1, 1), 0.2, np.float32), BETA).propagate(
+def test_a_single_cell_keeps_its_map() -> None:
+    found = Walk(np.full((1, 1), 0.2, np.float32), BETA).propagate(
         np.full((2, 1, 1), 0.5, np.float32), [256]
     )
     np.testing.assert_allclose(found, 1)
 
 
-@BOTH
-def test_maps_of_another_size_raise(make: Make) -> None:
+def test_maps_of_another_size_raise() -> None:
     with pytest.raises(ValueError, match=r"maps.*\(4, 5\)"):
-        make(random_edge(4, 5), BETA).propagate(random_maps(1, 5, 4), [1])
+        Walk(random_edge(4, 5), BETA).propagate(random_maps(1, 5, 4), [1])
 
 
-@BOTH
-def test_edges_of_no_cell_raise(make: Make) -> None:
+def test_edges_of_no_cell_raise() -> None:
     with pytest.raises(ValueError, match="edges have the shape"):
-        make(np.zeros((0, 4), np.float32), BETA)
-
-
-def test_both_walks_agree_on_images_of_one_batch() -> None:
-    edges = random_edge(3, 20, 24)
-    maps = random_maps(3, 2, 20, 24)
-    maps[2, 1] = 0
-    steps = (7, 64, 256)
-    found = TorchWalk(torch.from_numpy(edges), BETA).propagate(torch.from_numpy(maps), steps)
-    for i in range(3):
-        expected = Walk(edges[i], BETA).propagate(maps[i], steps)
-        np.testing.assert_allclose(found[:, i].numpy(), expected, atol=1e-4)
+        Walk(np.zeros((0, 4), np.float32), BETA)
 
 
 @pytest.mark.parametrize(

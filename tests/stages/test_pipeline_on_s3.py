@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 BUCKET = "pipeline"
 WORKSPACE = f"s3://{BUCKET}/runs/tiny"
 BROUGHT = ("train_encoder", "train_classifier", "train_activation")
-"""Stages whose outputs are copied from a local workspace: a stage is found wherever its workspace is."""
+"""Stages whose outputs are copied from a local workspace: they serve in any workspace."""
 
 
 def versions() -> dict[str, str]:

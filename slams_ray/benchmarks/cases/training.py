@@ -1,4 +1,4 @@
-"""The four trainings of a recipe against bare PyTorch loops with a DataLoader.
+"""The trainings of a recipe against bare PyTorch loops with a DataLoader.
 
 python -m jobs.benchmark training --recipe demo
 """

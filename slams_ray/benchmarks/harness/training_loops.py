@@ -1,4 +1,4 @@
-"""The four trainings of a recipe, as our loop takes their steps and as a script would.
+"""The trainings of a recipe, as our loop takes their steps and as a script would.
 
 The script's loop is written on its own, so that it cannot profit from what it measures.
 """
@@ -23,6 +23,7 @@ from slams_ray.config import (
 )
 from slams_ray.networks.backbone import NO_WEIGHTS
 from slams_ray.networks.checkpoint import dump_network
+from slams_ray.refinement.walk.training import AffinityTask
 from slams_ray.segmentation.training import SegmentationTask
 from slams_ray.systems.cam import ClassifierTask
 from slams_ray.systems.slams.activation import ActivationTask
@@ -53,6 +54,10 @@ def make_trainings(config: PipelineConfig, shards: Shards) -> dict[str, Training
         "encoder": (encoder, config.encoder.training),
         "classifier": (classifier, config.classifier.training),
         "activation": (activation, config.activation.training),
+        "affinity": (
+            AffinityTask(config.affinity.training, backbone, names, config.affinity.radius),
+            config.affinity.training,
+        ),
         "segmentation": (
             SegmentationTask(_without_weights(config.segmentation), names),
             config.segmentation.training,

@@ -1,4 +1,4 @@
-"""The four trainings against a bare PyTorch loop with a DataLoader: images per second."""
+"""The trainings against a bare PyTorch loop with a DataLoader: images per second."""
 
 import json
 import multiprocessing
