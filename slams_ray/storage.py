@@ -26,8 +26,7 @@ def join(*parts: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Makes a local path absolute, because Ray workers have another working directory; keeps
-    URIs."""
+    """Makes a local path absolute, because Ray workers have other directories; keeps URIs."""
     return path if "://" in path else str(Path(path).expanduser().resolve())
 
 
