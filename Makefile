@@ -1,4 +1,4 @@
-# `make demo` and `make test` each do all the set-up they need, once, into .venv.
+# Every target installs what it needs into .venv first, once.
 PYTHON ?= python3
 WORKSPACE ?= runs/demo
 PORT ?= 5000
@@ -26,15 +26,15 @@ lint: $(STAMP)
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest -q tests/test_architecture.py
 
-# Without the setting MLflow starts seven processes for evaluation jobs, which nothing here asks for.
+# Without this variable MLflow starts seven processes for evaluation jobs, which nothing here uses.
 ui: $(STAMP)
-	@echo "open http://127.0.0.1:$(PORT)/#/experiments/1/runs  (Ctrl-C ends it)"
+	@echo "open http://127.0.0.1:$(PORT)/#/experiments/1/runs  (Ctrl-C stops the server)"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(abspath $(WORKSPACE))/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
 
 install: $(STAMP)
 
-# Compiled at installation: otherwise every Ray worker spends 10 to 20 s compiling torch when it imports it,
-# and the first ones that refine half a minute on the CRF.
+# Compiles bytecode and the CRF at installation. Otherwise every Ray worker spends 10 to 20 s compiling torch when it
+# imports it, and the first ones that refine spend half a minute on the CRF.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "the venv module is needed: apt-get install python3-venv"; exit 1; }

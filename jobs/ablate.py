@@ -1,4 +1,4 @@
-"""What each loss and each part of the training pays: one setting changed at a time.
+"""Measure what each loss and each part of the training gains, with one setting changed at a time.
 
 python -m jobs.ablate demo --seeds 0 1 2
 """
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AblateCommand(PipelineCommand):
-    """Settings of the pipeline whose parts are changed."""
+    """Settings of the pipeline that the variants change."""
 
     seeds: tuple[int, ...] = (0,)
-    """Every variant is trained once per seed."""
+    """Random seeds; every variant is trained once with each."""
     variants: tuple[str, ...] = ()
-    """Names of variants, such as "log form"; none means all."""
+    """Names of variants, such as "log form"; by default all variants."""
     max_concurrent: int | None = None
-    """Trials at the same time; by default one per node, or as many as the GPUs serve."""
+    """Number of concurrent trials; by default one per node, or as many as there are GPUs for."""
 
 
 def _ablate(recipe: str, command: AblateCommand) -> None:
@@ -33,7 +33,7 @@ def _ablate(recipe: str, command: AblateCommand) -> None:
 
     def show(scores: "Sequence[Score]") -> None:
         print_scores(scores, ablate.RECIPE)
-        print(f"rows in {workspace}/ablate.json, figure beside it")
+        print(f"rows and figure: {workspace}/ablate.json and ablate.png")
 
     ablate.run(
         command.config,

@@ -1,4 +1,4 @@
-"""Measure one part of the system, as ratios against named alternatives in the same run.
+"""Measure one part of the system, as ratios to named alternatives in the same run.
 
 python -m jobs.benchmark crf --voc-dir VOC2012
 """

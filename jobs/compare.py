@@ -1,4 +1,4 @@
-"""CAM beside SLAMs over seeds: one protocol, one table, one figure.
+"""Compare CAM and SLAMs over random seeds, with one protocol, in one table and one figure.
 
 python -m jobs.compare demo --seeds 0 1 2
 """
@@ -19,9 +19,10 @@ class CompareCommand(PipelineCommand):
     """Settings of the pipelines that are compared."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One pair of pipelines per seed, each seed in a Ray task."""
+    """Random seeds; each one trains all systems, in a Ray task of its own."""
     max_concurrent: int | None = None
-    """Seeds at the same time; by default one per node, or as many as the GPUs serve."""
+    """Number of concurrent random seeds; by default one per node, or as many as there are GPUs for.
+    """
 
 
 def _compare(recipe: str, command: CompareCommand) -> None:
@@ -32,7 +33,7 @@ def _compare(recipe: str, command: CompareCommand) -> None:
     def show(scores: "Sequence[Score]") -> None:
         print_scores(scores, "cam")
         print(f"epochs: {compare.budget(command.config)}")
-        print(f"rows in {workspace}/compare.json, figure beside it")
+        print(f"rows and figure: {workspace}/compare.json and compare.png")
 
     compare.run(
         command.config,

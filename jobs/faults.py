@@ -1,4 +1,4 @@
-"""Kills, cuts off and corrupts a small pipeline on two local nodes, and says what it survives.
+"""Inject faults into a small pipeline on two local nodes, and report which ones it survives.
 
 python -m jobs.faults --stages infer_activation refine --faults worker_killed node_killed
 """
@@ -14,17 +14,17 @@ from slams_ray.cli.tables import print_faults
 
 @dataclass(frozen=True, kw_only=True)
 class FaultsCommand:
-    """Without arguments every fault is done to every stage, which takes hours."""
+    """Without arguments every fault is injected into every stage, which takes hours."""
 
     workspace: str = "runs/drill"
-    """Local directory for the undisturbed pipeline, a copy per case, and drill.json."""
+    """Local directory of the pipeline without faults, a copy of it per case, and drill.json."""
     stages: tuple[str, ...] = ()
-    """Stages to disturb; none given: all."""
+    """Stages into which faults are injected; by default all stages."""
     faults: tuple[str, ...] = ()
-    """What to do to them; none given: everything."""
+    """Faults to inject; by default all faults."""
 
 
-def _drill(command: FaultsCommand) -> None:
+def _inject(command: FaultsCommand) -> None:
     import signal
     from pathlib import Path
 
@@ -39,7 +39,7 @@ def _drill(command: FaultsCommand) -> None:
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise ConfigError(f"{name} has {unknown[0]}, expected some of {', '.join(known)}")
-    # Its nodes stand in process groups of their own and would outlive it.
+    # The nodes have their own process groups and would outlive this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     workspace = Path(command.workspace).resolve()
     rows = FaultInjection(workspace).run(command.stages or STAGES, command.faults or tuple(FAULTS))
@@ -49,4 +49,4 @@ def _drill(command: FaultsCommand) -> None:
 
 if __name__ == "__main__":
     command = tyro.cli(FaultsCommand, description=__doc__, prog="python -m jobs.faults")
-    guarded(lambda: _drill(command))
+    guarded(lambda: _inject(command))

@@ -1,4 +1,4 @@
-"""From image-level labels to mIoU: all stages, or those up to one of them.
+"""Run the pipeline from image-level labels to mIoU: all stages, or those up to a given one.
 
 python -m jobs.pipeline demo
 python -m jobs.pipeline voc12 --data.root /data/VOC2012 --compute.train-workers 4

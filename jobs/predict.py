@@ -13,26 +13,27 @@ from slams_ray.cli.command import guarded
 
 @dataclass(frozen=True, kw_only=True)
 class PredictCommand:
-    """Masks for every image of a directory.
+    """Makes a mask for every image of a directory.
 
-    The network infers as it was scored: what is not given below comes from the checkpoint or the
+    The network infers as it was scored: settings that are not given come from the checkpoint or the
     workspace.
     """
 
     model: str
     """model.pt of a train_segmentation stage, or the workspace of a finished pipeline."""
     images: str
-    """Directory of .jpg, .png, .webp or .bmp files."""
+    """Directory with .jpg, .png, .webp or .bmp files."""
     output: str
     """Directory for <name>.png (palette mask) and <name>_overlay.jpg."""
     scales: tuple[float, ...] | None = None
     """Image scales whose scores are averaged."""
     flip: bool | None = None
-    """Also the mirrored image."""
+    """Whether the mirrored image is included as well."""
     precision: Literal["auto", "float32", "bfloat16"] | None = None
-    """What the network computes in; auto is bfloat16 where the device multiplies it itself."""
+    """Number format of the network; auto is bfloat16 on devices that multiply it natively."""
     max_side_px: int | None = None
-    """Larger photographs are segmented at this length of their longer side; masks are full size."""
+    """Longest side at which photographs are segmented; larger ones are shrunk. Masks have full
+    size."""
 
 
 def _predict(command: PredictCommand) -> None:

@@ -1,4 +1,4 @@
-"""A record beside every stage output: what made it, from what, and what it found."""
+"""Record of a stage output: its settings, inputs, code and results."""
 
 import dataclasses
 import hashlib
@@ -12,27 +12,27 @@ from slams_ray.errors import ArtifactError
 
 RECORD_NAME = "record.json"
 FORMAT = 3
-"""Raised when the meaning of an output changes, so that older outputs are not mistaken for current
-ones.
-"""
+"""Version of the output format. Raise it when the meaning of an output changes, so that older
+outputs are not used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Written last into a stage's output directory: its presence means the output is whole.
+    """Record of a stage output. It is written last: its presence means the output is complete.
 
     Attributes:
-        config: the part of the config the stage depends on.
+        config: settings that the stage depends on.
         inputs: input stage (or "source") -> fingerprint or digest.
         seconds: working time of the attempt that finished.
-        num_rows: images the stage handled.
+        num_rows: number of images.
         metrics: scores as fractions.
-        notes: anything else worth keeping: counts, skipped images, choices.
-        warnings: what to look at before using the output, and what to change.
-        nodes: id of a node of the cluster -> shards, or training workers, that were on it.
-        devices: name of a CPU or GPU -> shards, or training workers, that it computed.
-        arithmetic: digest of the code that computes.
-        commit, has_changes: of the source, and whether it differed from that commit.
+        notes: other results: counts, skipped images, choices.
+        warnings: problems to check before using the output, and what to change.
+        nodes: id of a cluster node -> number of its shards or training workers.
+        devices: name of a CPU or GPU -> number of its shards or training workers.
+        arithmetic: digest of the code that computes results.
+        commit: git commit of the source.
+        has_changes: whether the source differed from that commit.
     """
 
     stage: str
@@ -54,12 +54,12 @@ class Record:
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """A dataclass as nested dictionaries of JSON values."""
+    """Converts a dataclass to nested dictionaries of JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to dotted names."""
+    """Converts nested mappings to one mapping with dotted names."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
@@ -70,7 +70,7 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def digest(values: Iterable[Any]) -> str:
-    """32 hexadecimal digits that differ when any of the values, or their order, differs."""
+    """32 hexadecimal digits that change when a value or the order of the values changes."""
     total = hashlib.sha256()
     for value in values:
         total.update(repr(value).encode())
@@ -78,16 +78,16 @@ def digest(values: Iterable[Any]) -> str:
 
 
 def fingerprint(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """12 hexadecimal digits that differ when the stage, its config or its inputs differ."""
+    """12 hexadecimal digits that change when the stage, its settings or its inputs change."""
     text = json.dumps([FORMAT, stage, config, dict(inputs)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_record(directory: str) -> Record | None:
-    """The record of a finished output, None when there is none.
+    """Reads the record of an output; None if the output is not finished.
 
     Raises:
-        ArtifactError: the record is truncated or of another form.
+        ArtifactError: the record is truncated or has another format.
     """
     path = storage.join(directory, RECORD_NAME)
     if not storage.exists(path):
@@ -102,13 +102,13 @@ def read_record(directory: str) -> Record | None:
 
 
 def write_record(directory: str, record: Record) -> None:
-    """Writes record.json whole; call it after everything else is in place."""
+    """Writes record.json atomically; call it after all other files are written."""
     text = json.dumps(dataclasses.asdict(record), indent=1)
     storage.write_bytes(storage.join(directory, RECORD_NAME), text.encode())
 
 
 def changed_fields(old: Record, config: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
-    """Settings and inputs in which an earlier output differs, by dotted name with both values."""
+    """Lists settings and inputs that differ from an earlier output: "name: old -> new"."""
     before = flatten(old.config) | {f"input {k}": v for k, v in old.inputs.items()}
     after = flatten(config) | {f"input {k}": v for k, v in inputs.items()}
     return [

@@ -1,39 +1,40 @@
-"""Errors a user can cause and mend: what we got, what was expected, what to do."""
+"""Errors that a user can fix. Messages state what was found, what was expected and what to do."""
 
 import json
 import traceback
 
 
 class SlamsError(Exception):
-    """Base of all errors below; jobs print its message without a traceback and exit with 1."""
+    """Base class of these errors; jobs print the message without traceback and exit with 1."""
 
 
 class ConfigError(SlamsError):
-    """A config value, or a combination of values, that cannot work."""
+    """A setting, or a combination of settings, is invalid."""
 
 
 class DataError(SlamsError):
-    """An image, mask, annotation or list that cannot be read or contradicts another."""
+    """An image, mask, annotation or list cannot be read or contradicts another one."""
 
 
 class ArtifactError(SlamsError):
-    """An output of an earlier stage that is missing, truncated or was made by something else."""
+    """An output of an earlier stage is missing, truncated or of another kind."""
 
 
 class TrainingError(SlamsError):
-    """A training that ended with an error of its own after the allowed restarts."""
+    """A training failed with its own error, or after the allowed number of restarts."""
 
 
 def packed(error: SlamsError) -> str:
-    """Message and traceback of an error as text, for another process to raise it by `unpacked`."""
+    """Packs message and traceback of an error as text, for `unpacked` in another process."""
     return json.dumps([str(error), "".join(traceback.format_exception(error))])
 
 
 def unpacked(kind: str, text: str) -> SlamsError:
-    """The error of another process, with its traceback there as a note.
+    """Rebuilds an error of another process, with its original traceback as a note.
 
     Args:
-        kind: name of its class.
+        kind: class name of the error.
+        text: result of `packed`.
     """
     message, trace = json.loads(text)
     error: SlamsError = globals()[kind](message)

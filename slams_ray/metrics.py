@@ -1,4 +1,4 @@
-"""Segmentation metrics from integer counts that add up; only this module divides."""
+"""Segmentation metrics from integer counts. Counts of shards add up; only this module divides."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ def confusion_matrix(
     """Counts pixels by (ground truth, prediction).
 
     Args:
-        ground_truth: (H, W) integer class indices, `IGNORE_INDEX` where nothing is annotated.
-        prediction: (H, W) integer class indices. An ignored prediction on an annotated pixel counts
-            as a miss of its class and as a prediction of none (last column).
-        num_classes: number of classes with background, K.
+        ground_truth: (H, W) integer class indices; `IGNORE_INDEX` marks pixels without annotation.
+        prediction: (H, W) integer class indices. `IGNORE_INDEX` on an annotated pixel counts as a
+            missed pixel of its class, in the last column.
+        num_classes: number K of classes with background.
 
     Returns:
-        (K, K + 1) int64; the last column counts predictions that name no class.
+        (K, K + 1) int64; the last column counts predictions without a class.
     """
     if ground_truth.shape != prediction.shape:
         raise ValueError(
@@ -29,7 +29,9 @@ def confusion_matrix(
     truth = ground_truth[annotated].astype(np.int64)
     guess = np.minimum(prediction[annotated].astype(np.int64), num_classes)
     if truth.size and truth.max() >= num_classes:
-        raise ValueError(f"ground truth holds class {truth.max()}, expected 0..{num_classes - 1}")
+        raise ValueError(
+            f"ground truth contains class {truth.max()}, expected 0..{num_classes - 1}"
+        )
     counts = np.bincount(
         truth * (num_classes + 1) + guess, minlength=num_classes * (num_classes + 1)
     )
@@ -38,15 +40,16 @@ def confusion_matrix(
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationScores:
-    """Ratios of one confusion matrix; fractions in [0, 1], nan where undefined.
+    """Scores of one confusion matrix, as fractions in [0, 1]; nan if undefined.
 
     Attributes:
-        iou: (K,) TP / (TP + FP + FN) per class; nan for a class that never occurs on either side.
+        iou: (K,) TP / (TP + FP + FN) per class; nan for a class that is neither annotated nor
+            predicted.
         miou: mean of the defined entries of `iou`.
-        num_counted_classes: how many entries `miou` averages.
-        pixel_accuracy: correct pixels over annotated pixels.
-        foreground_precision: predicted object pixels that are object pixels of any class.
-        foreground_recall: annotated object pixels predicted as an object of any class.
+        num_counted_classes: number of entries that `miou` averages.
+        pixel_accuracy: share of annotated pixels that are correct.
+        foreground_precision: share of predicted object pixels that are objects of any class.
+        foreground_recall: share of annotated object pixels predicted as an object of any class.
     """
 
     iou: np.ndarray
@@ -58,7 +61,7 @@ class SegmentationScores:
 
 
 def segmentation_scores(confusion: np.ndarray) -> SegmentationScores:
-    """Scores a (K, K) or (K, K + 1) confusion matrix (rows ground truth, columns prediction)."""
+    """Computes the scores of a (K, K) or (K, K + 1) confusion matrix (rows are ground truth)."""
     num_classes = confusion.shape[0]
     true_positive = np.diagonal(confusion[:, :num_classes])
     annotated = confusion.sum(axis=1)
@@ -76,33 +79,33 @@ def segmentation_scores(confusion: np.ndarray) -> SegmentationScores:
 
 
 def class_counts(confusion: np.ndarray) -> np.ndarray:
-    """(3, K) correct, annotated and predicted pixels of a (K, K + 1) confusion matrix.
+    """Reduces a (K, K + 1) confusion matrix to (3, K) correct, annotated and predicted pixels.
 
-    Pixels predicted as no class are left out. Enough for mIoU, and a K-th of the memory.
+    It leaves out pixels predicted without a class. The counts give mIoU in a K-th of the memory.
     """
     named = confusion[:, :-1]
     return np.stack([np.diagonal(named), named.sum(axis=1), named.sum(axis=0)])
 
 
 def miou_of_counts(counts: np.ndarray) -> float:
-    """mIoU of (3, K) `class_counts`."""
+    """Returns the mIoU of (3, K) `class_counts`."""
     return mean_defined(intersection_over_union(*counts))
 
 
 def intersection_over_union(
     true_positive: np.ndarray, annotated: np.ndarray, predicted: np.ndarray
 ) -> np.ndarray:
-    """TP / (annotated + predicted - TP), elementwise on counts; nan where the union is empty."""
+    """Returns TP / (annotated + predicted - TP), elementwise; nan if the union is empty."""
     union = annotated + predicted - true_positive
     return np.divide(true_positive, union, out=np.full(union.shape, np.nan), where=union > 0)
 
 
 def mean_defined(values: np.ndarray) -> float:
-    """Mean over the entries that are not nan; nan when there is none."""
+    """Mean of the entries that are not nan; nan if there are none."""
     defined = values[np.isfinite(values)]
     return float(defined.mean()) if defined.size else float("nan")
 
 
 def ratio(part: float, whole: float) -> float:
-    """part / whole, nan when the whole is 0."""
+    """Returns part / whole; nan if the whole is 0."""
     return float(part) / float(whole) if whole else float("nan")

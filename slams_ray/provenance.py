@@ -1,4 +1,4 @@
-"""What made an output: versions, commit, and a digest of the code that computes."""
+"""Origin of an output: package versions, git commit, and a digest of the code that computes."""
 
 import hashlib
 import importlib.metadata
@@ -28,29 +28,29 @@ _ARITHMETIC = (
     "systems",
     "training",
 )
-"""What of the package computes; the rest moves data, starts work and shows results."""
+"""Parts of the package that compute results. The rest moves data, starts work and shows results."""
 
 
 def versions() -> dict[str, str]:
-    """Package -> version of what results may depend on."""
+    """Package -> version, of the packages that results may depend on."""
     return {name: importlib.metadata.version(name) for name in _VERSIONED}
 
 
 def commit() -> str | None:
-    """The git commit of the installed source, None outside a repository."""
+    """Git commit of the installed source; None outside a repository."""
     found = _git("rev-parse", "HEAD")
     return found.strip() or None if found is not None else None
 
 
 def has_changes() -> bool | None:
-    """Whether the source differs from its commit, None outside a repository."""
+    """Whether the source differs from its commit; None outside a repository."""
     found = _git("status", "--porcelain", "--untracked-files=no")
     return None if found is None else bool(found.strip())
 
 
 @lru_cache(maxsize=1)
 def arithmetic() -> str:
-    """12 hexadecimal digits that differ when the code that computes differs."""
+    """12 hexadecimal digits that change when the code that computes results changes."""
     total = hashlib.sha256()
     for part in _ARITHMETIC:
         path = _PACKAGE / part

@@ -1,9 +1,9 @@
-"""Passwords in addresses: where they are refused, and how text is freed of them."""
+"""Detection and redaction of passwords in addresses."""
 
 import re
 
-# Only user:password@. A part before @ alone is a container of Azure, a user of HDFS. Keys of AWS
-# may hold slashes; digits and a slash after the colon are a port and a path.
+# Matches user:password@ only: a single name before @ is an Azure container or an HDFS user. AWS
+# keys may contain slashes; digits and a slash after the colon are a port and a path.
 _PASSWORD = re.compile(r"(://[^/\s:@]*):(?:[^/\s]*|(?!\d{1,5}/)[^\s@]*)@")
 
 
@@ -13,5 +13,5 @@ def holds_password(address: str) -> bool:
 
 
 def redacted(text: str) -> str:
-    """Text with *** for the password of every URI in it."""
+    """Replaces the password of every URI in a text by ***."""
     return _PASSWORD.sub(r"\1:***@", text)

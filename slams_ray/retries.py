@@ -1,4 +1,4 @@
-"""Tries again what a store or disk refuses for a while."""
+"""Retries of operations that a store or disk refuses temporarily."""
 
 import errno
 import logging
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 PATIENCE_SECONDS = 60.0
-"""How long an operation is tried again that a full disk or a busy store refuses."""
+"""How long an operation is retried while a disk is full or a store is busy."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 8.0
 _PASSING_ERRNOS = {
     errno.ENOSPC,
@@ -33,15 +33,15 @@ _PASSING_ANSWERS = (
     "HTTP status 429",
     "curlCode",
 )
-"""What pyarrow's messages hold of a store's answers; those that Ray Data retries are among them."""
+"""Parts of pyarrow's messages that report temporary errors; they include those Ray Data retries."""
 _STORE_ANSWERS = ("AWS Error", "google::cloud", *_PASSING_ANSWERS)
 
 
 def retried(path: str, operation: Callable[[], Result]) -> Result:
-    """The result of an operation on a path, tried again while what refuses it may pass.
+    """Runs an operation on a path and retries it after errors that may be temporary.
 
     Raises:
-        OSError: of the last try, at once or after `PATIENCE_SECONDS`.
+        OSError: the last error: at once if it is permanent, else after `PATIENCE_SECONDS`.
     """
     started, pause = time.monotonic(), FIRST_PAUSE_SECONDS
     while True:
@@ -51,7 +51,7 @@ def retried(path: str, operation: Callable[[], Result]) -> Result:
             waited = time.monotonic() - started
             if not _may_pass(error) or waited + pause > PATIENCE_SECONDS:
                 raise
-            logger.warning("%s is refused (%s), trying again", path, error)
+            logger.warning("%s cannot be accessed (%s): trying again", path, error)
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -61,7 +61,8 @@ def _may_pass(error: OSError) -> bool:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether a store or disk failed, and not what was found there: a damaged file has no errno."""
+    """Whether an error comes from the store or disk. A damaged file gives an error without
+    errno."""
     if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
         return False
     return error.errno is not None or any(text in str(error) for text in _STORE_ANSWERS)

@@ -1,4 +1,4 @@
-"""Files at a local path or URI (s3://, gs://) by pyarrow.fs; writes appear whole or not at all."""
+"""File access at local paths and URIs (s3://, gs://) with pyarrow.fs. Writes are atomic."""
 
 import os
 import uuid
@@ -26,41 +26,44 @@ def join(*parts: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """A local path made absolute (Ray workers have another working directory); a URI unchanged."""
+    """Makes a local path absolute, because Ray workers have other directories; keeps URIs."""
     return path if "://" in path else str(Path(path).expanduser().resolve())
 
 
 @lru_cache(maxsize=8)
 def _filesystem(scheme_and_host: str) -> fs.FileSystem:
-    # Without it every file, however small, is a multipart upload of three requests.
+    # Without this option every file, however small, is a multipart upload of three requests.
     one_request = "?allow_delayed_open=true" if scheme_and_host.startswith("s3://") else ""
     return fs.FileSystem.from_uri(scheme_and_host + one_request)[0]
 
 
 @contextmanager
 def _reached(path: str) -> Iterator[None]:
-    """A store that does not answer, or not to us, is an error to mend and not a missing file."""
+    """Raises ArtifactError if the store does not answer or denies access.
+
+    A caller must not mistake such an error for a missing file.
+    """
     try:
         yield
     except FileNotFoundError:
         raise
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(
-            f"{path} cannot be reached ({error}): check the path, or the bucket and the "
-            "credentials and AWS_ENDPOINT_URL in the environment"
+            f"{path} cannot be reached ({error}): check the path, the bucket, and the credentials "
+            "and AWS_ENDPOINT_URL in the environment"
         ) from error
 
 
 def resolve(path: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a path or URI, and the path within it.
+    """Returns the filesystem of a path or URI, and the path within it.
 
     Raises:
-        ConfigError: the URI holds a password; paths are logged and recorded.
+        ConfigError: the URI contains a password; paths are logged and recorded.
     """
     if holds_password(path):
         raise ConfigError(
-            f"{redacted(path)} holds a password: take it out, credentials come from the "
-            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the like)"
+            f"{redacted(path)} contains a password: remove it from the address and set credentials "
+            "in the environment instead (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, for example)"
         )
     if "://" not in path:
         return _filesystem("file:///"), absolute(path)
@@ -71,12 +74,12 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
 
 
 def exists(path: str) -> bool:
-    """Whether path is a file."""
+    """Whether a file exists at the path."""
     return size_bytes(path) is not None
 
 
 def size_bytes(path: str) -> int | None:
-    """Size of a file, None when there is no file of that name."""
+    """Returns the size of a file; None if it does not exist."""
     filesystem, inner = resolve(path)
     with _reached(path):
         info = retried(path, lambda: filesystem.get_file_info(inner))
@@ -84,7 +87,7 @@ def size_bytes(path: str) -> int | None:
 
 
 def list_names(path: str) -> list[str]:
-    """Sorted names of the entries of a directory; empty when it does not exist."""
+    """Returns the sorted names of a directory's entries; empty if it does not exist."""
     filesystem, inner = resolve(path)
     selector = fs.FileSelector(inner, allow_not_found=True)
     with _reached(path):
@@ -93,12 +96,12 @@ def list_names(path: str) -> list[str]:
 
 
 def list_files(path: str) -> list[str]:
-    """Sorted relative paths of all files below a directory; empty when it does not exist."""
+    """Returns the sorted relative paths of files below a directory; empty if it does not exist."""
     return [name for name, _, _ in list_states(path)]
 
 
 def list_states(path: str) -> list[tuple[str, int, int]]:
-    """Sorted (relative path, size, modification time in ns) of all files below a directory."""
+    """Returns sorted (relative path, size, modification time in ns) of files below a directory."""
     filesystem, inner = resolve(path)
     selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
     with _reached(path):
@@ -110,11 +113,11 @@ def list_states(path: str) -> list[tuple[str, int, int]]:
 
 
 def read_bytes(path: str) -> bytes:
-    """The content of a file.
+    """Reads a file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ArtifactError: it cannot be read, after a minute where the reason may pass.
+        FileNotFoundError: the file does not exist.
+        ArtifactError: the store refuses the read; passing errors are retried for a minute.
     """
     filesystem, inner = resolve(path)
 
@@ -126,23 +129,23 @@ def read_bytes(path: str) -> bytes:
 
 
 def _read(path: str, read: Callable[[], Result]) -> Result:
-    """What a read gives; a store that goes on refusing it must not look like a damaged file."""
+    """Reads with retries; a refusal by the store must not be mistaken for a damaged file."""
     try:
         return retried(path, read)
     except OSError as error:
         if not is_refusal(error):
             raise
         raise ArtifactError(
-            f"{path} cannot be read ({error}): the file may be whole, so keep it. Look after the "
-            "store, or the credentials, and give the same command again"
+            f"{path} cannot be read ({error}): the file may be intact, so keep it. Check the store "
+            "and the credentials, then run the same command again"
         ) from error
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Writes aside and renames, or puts in one request to a store: never a partial file.
+    """Writes a file atomically: by renaming a temporary file, or in one request to a store.
 
     Raises:
-        ArtifactError: it cannot be written, after a minute where the reason may pass.
+        ArtifactError: the file cannot be written; passing errors are retried for a minute.
     """
     filesystem, inner = resolve(path)
     try:
@@ -150,7 +153,7 @@ def write_bytes(path: str, data: bytes) -> None:
     except OSError as error:
         raise ArtifactError(
             f"{path} cannot be written ({error}): free space or choose another --workspace; "
-            "everything finished so far is kept"
+            "finished outputs are kept"
         ) from error
 
 
@@ -182,9 +185,9 @@ def remove(path: str) -> None:
 
 
 def write_table(path: str, table: pa.Table, rows_per_group: int | None = None) -> None:
-    """Writes a table as zstd Parquet; its footer, which counts the rows, comes last."""
+    """Writes a table as zstd Parquet; the footer, which has the number of rows, comes last."""
     sink = pa.BufferOutputStream()
-    # Encoded images and packed maps do not repeat, so dictionaries would only cost time and space.
+    # Encoded images and packed maps do not repeat: dictionaries would only cost time and space.
     pq.write_table(
         table,
         sink,
@@ -200,7 +203,7 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
     """Reads a Parquet file or some of its columns.
 
     Raises:
-        ArtifactError: the file is missing, truncated, cannot be read, or lacks a column.
+        ArtifactError: the file is missing, truncated or unreadable, or has no such column.
     """
 
     def read() -> pa.Table:
@@ -214,7 +217,7 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
 def read_row_groups(
     path: str, columns: list[str], groups: Sequence[int] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(row number, row) of the chosen row groups of a Parquet file; None takes all."""
+    """Yields (row number, row) of the given row groups of a Parquet file; None reads all."""
     with _undamaged(path), _read(path, lambda: _open_table(path, columns)) as file:
         sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
         for group in range(len(sizes)) if groups is None else groups:
@@ -223,13 +226,13 @@ def read_row_groups(
 
 
 def _rows(file: pq.ParquetFile, group: int, columns: list[str]) -> list[dict[str, Any]]:
-    # A row group is small: threads cost a quarter of the time of reading one.
+    # A row group is small: threads would add a quarter to the time of a read.
     return file.read_row_group(group, columns=columns, use_threads=False).to_pylist()
 
 
 def _open_table(path: str, columns: list[str] | None) -> pq.ParquetFile:
     filesystem, inner = resolve(path)
-    # Reads of an object store are worth joining; joining those of a disk takes as long as they do.
+    # Joining reads saves requests to an object store; on a disk it takes as long as the reads.
     remote = not isinstance(filesystem, fs.LocalFileSystem)
     file = pq.ParquetFile(inner, filesystem=filesystem, pre_buffer=remote)
     missing = set(columns or []) - set(file.schema_arrow.names)
@@ -247,16 +250,16 @@ def _undamaged(path: str) -> Iterator[None]:
         yield
     except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(
-            f"shard {path} is missing or truncated ({error}): remove the directory it stands in, "
-            "the next run makes it again"
+            f"shard {path} is missing or truncated ({error}): remove its directory, the next run "
+            "makes it again"
         ) from error
 
 
 def table_metadata(path: str) -> dict[str, str] | None:
-    """The key-value metadata of a Parquet file; None when it is missing or its footer damaged.
+    """Returns the key-value metadata of a Parquet file; None if it is missing or damaged.
 
     Raises:
-        ArtifactError: the store or disk refuses to tell.
+        ArtifactError: the store or disk refuses the read.
     """
     filesystem, inner = resolve(path)
 

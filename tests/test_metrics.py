@@ -121,7 +121,7 @@ def test_different_shapes_raise() -> None:
 
 
 def test_a_ground_truth_class_out_of_range_raises() -> None:
-    with pytest.raises(ValueError, match="holds class 7"):
+    with pytest.raises(ValueError, match="contains class 7"):
         confusion_matrix(np.full((2, 2), 7, np.uint8), np.zeros((2, 2), np.uint8), 3)
 
 

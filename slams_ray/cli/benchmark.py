@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: one case with its settings."""
+"""Command line of the benchmarks: one benchmark case with its settings."""
 
 import sys
 from dataclasses import asdict
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run_benchmark(description: str | None) -> None:
-    """Parses the command line, measures, and shows the rows."""
+    """Parses the command line, measures the case, and shows its rows."""
     choices: Any = reduce(or_, (_choice(name) for name in CASES))
     command = tyro.cli(choices, description=description, prog="python -m jobs.benchmark")
     name, measure = next((n, m) for n, (t, m) in CASES.items() if type(command) is t)

@@ -1,4 +1,4 @@
-"""What all jobs share: recipe and overrides from the command line, and errors."""
+"""Command line of all jobs: recipe, overrides, dry run and errors."""
 
 import inspect
 import sys
@@ -18,22 +18,22 @@ Command = TypeVar("Command", bound="PipelineCommand")
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineCommand:
-    """Settings of one run; those of the recipe apply unless overridden."""
+    """Settings of one run. The recipe sets the defaults."""
 
     config: Annotated[PipelineConfig, tyro.conf.arg(name="")]
     workspace: str | None = None
-    """Directory or URI for all outputs. Default: runs/<recipe>."""
+    """Directory or URI of all outputs; the default is runs/<recipe>."""
     dry_run: bool = False
-    """Print the resolved settings and exit."""
+    """Prints the resolved settings and exits."""
 
 
 def run_job(
     description: str, command_type: type[Command], work: Callable[[str, Command], None]
 ) -> None:
-    """Parses the command line and does the work, or prints the settings of a dry run.
+    """Parses the command line and runs the work, or prints the settings of a dry run.
 
     Args:
-        work: takes the recipe's name and the parsed command.
+        work: takes the name of the recipe and the parsed command.
     """
     recipe, command = parse(description, command_type)
     if command.dry_run:
@@ -45,10 +45,11 @@ def run_job(
 def parse(
     description: str, command_type: type[Command], args: list[str] | None = None
 ) -> tuple[str, Command]:
-    """Recipe name and its settings with the overrides of the command line.
+    """Returns the name of the recipe, and its settings with the command line's overrides.
 
     Args:
-        command_type: PipelineCommand, or one with fields of its own beside.
+        command_type: PipelineCommand or a subclass with more fields.
+        args: arguments to parse; None parses those of the process.
     """
     arguments = sys.argv[1:] if args is None else args
     try:
@@ -66,13 +67,13 @@ def parse(
 
 
 def module_name() -> str:
-    """The job's name as `python -m` takes it."""
+    """Module name of the job, for `python -m`."""
     spec = sys.modules["__main__"].__spec__
     return spec.name if spec else "jobs.pipeline"
 
 
 def guarded(work: Callable[[], None]) -> None:
-    """Runs the work with logging on; our errors end with one message and exit status 1."""
+    """Runs the work with logging; a SlamsError prints one message and exits with status 1."""
     from slams_ray.runtime.environment import set_defaults
     from slams_ray.runtime.progress import log_to_stdout
 
@@ -83,18 +84,18 @@ def guarded(work: Callable[[], None]) -> None:
     except SlamsError as error:
         fail(error)
     except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
+        print("stopped; run the same command again to continue", file=sys.stderr)
         sys.exit(130)
 
 
 def fail(error: SlamsError) -> NoReturn:
-    """Prints the message and exits."""
+    """Prints the message of an error and exits with status 1."""
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(1)
 
 
 def print_settings(config: PipelineConfig) -> None:
-    """One dotted name = value per line."""
+    """Prints one setting per line, as dotted name = value."""
     from slams_ray.artifacts import flatten, to_plain
 
     for name, value in flatten(to_plain(config)).items():
@@ -102,7 +103,7 @@ def print_settings(config: PipelineConfig) -> None:
 
 
 def workspace_of(recipe: str, command: PipelineCommand) -> str:
-    """The workspace asked for, or the recipe's own; absolute, because workers stand elsewhere."""
+    """Returns the workspace as an absolute path, because workers have other directories."""
     from slams_ray import storage
 
     return storage.absolute(command.workspace or f"runs/{recipe}")

@@ -1,4 +1,4 @@
-"""Settings that have another name now, or are gone."""
+"""Settings that were renamed or removed."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ REMOVED = {
 
 
 def check_names(arguments: Sequence[str]) -> None:
-    """Raises ConfigError for an argument of an earlier version, with its new name."""
+    """Raises ConfigError for a setting of an earlier version, with its new name if it has one."""
     for argument in arguments:
         if not argument.startswith("--"):
             continue
         name = argument.split("=")[0].replace("_", "-").removeprefix("--no-").removeprefix("--")
         if name in RENAMED:
-            raise ConfigError(f"there is no setting --{name}: it is called --{RENAMED[name]} now")
+            raise ConfigError(f"--{name} was renamed: use --{RENAMED[name]}")
         if name in REMOVED:
-            raise ConfigError(f"there is no setting --{name} any more: {REMOVED[name]}")
+            raise ConfigError(f"--{name} was removed: {REMOVED[name]}")

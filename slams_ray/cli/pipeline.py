@@ -8,10 +8,10 @@ from slams_ray.cli.tables import print_summary
 
 @dataclass(frozen=True, kw_only=True)
 class RunCommand(PipelineCommand):
-    """Settings of one run; those of the recipe apply unless overridden."""
+    """Settings of one run. The recipe sets the defaults."""
 
     until: str | None = None
-    """The last stage to run, such as refine. By default all run. Finished stages are kept."""
+    """Last stage to run, such as refine; by default all stages run. Finished stages are kept."""
 
 
 def run_pipeline(description: str) -> None:

@@ -1,4 +1,4 @@
-"""Results on the console: the stages of a pipeline, the scores of a study."""
+"""Tables on the console: stages of a pipeline, scores of a study, benchmarks and faults."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """Stages with seconds, output and result, then the scores."""
+    """Prints the stages with seconds, output and result, then the scores and warnings."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -30,18 +30,19 @@ def print_summary(summary: dict[str, Any]) -> None:
     for warning in summary["warnings"]:
         console.print(f"warning: {warning}", style="bold red")
     if summary["scored_split"] == "train":
-        console.print("no val split: the network was scored on the images it was trained on")
+        console.print("no val split: the network was scored on its training images")
     if summary["skipped_images"]:
         console.print(
-            f"{summary['skipped_images']} bad images were skipped, see record.json of prepare"
+            f"{summary['skipped_images']} bad images were skipped: see record.json of prepare"
         )
     console.print(f"outputs in {summary['workspace']}")
 
 
 def print_scores(scores: "Sequence[Score]", baseline: str) -> None:
-    """Methods as rows, metrics as columns, mean ± standard deviation over seeds, in percent.
+    """Prints methods as rows and metrics as columns: mean ± standard deviation over random seeds.
 
-    Below every method but the baseline: by how much it is ahead, and for how many seeds.
+    Scores are in percent. Further rows show the mean difference of each method to the baseline, and
+    the number of random seeds for which it is positive.
     """
     from rich import box
     from rich.console import Console
@@ -80,7 +81,7 @@ def _percent(entry: object) -> str:
 
 
 def print_benchmark(rows: "list[Row]") -> None:
-    """The ratios of a benchmark."""
+    """Prints the ratios of a benchmark, with their goals."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -95,11 +96,11 @@ def print_benchmark(rows: "list[Row]") -> None:
         cells = (f"{row.ratio:.2f}", f"{low:.2f} to {high:.2f}", goal, verdict)
         table.add_row(row.what, row.against, *cells)
     Console(width=max(Console().width, 130)).print(table)
-    print(f"ratio: time of the alternative over ours; {rows[0].machine}")
+    print(f"ratio: time of the alternative divided by ours; {rows[0].machine}")
 
 
 def print_faults(rows: "list[FaultRow]") -> None:
-    """A line per fault."""
+    """Prints one row per injected fault."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

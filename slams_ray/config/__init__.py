@@ -1,7 +1,7 @@
-"""Every setting of the pipeline: frozen dataclasses, one per concern, checked where they are built.
+"""All settings of the pipeline, as frozen dataclasses that check their values when built.
 
-Field docstrings are the command-line help. Lists of values that recipes choose stand in
-`jobs/recipes`.
+Field docstrings are the command-line help. `slams_ray/recipes` chooses the values that belong
+together; docs/ablations.md has the measurements behind the defaults.
 """
 
 from slams_ray.config.compute import ComputeConfig, TrackingConfig

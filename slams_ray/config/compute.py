@@ -1,4 +1,4 @@
-"""Where and how a pipeline runs; none of it is part of what a result is."""
+"""Settings of where and how a pipeline runs. They are not part of any fingerprint."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,29 +8,30 @@ from slams_ray.config.checks import check
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How many processes and devices; changes time, results by rounding, no fingerprint."""
+    """Numbers of processes and devices. They change the run time, and results only by rounding."""
 
     train_workers: int = 1
-    """Ray Train workers, one GPU each where GPUs are used. Any number takes the same steps."""
+    """Ray Train workers, with one GPU each where GPUs are used. Any number of workers takes the
+    same optimisation steps."""
     min_train_workers: int | None = None
-    """Go on from the last checkpoint with this many workers or more where nodes are lost, and with
-    more again when they are back; None waits for all."""
+    """Fewest workers with which a training continues after a node is lost; it takes more again when
+    nodes return. None waits for all workers."""
     train_threads: int | None = None
-    """Threads of a training worker without a GPU; None shares the cores of a node among its
-    workers. Threads divide sums of floats, and training amplifies how they were rounded: the
-    same figures on machines with more or fewer cores need the same number. The demo takes 1."""
+    """Threads of a training worker without a GPU; None divides the cores of a node among its
+    workers. Set it to get the same figures on machines with different numbers of cores, because
+    the number of threads changes how sums are rounded."""
     data_loading_tasks: int | None = None
-    """Processes that decode and augment for each training worker; None is 2 on CPUs, and on GPUs
-    the CPUs of a node divided by its GPUs less one, 2 to 16."""
+    """Processes that decode and augment images for each training worker. None is 2 on CPUs; on GPUs
+    it is the CPUs per GPU of a node minus one, limited to 2..16."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """auto takes GPUs where the cluster has them."""
+    """Device for training and inference; auto uses GPUs if the cluster has any."""
     gpu_actors: int | None = None
-    """GPUs for inference, and for refinement with the torch backend; None takes all."""
+    """GPUs for inference, and for refinement with the torch backend; None uses all."""
     actors_per_gpu: int = 1
-    """Inference processes that share a GPU: with two, one reads and writes shards while the other
-    computes, and networks are held twice."""
+    """Inference processes that share a GPU. With two, one reads and writes shards while the other
+    computes, at the cost of a second copy of the networks in GPU memory."""
     max_failures: int = 3
-    """Times a training restarts from its last checkpoint after a lost worker."""
+    """Number of times a training restarts from its last checkpoint after it loses a worker."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -54,12 +55,13 @@ class ComputeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """MLflow; changes no result and so no fingerprint."""
+    """Settings of MLflow tracking. They change no result and no fingerprint."""
 
     experiment: str = "slams_ray"
-    """Experiment name. The server is MLFLOW_TRACKING_URI; without it, SQLite in the workspace."""
+    """Name of the MLflow experiment. MLFLOW_TRACKING_URI names the server; without it, runs are
+    stored in an SQLite file in the workspace."""
     num_examples: int = 6
-    """Images in the montage."""
+    """Number of images in the montage."""
 
     def __post_init__(self) -> None:
         check(self.num_examples >= 1, "tracking.num_examples", self.num_examples, ">= 1")

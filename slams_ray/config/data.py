@@ -1,4 +1,4 @@
-"""Which images, labels and masks, and how they are stored."""
+"""Settings of the data set: images, labels and masks, and how they are stored."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,57 +8,60 @@ from slams_ray.config.checks import check, check_address
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which images, labels and masks."""
+    """Settings of the data set."""
 
     format: Literal["synthetic", "coco", "voc", "folder"]
-    """Layout on disk. synthetic generates the built-in set under the workspace, then reads it as
+    """Layout on disk. synthetic generates the built-in set under the workspace and reads it as
     coco.
     """
     root: str = ""
-    """Directory of the data set, a local path or a URI such as s3://bucket/coco. Unused for
-    synthetic.
+    """Directory of the data set: a local path or a URI such as s3://bucket/coco. synthetic ignores
+    it.
     """
     train_split: str = "train"
-    """Split whose image labels train everything (coco train2014, voc trainaug)."""
+    """Split whose image labels train all networks (train2014 for coco, trainaug for voc)."""
     val_split: str | None = "val"
-    """Split the final network is scored on; None scores it on the training split and says so."""
+    """Split that scores the segmentation network; None scores it on the training split and the
+    report says so."""
     train_list: str | None = None
-    """Text file of image ids instead of the official list of the training split."""
+    """Text file of image ids that replaces the official list of the training split."""
     val_list: str | None = None
-    """Text file of image ids instead of the official list of the val split."""
+    """Text file of image ids that replaces the official list of the val split."""
     score_list: str | None = None
-    """Training images whose masks may choose the threshold and score seeds and pseudo labels: a
-    text file, or for voc the name of an official list (train, 1,464 of the 10,582). None takes all
-    that have a mask."""
+    """Training images whose masks choose the threshold and score seeds and pseudo labels: a text
+    file, or for voc the name of an official list (train has 1,464 of the 10,582 images). None takes
+    all images that have a mask."""
     classes: tuple[str, ...] = ()
-    """Subset of class names. Pixels of other classes become 255. Empty means all."""
+    """Names of the classes to use; pixels of other classes become 255. Empty means all classes."""
     crowd: Literal["background", "ignore"] = "background"
-    """coco: crowd regions are background (ground truth of ReCAM and CLIMS) or ignored."""
+    """coco: whether crowd regions are background, as in the ground truth of ReCAM and CLIMS, or
+    ignored (255)."""
     unlabelled: Literal["drop", "keep"] = "drop"
-    """Images without any label: left out and counted, or kept as pure background."""
+    """Whether images without any label are left out and counted, or kept as pure background."""
     voc_mask_dir: str = "SegmentationClass"
-    """voc: directory of index PNGs, SegmentationClassAug for trainaug."""
+    """voc: directory of the index PNGs; trainaug needs SegmentationClassAug."""
     voc_labels_from: Literal["masks", "xml"] = "masks"
-    """voc: image labels from the masks, or from Annotations/*.xml where images have no mask."""
+    """voc: source of the image labels; xml reads Annotations/*.xml, for images without a mask."""
     on_bad_image: Literal["fail", "skip"] = "fail"
-    """A missing, truncated or contradictory image ends the stage, or is left out and listed."""
+    """Whether a missing, truncated or contradictory image ends the stage, or is left out and
+    listed."""
     max_side_px: int | None = None
-    """Images with a longer side than this are stored smaller, masks alike: for photographs of many
-    megapixels, which inference and CRF would otherwise process at full size."""
+    """Longest side of stored images and masks; larger ones are shrunk. Set it for photographs of
+    many megapixels, which inference and the CRF otherwise process at full size."""
     max_image_bytes: int = 64 * 2**20
-    """Larger files of images and masks are not read: they are bad images."""
+    """Largest file size of an image or mask; larger files count as bad images."""
     max_image_pixels: int = 64_000_000
-    """Images and masks that announce more are not decoded: they are bad images. 64 million is the
-    highest bound, because later stages decode no more."""
+    """Largest number of pixels of an image or mask; larger ones count as bad images. The maximum is
+    64 million, because later stages decode no more."""
     images_per_shard: int = 64
-    """Rows per Parquet shard, the unit of progress, resume and distribution; 64 photographs are
-    about 10 MB."""
+    """Images per Parquet shard, the unit of progress, resume and distribution. A shard of 64
+    photographs has about 10 MB."""
     synthetic_train_images: int = 640
-    """synthetic: images in the training split."""
+    """synthetic: number of images in the training split."""
     synthetic_val_images: int = 96
-    """synthetic: images in the val split."""
+    """synthetic: number of images in the val split."""
     synthetic_seed: int = 0
-    """synthetic: seed of the generator."""
+    """synthetic: random seed of the generator."""
 
     def __post_init__(self) -> None:
         for name in ("root", "train_list", "val_list", "score_list"):

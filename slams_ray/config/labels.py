@@ -1,4 +1,4 @@
-"""From networks to pseudo labels: inference, thresholds, dense CRF."""
+"""Settings of inference, background threshold, dense CRF and pseudo labels."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,17 +8,16 @@ from slams_ray.config.checks import check
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """Multi-scale inference (method sections 5 and 7)."""
+    """Multi-scale inference (docs/method.md, Inference)."""
 
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    """Image scales whose maps are summed."""
+    """Image scales at which a network runs; their maps are summed."""
     flip: bool = True
-    """Also the mirrored image."""
+    """Whether the mirrored image is included as well."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What the networks compute in: auto is bfloat16 where the device multiplies it itself (GPUs
-    since Ampere, CPUs with AMX or AVX512-BF16), else float32. On 60 photographs seed mIoU was 44.84
-    with bfloat16 and 44.83 with float32 (CAM: 42.69 and 42.75). float32 if machines of several
-    kinds shall write the same maps to the last level."""
+    """Number format of the networks. auto is bfloat16 on devices that multiply it natively (GPUs
+    since Ampere, CPUs with AMX or AVX512-BF16), else float32; choose float32 if machines of
+    different kinds must produce identical maps."""
 
     def __post_init__(self) -> None:
         check(
@@ -31,14 +30,11 @@ class InferenceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationInferenceConfig(InferenceConfig):
-    """CAM and SLAMs inference (method section 5)."""
+    """CAM and SLAMs inference (docs/method.md, Inference)."""
 
     max_logit: float | None = None
-    """SLAMs logits above this count as this; None counts them as they are. The losses see a logit
-    through its sigmoid, to which all high ones are alike; dividing by the maximum of an image makes
-    the difference between them the largest of all. On the built-in set, three seeds, 4 gave 55.3
-    seed mIoU where None gave 50.5, and 6 half a point more; CAM, whose loss knows no sigmoid, lost
-    3 points and is left as it is. With normalised masks it means nothing."""
+    """Upper bound of SLAMs logits; None sets no bound. Set it with sigmoid masks, whose losses do
+    not distinguish high logits, and leave it None with normalised masks; CAM never uses it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,29 +44,26 @@ class ActivationInferenceConfig(InferenceConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdConfig:
-    """Search of the background threshold on the training split."""
+    """Choice of the background threshold on the training split (docs/method.md, Seeds and
+    thresholds)."""
 
     num_thresholds: int = 256
-    """Thresholds scored, evenly from 0 to 1. Their number costs nothing."""
+    """Number of thresholds that are scored, evenly spaced from 0 to 1. More of them cost no time.
+    """
     without_masks: Literal[
         "cam_foreground", "bimodality", "stability", "colour_separation", "fallback"
     ] = "cam_foreground"
-    """How the threshold is chosen where no training image has a mask: by one of the label-free
-    criteria, or `threshold.fallback`. Points of mIoU that SLAMs loses against its best threshold,
-    on the built-in set (three seeds) and on photographs of six VOC classes: as much foreground
-    as CAM has at its most bimodal threshold 0.5 to 1.0 and 0.1; bimodality 0.4 to 3.6 and 0.0;
-    stability 3.7 to 18.1 and 19.3; colour separation 14.3 to 23.6 and 0.1. CAM loses 0.3 to 2.0
-    and 0.2 by either of the first two."""
+    """How the threshold is chosen if no training image has a mask: by one of the label-free
+    criteria, or `threshold.fallback`. cam_foreground matches the foreground area that CAM has at
+    its most bimodal threshold."""
     fallback: float = 0.2
-    """A threshold as the literature uses it (method section 6: .15 to .25)."""
+    """Threshold where nothing else chooses one; the literature uses 0.15 to 0.25."""
     per_class: bool = False
-    """Learn a background threshold for each class on one half of the scored images. They are
-    applied only if they raise mIoU on the other half, and only to the threshold chosen by mIoU: not
-    with threshold.fixed, not with a label-free choice, not with a threshold of the search. The
-    power form of the CRF does not use them. It takes many images: learnt on 80 photographs of six
-    VOC classes they lost 2 points on 80 others."""
+    """Learns a threshold for each class on half of the scored images, and applies them if they
+    raise mIoU on the other half. Use it with many masks; threshold.fixed, label-free criteria, a
+    search and the power form of the CRF do not use them."""
     fixed: float | None = None
-    """Use this threshold whatever the search finds."""
+    """Threshold to use in place of the chosen one; None uses the choice."""
 
     def __post_init__(self) -> None:
         check(self.num_thresholds >= 2, "threshold.num_thresholds", self.num_thresholds, ">= 2")
@@ -83,45 +76,48 @@ class ThresholdConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CrfConfig:
-    """Dense CRF and pseudo labels (method section 6)."""
+    """Dense CRF and pseudo labels (docs/method.md, Dense CRF and pseudo labels)."""
 
     form: Literal["label", "constant", "power"] = "label"
-    """Unary from hard seeds (IRN), from scores beside a constant background, or beside (1 - max
-    A)^alpha.
+    """Unary term: label takes hard seeds (IRN); constant takes scores and a constant background
+    score; power takes scores and the background score (1 - max A)^alpha.
     """
     backend: Literal["pydensecrf", "numba", "torch"] = "numba"
-    """numba: compiled by the machine, half a minute on its first run, then 2.4 to 3.6 times as fast
-    as pydensecrf, the reference (2 to 4 labels; `python -m jobs.benchmark crf`). On 40 VOC
-    photographs 99.9999 % of the pixels get the same label, and mIoU differs by 0.0001 point.
-    torch: the same on GPUs where the cluster has them, four refiners on each; on a CPU slower than
-    pydensecrf. It has been run on CPUs only."""
+    """Implementation: numba compiles on its first run and is faster than pydensecrf, the reference.
+    torch is for clusters with GPUs, and slower than both on a CPU."""
     iterations: int = 10
-    """Mean-field iterations; 0 leaves seeds unrefined."""
+    """Number of mean-field iterations; 0 leaves seeds unrefined."""
     gt_prob: float = 0.7
-    """label form: confidence of the seed."""
+    """label form: probability that a pixel of the seed has its label."""
     cam_power: float = 1.0
-    """Maps are raised to this power before the CRF sees them, thresholds alike (CAM^1.3 on COCO).
-    Seeds stay as they are; scores of the constant and power forms change."""
+    """Power to which maps and thresholds are raised before the CRF; 1.3 is usual on COCO. It
+    changes the scores of the constant and power forms, not the seeds."""
     alpha: float = 10.0
-    """power form: exponent for the refined map."""
+    """power form: exponent of the background score; a larger one leaves less background."""
     alpha_pair: tuple[float, float] = (6.0, 24.0)
-    """power form: exponents that bound the ignore band, low (much background) to high (little)."""
+    """power form: exponents of the confident pair, from much background to little. Pixels on which
+    the two disagree become 255."""
     gaussian_sxy_px: float = 3.0
-    """Standard deviation of the Gaussian kernel."""
+    """Standard deviation of the Gaussian kernel in pixels."""
     gaussian_compat: float = 3.0
     """Weight of the Gaussian kernel."""
     bilateral_sxy_px: float = 50.0
-    """Spatial standard deviation of the bilateral kernel; 80 is usual with the softmax forms."""
+    """Spatial standard deviation of the bilateral kernel in pixels; 80 is usual with the constant
+    and power forms."""
     bilateral_srgb: float = 5.0
-    """Colour standard deviation of the bilateral kernel in 8-bit steps; 13 with softmax forms."""
+    """Colour standard deviation of the bilateral kernel in 8-bit steps; 13 is usual with the
+    constant and power forms."""
     bilateral_compat: float = 10.0
     """Weight of the bilateral kernel."""
     foreground_margin: float = 0.1
-    """Pixels are confident objects this far above the background threshold..."""
+    """label and constant forms: distance of the foreground threshold of the confident pair above
+    the background threshold."""
     background_margin: float = 0.1
-    """...and confident background this far below it; between, the pseudo label is 255."""
+    """label and constant forms: distance of the background threshold of the confident pair below
+    the background threshold. Pixels between the two become 255."""
     export: Literal["none", "masks", "voc"] = "masks"
-    """Also write palette PNGs and lists in VOC layout: not at all, without, or with the images."""
+    """Additional output in VOC layout: none, palette PNGs with lists (masks), or these and the
+    images (voc)."""
 
     def __post_init__(self) -> None:
         check(self.iterations >= 0, "crf.iterations", self.iterations, ">= 0")

@@ -1,4 +1,4 @@
-"""A config with other values in some places, named by their dotted path."""
+"""Replacement of single settings, named by their dotted path."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -10,10 +10,12 @@ Config = TypeVar("Config")
 
 
 def override(config: Config, values: Mapping[str, Any]) -> Config:
-    """A copy with `{"crf.alpha": 6.0}` and the like in place; checks run again.
+    """Returns a copy with the given settings replaced, for example `{"crf.alpha": 6.0}`.
+
+    The copy checks its values again.
 
     Raises:
-        ConfigError: there is no such field, or a value is out of its range.
+        ConfigError: a setting does not exist, or a value is out of range.
     """
     for path, value in values.items():
         config = _replace_at(config, path, path.split("."), value)

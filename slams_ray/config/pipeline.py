@@ -44,11 +44,11 @@ class PipelineConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     system: SystemName = "slams"
-    """The system whose maps become pseudo labels."""
+    """System whose maps become pseudo labels."""
     baselines: tuple[SystemName, ...] = ("cam",)
-    """Systems whose maps are made and scored beside it."""
+    """Systems whose maps are made and scored for comparison."""
     seed: int = 0
-    """Seeds initial weights, augmentation and order of every training."""
+    """Random seed of the initial weights, the augmentation and the image order of all trainings."""
 
     def __post_init__(self) -> None:
         for name in ("encoder", "classifier", "activation", "affinity", "segmentation"):
@@ -57,7 +57,7 @@ class PipelineConfig:
                 batch_size >= self.compute.train_workers,
                 f"{name}.training.batch_size",
                 batch_size,
-                f"at least an image for each of compute.train_workers "
+                f"at least one image for each of compute.train_workers "
                 f"({self.compute.train_workers})",
             )
 
@@ -72,5 +72,5 @@ class PipelineConfig:
 
     @property
     def systems(self) -> tuple[SystemName, ...]:
-        """The systems whose maps are made, the one that is refined last where it is no baseline."""
+        """All systems whose maps are made, baselines first, each once."""
         return tuple(dict.fromkeys((*self.baselines, self.system)))

@@ -1,4 +1,4 @@
-"""Search of the refinement by trials of Ray Tune."""
+"""Settings of the search for a refinement with Ray Tune."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,68 +8,68 @@ from slams_ray.config.checks import check
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """Trials of CRF refinements; a tuple lists the values to choose from, one value is fixed.
+    """Search for the CRF refinement. A tuple lists the values to choose from; one value is fixed.
 
-    Background threshold and alpha are no dimension of the search: a trial scores many of them on
-    one lattice.
+    Background threshold and alpha are not searched: a trial scores many of them on one lattice.
     """
 
     num_samples: int = 0
-    """Trials. 0 searches nothing: the threshold curve needs no trials. A search that has run is
-    extended when this is raised: only the further trials run."""
+    """Number of trials; 0 skips the search. Raise it to extend a finished search: only the
+    additional trials run."""
     algorithm: Literal["optuna", "random", "grid"] = "optuna"
-    """optuna learns from finished trials; grid takes every combination, whatever num_samples."""
+    """How trials are proposed. optuna learns from finished trials; grid tries all combinations and
+    ignores num_samples."""
     num_images: int = 256
-    """Images with masks that score the trials, drawn at random by search.seed. As many others tell
-    how well the choice holds."""
+    """Number of images with masks that score the trials, drawn at random by search.seed. The same
+    number of other images evaluates the choice."""
     num_slices: int = 4
-    """A trial reports after each slice of the images, so that a bad one is stopped early: after 1,
-    2, 4 and so on slices, unless it reaches the median of earlier trials (successive halving)."""
+    """Number of slices of the scored images. After 1, 2, 4, ... slices a trial stops if its score
+    is below the median of earlier trials (successive halving)."""
     feedback_delay: int = 4
-    """Trial n is proposed and stopped by the results of trials 0 to n - feedback_delay alone. So at
-    most this many trials run at the same time, and the result is the same however many do. Raise it
-    to use more CPUs or GPUs; the search then learns later."""
+    """Largest number of concurrent trials: only trials 0 to n - feedback_delay influence trial n,
+    so the result does not depend on how many run at once. Raise it to use more CPUs or GPUs; the
+    search then learns later."""
     thresholds: tuple[float, float] = (0.1, 0.5)
-    """Range of background thresholds in the label and constant forms."""
+    """label and constant forms: range of background thresholds."""
     alphas: tuple[float, float] = (3.0, 24.0)
-    """Range of alphas in the power form, on a logarithmic scale."""
+    """power form: range of alphas, on a logarithmic scale."""
     num_thresholds: int = 8
-    """Thresholds or alphas in the range."""
+    """Number of thresholds or alphas in the range."""
     max_ignored: float = 0.25
-    """Largest share of pixels that the confident pair may leave to 255. Within it the pair is taken
-    whose pseudo labels have the highest mIoU where they are not 255."""
+    """Largest share of pixels that the confident pair may set to 255. Among the pairs within it,
+    the one with the highest mIoU on the other pixels is chosen."""
     form: tuple[Literal["label", "constant", "power"], ...] = ("label", "constant", "power")
-    """crf.form."""
+    """Values of crf.form to choose from."""
     iterations: tuple[int, ...] = (4, 10)
-    """crf.iterations."""
+    """Values of crf.iterations to choose from."""
     gt_prob: tuple[float, ...] = (0.7,)
-    """crf.gt_prob, label form only."""
+    """Values of crf.gt_prob to choose from; only the label form uses it."""
     cam_power: tuple[float, ...] = (0.7, 1.0, 1.3)
-    """crf.cam_power, not in the label form."""
+    """Values of crf.cam_power to choose from; the label form does not use it."""
     gaussian_sxy_px: tuple[float, ...] = (3.0,)
-    """crf.gaussian_sxy_px."""
+    """Values of crf.gaussian_sxy_px to choose from."""
     gaussian_compat: tuple[float, ...] = (3.0,)
-    """crf.gaussian_compat."""
+    """Values of crf.gaussian_compat to choose from."""
     bilateral_sxy_px: tuple[float, ...] = (30.0, 50.0, 80.0)
-    """crf.bilateral_sxy_px."""
+    """Values of crf.bilateral_sxy_px to choose from."""
     bilateral_srgb: tuple[float, ...] = (3.0, 5.0, 8.0, 13.0)
-    """crf.bilateral_srgb."""
+    """Values of crf.bilateral_srgb to choose from."""
     bilateral_compat: tuple[float, ...] = (4.0, 10.0)
-    """crf.bilateral_compat."""
+    """Values of crf.bilateral_compat to choose from."""
     scales: tuple[str, ...] = ()
-    """Sets of inference.scales, each as numbers with commas between: 0.5,1 0.5,1,1.5. Maps of the
-    scored images are made for every set, those of all images anew where another set is chosen.
-    None given: the scales of inference."""
+    """Values of inference.scales to choose from, as in `0.5,1 0.5,1,1.5`; empty uses
+    inference.scales. Inference runs on the scored images for every value, and again on all images
+    if the choice differs from inference.scales."""
     max_concurrent: int | None = None
-    """Trials at the same time; None takes as many as the CPUs allow, and with the torch
-    backend of the CRF the GPUs. Never more than search.feedback_delay. No result depends on it."""
+    """Number of concurrent trials, at most search.feedback_delay; it changes no result. None uses
+    all CPUs, or all GPUs with the torch backend of the CRF."""
     cpus_per_trial: float = 1.0
-    """CPUs of one trial; fractions are allowed."""
+    """Number of CPUs that one trial reserves; fractions are allowed."""
     time_budget_seconds: float | None = None
-    """The search ends after this time; trials that are not finished by then do not count. Which
-    those are depends on the machine."""
+    """Time after which the search ends and ignores unfinished trials; None sets no limit. The
+    result then depends on the speed of the machine."""
     seed: int = 0
-    """Seeds the draw of the scored images and the choice of points."""
+    """Random seed of the drawn images and of the proposed trials."""
 
     def __post_init__(self) -> None:
         check(self.num_samples >= 0, "search.num_samples", self.num_samples, ">= 0")
@@ -79,7 +79,7 @@ class SearchConfig:
             self.num_images >= self.num_slices,
             "search.num_images",
             self.num_images,
-            f"at least one per slice ({self.num_slices})",
+            f"at least one image per slice ({self.num_slices})",
         )
         check(0 <= self.max_ignored <= 1, "search.max_ignored", self.max_ignored, "in [0, 1]")
         check(self.num_thresholds >= 1, "search.num_thresholds", self.num_thresholds, ">= 1")
@@ -93,7 +93,7 @@ class SearchConfig:
                 bool(scales_of(text)) and min(scales_of(text)) > 0,
                 "search.scales",
                 text,
-                "positive numbers with commas between, as in 0.5,1,1.5",
+                "positive numbers separated by commas, as in 0.5,1,1.5",
             )
         for name, values in vars(self).items():
             if isinstance(values, tuple) and name != "scales":
@@ -101,7 +101,7 @@ class SearchConfig:
 
 
 def scales_of(text: str) -> tuple[float, ...]:
-    """Scales from numbers with commas between; none where one is no number."""
+    """Parses scales separated by commas; empty if one of them is not a number."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -109,5 +109,5 @@ def scales_of(text: str) -> tuple[float, ...]:
 
 
 def name_of_scales(scales: tuple[float, ...]) -> str:
-    """The scales with commas between."""
+    """Formats scales as numbers separated by commas."""
     return ",".join(f"{scale:g}" for scale in scales)

@@ -1,4 +1,4 @@
-"""What every network has: a backbone and its optimisation."""
+"""Settings that every network has: backbone and optimisation."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,25 +8,25 @@ from slams_ray.config.checks import check, check_address
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneConfig:
-    """A feature extractor."""
+    """Feature extractor of a network."""
 
     name: Literal[
         "tiny_resnet", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101"
     ] = "resnet50"
-    """Architecture, by torchvision except tiny_resnet."""
+    """Architecture. All but tiny_resnet are torchvision's."""
     output_stride: Literal[4, 8, 16, 32] = 16
-    """Input pixels per feature cell; the last stages are dilated to reach it. 4 is for tiny_resnet
-    only.
+    """Input pixels per feature cell; the last stages are dilated to reach it. Only tiny_resnet
+    supports 4.
     """
     weights: str = "none"
-    """none, a file with a torchvision state dict, or a torchvision enum such as
-    ResNet50_Weights.IMAGENET1K_V2 (downloads on first use)."""
+    """Initial weights: none (random), a file with a torchvision state dict, or a torchvision enum
+    such as ResNet50_Weights.IMAGENET1K_V2, which is downloaded on first use."""
     freeze_batch_norm: bool = True
-    """Keep BatchNorm statistics fixed: right with pretrained weights, wrong with random ones."""
+    """Keeps BatchNorm statistics fixed. Switch it on with pretrained weights and off with random
+    ones."""
     frozen_blocks: int = 0
-    """Leading blocks whose weights stay as they are loaded, so that no gradient is computed for
-    them: entries of MobileNetV2's features (7 of 19: a training step takes 0.6 of the time); of a
-    ResNet conv1, bn1, relu, maxpool (4) and one more for each stage."""
+    """Number of leading blocks that are not trained, which saves their backward pass. MobileNetV2
+    has 19 blocks; a ResNet has 4 (conv1, bn1, relu, maxpool) and one for each stage."""
 
     def __post_init__(self) -> None:
         check_address(self.weights, "backbone.weights")
@@ -35,38 +35,40 @@ class BackboneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Optimisation of one network."""
+    """Training of one network."""
 
     epochs: float = 10
-    """Passes over the training split; fractions are allowed."""
+    """Number of passes over the training split; fractions are allowed."""
     batch_size: int = 16
-    """Images per optimisation step, over all workers together."""
+    """Images per optimisation step, summed over all workers."""
     crop_px: int = 320
-    """Side of the square training crop; smaller images are padded, and padding earns nothing."""
+    """Side of the square training crop; smaller images are padded, and losses ignore the padding.
+    """
     long_side_px: tuple[int, int] = (320, 640)
-    """The longer image side is resized to a random length in this range before cropping."""
+    """Range from which the length of the longer image side is drawn before cropping."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum, or AdamW."""
+    """Optimiser: SGD with momentum, or AdamW."""
     learning_rate: float = 0.01
     """Peak learning rate of the backbone."""
     head_multiplier: float = 10.0
     """Learning rate of the head relative to the backbone."""
     momentum: float = 0.9
-    """SGD only."""
+    """Momentum of SGD; AdamW ignores it."""
     weight_decay: float = 5e-4
-    """L2 (sgd) or decoupled (adamw)."""
+    """Weight decay: L2 for sgd, decoupled for adamw."""
     schedule: Literal["poly", "cosine"] = "poly"
     """Decay of the learning rate to 0: (1 - step / steps)^0.9, or half a cosine."""
     warmup_steps: int = 0
     """Steps of linear increase to the peak learning rate."""
     max_gradient_norm: float = 10.0
-    """Gradients are scaled down to this global norm."""
+    """Largest global norm of the gradients; larger ones are scaled down to it."""
     amp: bool = True
-    """bfloat16 autocast on GPUs; CPUs compute in float32."""
+    """Uses bfloat16 autocast on GPUs; CPUs always compute in float32."""
     checkpoint_every_steps: int = 500
-    """A killed run continues from the last of these."""
+    """Steps between checkpoints; a killed training continues from the last one."""
     log_every_steps: int = 20
-    """Steps between metric points, at which a loss that is not finite is noticed."""
+    """Steps between logged metrics. A loss that is not finite ends the training at the next of
+    these steps."""
 
     def __post_init__(self) -> None:
         check(self.epochs > 0, "training.epochs", self.epochs, "> 0")

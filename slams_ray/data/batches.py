@@ -1,4 +1,4 @@
-"""Images of one size in batches, decoded while the batch before them is computed."""
+"""Batches of images of equal size, decoded while the previous batch is computed."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,16 +21,15 @@ def decoded_batches(
     ahead: int,
     enter: Enter | None = None,
 ) -> Iterator[list[Indexed]]:
-    """Decoded images with their indices, up to `batch_size` of one size at a time.
+    """Yields lists of (index, decoded image), with up to `batch_size` images of equal size.
 
-    Where many sizes wait for more of their kind, the oldest goes before its batch is full, so that
-    at most `WAITING_BATCHES` batches are held.
+    If images of many sizes wait, the oldest batch is yielded before it is full, so that at most
+    `WAITING_BATCHES` batches are in memory.
 
     Args:
-        ahead: images decoded beforehand in another thread; 0 decodes when asked.
-        enter: called with the id of each image before anything is done with it. Where it is given,
-            images come one by one and none is decoded ahead, so that the one entered last is the
-            one that is worked on.
+        ahead: number of images that another thread decodes in advance; 0 decodes on demand.
+        enter: called with the id of each image before its processing. If it is given, batches hold
+            one image and none is decoded in advance, so that the last id names the current image.
     """
     if enter is not None:
         batch_size, ahead = 1, 0
@@ -53,7 +52,7 @@ def decoded_batches(
 
 
 def _ahead(work: Callable[[int], Indexed], indices: Sequence[int], ahead: int) -> Iterator[Indexed]:
-    """`map` with as many results made beforehand; decoding lets go of Python's lock."""
+    """Works as `map`, with `ahead` results computed in a thread; decoding releases the GIL."""
     with ThreadPoolExecutor(1) as thread:
         running: deque[Future[Indexed]] = deque()
         for index in indices:

@@ -1,4 +1,4 @@
-"""MS COCO layout: `annotations/instances_<split>.json` beside a directory of images per split."""
+"""Loader of the MS COCO layout: `annotations/instances_<split>.json` and a directory per split."""
 
 import json
 from collections.abc import Mapping
@@ -29,9 +29,9 @@ class CocoMask:
     """Renders the annotations of one image, in annotation order.
 
     Attributes:
-        annotations: (segmentation, is_crowd, class_index) each; index 255 for a class not chosen.
-        crowd: "background" leaves crowd regions background (ground truth of ReCAM and CLIMS),
-            "ignore" makes them 255 where no instance covers them.
+        annotations: (segmentation, is_crowd, class_index) of each; 255 for classes not chosen.
+        crowd: "background" leaves crowd regions background (ground truth of ReCAM and CLIMS);
+            "ignore" sets them to 255 where no instance covers them.
     """
 
     annotations: tuple[tuple[Any, bool, int], ...]
@@ -65,7 +65,7 @@ class CocoMask:
                 _check_counts(segmentation["counts"], height * width)
                 encoded = coco_mask.frPyObjects(segmentation, height, width)
             else:
-                # Decoding allocates what this says, whatever the image is.
+                # Decoding allocates memory for this size, whatever the size of the image.
                 _check_size(segmentation["size"], self.size)
                 encoded = segmentation
             region = coco_mask.decode(encoded).astype(bool)
@@ -73,17 +73,17 @@ class CocoMask:
             raise DataError(f"{self.source}: a segmentation cannot be decoded: {error}") from error
         if region.shape != self.size:
             raise DataError(
-                f"{self.source}: a segmentation is {region.shape}, its image {self.size} "
+                f"{self.source}: a segmentation has the size {region.shape}, its image {self.size} "
                 "(height, width)"
             )
         return region
 
 
 def _check_polygons(polygons: list[list[float]]) -> None:
-    # pycocotools draws what it is given: a coordinate that is not finite crashes the process.
+    # pycocotools does not check coordinates: one that is not finite crashes the process.
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
-            raise ValueError("a polygon needs three or more pairs of finite coordinates")
+            raise ValueError("a polygon needs at least three pairs of finite coordinates")
 
 
 def _check_counts(counts: list[int], num_pixels: int) -> None:
@@ -94,10 +94,11 @@ def _check_counts(counts: list[int], num_pixels: int) -> None:
 
 def _check_size(found: list[int], size: tuple[int, int]) -> None:
     if tuple(found) != size:
-        raise ValueError(f"it is {found}, its image {list(size)} (height, width)")
+        raise ValueError(f"its size is {found}, that of its image {list(size)} (height, width)")
 
 
 def annotation_path(root: str, split: str) -> str:
+    """Path of the annotation file of a split."""
     return storage.join(root, "annotations", f"instances_{split}.json")
 
 
@@ -112,16 +113,16 @@ def load_coco(
 ) -> Split:
     """Loads a split; category ids 1..90 with gaps become dense indices in ascending order.
 
-    Labels and masks come from the same annotations: an image has the classes of its instances that
-    are no crowd.
+    Labels and masks come from the same annotations: the labels of an image are the classes of its
+    instances without crowd regions.
 
     Args:
         classes: subset of category names; pixels of other categories become 255.
-        list_path: text file of image ids or file stems, one a line; None takes every image of the
-            file.
+        list_path: text file with one image id or file stem per line; None takes every image of the
+            annotation file.
 
     Raises:
-        DataError: a missing or malformed annotation file, or an unknown id in the list.
+        DataError: the annotation file is missing or malformed, or the list names an unknown id.
     """
     path = annotation_path(root, split)
     content = _read_annotations(path)
@@ -156,15 +157,15 @@ def load_coco(
 def _read_annotations(path: str) -> dict[str, Any]:
     if not storage.exists(path):
         raise DataError(
-            f"{path} is missing: data.root must hold annotations/instances_<split>.json, check "
+            f"{path} is missing: data.root must contain annotations/instances_<split>.json, check "
             "data.root and the split names"
         )
     try:
         content = json.loads(storage.read_bytes(path))
     except ValueError as error:
-        raise DataError(f"{path} is not valid JSON, it may be truncated: {error}") from error
+        raise DataError(f"{path} is not valid JSON and may be truncated: {error}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}: it must be an instances file")
+        raise DataError(f"{path} is a {type(content).__name__}: it must be an instances file")
     missing = {"images", "annotations", "categories"} - set(content)
     if missing:
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it must be an instances file")
@@ -258,5 +259,5 @@ def _select(items: list[Item], list_path: str | None) -> list[Item]:
 
 
 def _number(stem: str) -> str:
-    """COCO_train2014_000000000009 and 9 name the same image; lists of the field use either."""
+    """Returns the number in a file stem: published lists use 9 for COCO_train2014_000000000009."""
     return stem.rsplit("_", 1)[-1].lstrip("0")

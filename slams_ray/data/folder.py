@@ -1,10 +1,10 @@
-"""Your own photographs: a directory of images, labels.csv, and masks where there are any.
+"""Loader of your own photographs: a directory of images, labels.csv, and optional masks.
 
 root/
   images/            a.jpg b.png ...
   labels.csv         image,labels[,split]      a.jpg,cat;dog,train
   masks/             optional: a.png, pixel = class index in the order of the classes, 255 = ignore
-  classes.txt        optional: one class name a line; otherwise the sorted names in labels.csv
+  classes.txt        optional: one class name per line; otherwise the sorted names in labels.csv
 """
 
 import csv
@@ -39,11 +39,11 @@ def load_folder(
     list_path: str | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Split:
-    """Loads the rows of a split; without a split column every row is of every split.
+    """Loads the rows of a split; without a split column every row belongs to every split.
 
     Raises:
-        DataError: labels.csv is missing or has a wrong column, or names a class that classes.txt
-            lacks.
+        DataError: labels.csv is missing, has a wrong column, or names a class that classes.txt does
+            not list.
     """
     path = storage.join(root, "labels.csv")
     rows = _read_rows(path)
@@ -110,7 +110,7 @@ def _read_rows(path: str) -> list[dict[str, str]]:
             )
         rows.append(row)
     if not rows:
-        raise DataError(f"{path} lists no image: add a line image,labels for each")
+        raise DataError(f"{path} lists no image: add a line image,labels for each image")
     return rows
 
 
@@ -127,8 +127,8 @@ def _class_names(root: str, rows: list[dict[str, str]], path: str) -> list[str]:
     for name in names:
         if name == BACKGROUND or names.count(name) > 1:
             raise DataError(
-                f"{source} names the class {name!r}, which is there already: every class once, and "
-                "background is index 0 by itself"
+                f"{source} names the class {name!r} twice: name every class once, and leave out "
+                "background, which always has index 0"
             )
     return names
 

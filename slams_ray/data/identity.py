@@ -1,4 +1,4 @@
-"""What tells whether a data set, or a part of it, has changed."""
+"""Digests that show whether a data set, or a part of it, has changed."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ FileStates = Mapping[str, tuple[int, int]]
 
 
 def file_states(config: DataConfig, root: str) -> FileStates:
-    """The state of every image and mask file, from one listing a directory."""
+    """Returns the state of every image and mask file, with one listing per directory."""
     states = {}
     for directory in _image_directories(config):
         for path, *state in storage.list_states(storage.join(root, directory)):
@@ -24,7 +24,7 @@ def file_states(config: DataConfig, root: str) -> FileStates:
 
 
 def digest(config: DataConfig, root: str, states: FileStates) -> str:
-    """SHA-256 over lists and annotation files, and over the states of images and masks."""
+    """SHA-256 of the lists and annotation files, and of the states of images and masks."""
     total = hashlib.sha256()
     for setting, path in _defining_files(config, root).items():
         if storage.exists(path):
@@ -35,7 +35,7 @@ def digest(config: DataConfig, root: str, states: FileStates) -> str:
 
 
 def items_digest(items: Sequence[Item], root: str, states: FileStates) -> str:
-    """32 hexadecimal digits that differ when an item, its image or its mask differs."""
+    """32 hexadecimal digits that change when an item, its image or its mask changes."""
     described = []
     for item in items:
         mask_path = getattr(item.read_mask, "path", None)
@@ -50,7 +50,7 @@ def _below(root: str, path: str) -> str:
 
 
 def _defining_files(config: DataConfig, root: str) -> dict[str, str]:
-    """Setting or role -> file that says which images there are and what is in them."""
+    """Setting or role -> file that lists images or annotates them."""
     lists = {
         "train_list": config.train_list,
         "val_list": config.val_list,

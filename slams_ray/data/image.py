@@ -1,4 +1,4 @@
-"""Encoded images and masks to arrays and back; decoding is bounded and refuses truncated files."""
+"""Encoding and decoding of images and masks, with size limits; truncated files are errors."""
 
 import io
 import warnings
@@ -19,7 +19,7 @@ IGNORE_COLOUR = (224, 224, 192)
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLimits:
-    """What is read of an image file, and decoded of an image, at most."""
+    """Largest file size and largest number of pixels of an image."""
 
     max_bytes: int = 64 * 2**20
     max_pixels: int = 64_000_000
@@ -29,34 +29,42 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 def read_file(path: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
-    """The bytes of an image file, with an upper bound."""
+    """Reads an image file.
+
+    Raises:
+        DataError: the file is missing or larger than `limits.max_bytes`.
+    """
     size = storage.size_bytes(path)
     if size is None:
-        raise DataError(f"{path} is missing: put it there, or leave it out of the list")
+        raise DataError(f"{path} is missing: add the file, or remove it from the list")
     if size > limits.max_bytes:
         raise DataError(
-            f"{path} has {size} bytes, at most {limits.max_bytes} are read (data.max_image_bytes)"
+            f"{path} has {size} bytes, but the limit is {limits.max_bytes} (data.max_image_bytes)"
         )
     return storage.read_bytes(path)
 
 
 def open_bounded(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> Image.Image:
-    """Opens and fully decodes an image; grayscale, palette and CMYK stay as they are."""
+    """Opens and fully decodes an image, and keeps its colour mode.
+
+    Raises:
+        DataError: the image is truncated, of an unknown format, or has too many pixels.
+    """
     try:
         with warnings.catch_warnings():
-            # Our own bound, below, is stricter and an error.
+            # The limit below is lower than Pillow's, and an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
         if image.width * image.height > limits.max_pixels:
             raise DataError(
-                f"{source} is {image.width} x {image.height}, at most {limits.max_pixels} pixels "
-                "are decoded (data.max_image_pixels)"
+                f"{source} is {image.width} x {image.height}, but the limit is {limits.max_pixels} "
+                "pixels (data.max_image_pixels)"
             )
         image.load()
     except Image.DecompressionBombError as error:
-        # Pillow's own bound, which some formats would otherwise pass while they open.
+        # Some formats decode while they open, so Pillow's own limit is reached first.
         raise DataError(
-            f"{source} is too large ({error}), at most {limits.max_pixels} pixels are decoded "
+            f"{source} is too large ({error}): the limit is {limits.max_pixels} pixels "
             "(data.max_image_pixels)"
         ) from error
     except (OSError, SyntaxError, ValueError) as error:
@@ -68,25 +76,25 @@ def open_bounded(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS)
 
 
 def decode_image(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an encoded image of any colour mode, as stored."""
+    """Decodes an image of any colour mode to (H, W, 3) uint8 RGB; ignores its EXIF orientation."""
     return to_rgb(open_bounded(data, source, limits))
 
 
 def decode_upright(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """As `decode_image`, turned by the EXIF orientation that cameras write."""
+    """Decodes as `decode_image` and applies the EXIF orientation that cameras write."""
     return to_rgb(ImageOps.exif_transpose(open_bounded(data, source, limits)))
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 of a decoded image of any colour mode."""
+    """Converts a decoded image of any colour mode to (H, W, 3) uint8 RGB."""
     if image.mode.startswith("I;16"):
-        # PIL would clip 16-bit gray to white.
+        # Pillow clips 16-bit grey to white.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def shrunk_size(size: tuple[int, int], max_side_px: int | None) -> tuple[int, int]:
-    """A size, in either order, with its longer side at most max_side_px."""
+    """Scales a size, in either order, so that its longer side has at most max_side_px pixels."""
     longer = max(size)
     if max_side_px is None or longer <= max_side_px:
         return size
@@ -94,18 +102,18 @@ def shrunk_size(size: tuple[int, int], max_side_px: int | None) -> tuple[int, in
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
-    """(H, W[, 3]) uint8 at another (width, height)."""
+    """Resizes (H, W[, 3]) uint8 pixels to (width, height)."""
     return np.asarray(Image.fromarray(pixels).resize(size, resampling))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImage:
-    """An image as shards hold it.
+    """An image as it is stored in a shard.
 
     Attributes:
-        data: its encoded bytes, re-encoded only where it was turned or made smaller.
-        size: (height, width) of those.
-        full_size: (height, width) before it was made smaller.
+        data: encoded bytes, the original ones unless the image was rotated or shrunk.
+        size: (height, width) of the stored image.
+        full_size: (height, width) before shrinking.
     """
 
     data: bytes
@@ -121,14 +129,14 @@ def store_image(
     max_side_px: int | None,
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> StoredImage:
-    """What training, scoring and prediction see of an encoded image: the same pixels for all.
+    """Rotates and shrinks an encoded image, so that all stages use the same pixels.
 
     Args:
-        upright: turn it by its EXIF orientation.
-        max_side_px: a longer side is reduced to this length; None keeps every size.
+        upright: whether the EXIF orientation is applied.
+        max_side_px: largest length of the longer side; None keeps every size.
 
     Raises:
-        DataError: the bytes are truncated, no image, or an image beyond the limits.
+        DataError: the bytes are truncated, not an image, or exceed the limits.
     """
     stored = decode_image(data, source, limits)
     image = decode_upright(data, source, limits) if upright else stored
@@ -142,14 +150,14 @@ def store_image(
 
 
 def encode_jpeg(pixels: np.ndarray) -> bytes:
-    """JPEG of an (H, W, 3) uint8 image."""
+    """Encodes an (H, W, 3) uint8 image as JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=92)
     return buffer.getvalue()
 
 
 def decode_mask(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """(H, W) uint8 indices of an 8-bit palette or grayscale PNG."""
+    """Decodes an 8-bit palette or grayscale PNG to (H, W) uint8 indices."""
     image = open_bounded(data, source, limits)
     if image.mode not in ("P", "L", "1"):
         raise DataError(
@@ -160,13 +168,13 @@ def decode_mask(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) 
 
 
 def image_suffix(data: bytes) -> str:
-    """File name ending of encoded bytes: jpg, png, webp or bmp."""
+    """File name extension of encoded bytes: jpg, png, webp or bmp."""
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         return {"JPEG": "jpg"}.get(str(image.format), str(image.format).lower())
 
 
 def encode_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> bytes:
-    """Palette PNG of an (H, W) uint8 label map: viewers show colours, code reads indices."""
+    """Encodes an (H, W) uint8 label map as palette PNG, which viewers show in colours."""
     image = Image.fromarray(mask, mode="L")
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
@@ -178,13 +186,13 @@ def encode_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> bytes:
 
 
 def check_mask(mask: np.ndarray, size: tuple[int, int], num_indices: int, source: str) -> None:
-    """Raises DataError for a mask of another size than its image or with an unknown index."""
+    """Raises DataError if a mask and its image differ in size, or an index is unknown."""
     if mask.shape != size:
         raise DataError(f"mask {source} is {mask.shape}, but its image is {size} (height, width)")
     found = np.unique(mask)
     unknown = found[(found >= num_indices) & (found != IGNORE_INDEX)]
     if unknown.size:
         raise DataError(
-            f"mask {source} holds index {unknown[0]}, expected 0..{num_indices - 1} or "
+            f"mask {source} contains index {unknown[0]}, expected 0..{num_indices - 1} or "
             f"{IGNORE_INDEX}"
         )

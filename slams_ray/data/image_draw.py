@@ -1,21 +1,21 @@
-"""A random draw of images that depends on which images there are, not on their order."""
+"""Random draw of images that does not depend on the order of the images."""
 
 import hashlib
 import heapq
 from collections.abc import Iterable
 
 Placed = tuple[str, str]
-"""Image id, and the shard that holds it."""
+"""Id of an image and name of its shard."""
 
 
 def draw_images(images: Iterable[Placed], num_images: int, seed: int) -> list[Placed]:
-    """So many images at random, in random order; all of them where there are no more.
+    """Draws `num_images` images, or all if there are fewer, and returns them in random order.
 
-    An image is ranked by a hash of its id and the seed, so the same set of images in any order
-    gives the same draw. Memory grows with `num_images`, not with the images passed.
+    Images are ranked by a hash of their id and the random seed, so the draw depends on the set of
+    images alone. Memory grows with `num_images`, not with the number of images.
 
     Args:
-        images: each id once.
+        images: every id once.
     """
     return heapq.nsmallest(num_images, images, key=lambda image: _rank(image[0], seed))
 

@@ -1,4 +1,4 @@
-"""Mappers that tell which image they are at: one that crashes native code takes the process."""
+"""Base class that reports the current image, to identify an image that crashes a decoder."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,11 @@ from slams_ray.errors import DataError
 
 
 class TracedMapper:
-    """Work on images, one after another.
+    """Base class of work that processes images one after another.
 
     Attributes:
-        trace: called with the name of each image before it is worked on, where it is given.
-        crashed: images that have ended processes; they are refused.
+        trace: called with the name of each image before its processing; None reports nothing.
+        crashed: images that crashed a process; they are refused.
     """
 
     trace: Callable[[str], None] | None = None
@@ -18,20 +18,23 @@ class TracedMapper:
 
     @property
     def entrance(self) -> Callable[[str], None] | None:
-        """`enter` where somebody wants to know, for work that is faster on several images."""
+        """Returns `enter` if images must be reported or refused, else None.
+
+        Work that is faster on several images at a time uses it to choose its batch size.
+        """
         return self.enter if self.trace is not None or self.crashed else None
 
     def enter(self, image: str) -> None:
-        """To be called before each image.
+        """Reports the image that is processed next.
 
         Raises:
-            DataError: the image has ended processes.
+            DataError: the image crashed a process before.
         """
         if image in self.crashed:
             raise DataError(
-                f"{image} ended the processes that worked on it: mend it, shrink it if memory is "
-                "short, or remove it from the data set; one that cannot be decoded is left out by "
-                "data.on_bad_image skip"
+                f"{image} crashed the processes that read it: repair it, shrink it if memory is "
+                "short, or remove it from the data set. data.on_bad_image skip leaves out an image "
+                "that crashes its decoder"
             )
         if self.trace is not None:
             self.trace(image)

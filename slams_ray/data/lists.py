@@ -1,4 +1,4 @@
-"""Text files that name the images of a split, one id a line."""
+"""Text files that list the images of a split, one id per line."""
 
 from collections import Counter
 
@@ -10,21 +10,21 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def read_id_list(path: str) -> list[str]:
-    """Ids in file order, one a line.
+    """Reads image ids in file order.
 
-    A name may hold blanks. What the field's lists write behind it is left out: anything behind a
-    word with an image suffix, and a flag (-1, 0 or 1) behind a name of one word.
+    A name may contain spaces. Two forms of published lists are accepted: everything after a word
+    with an image suffix is dropped, and so is a flag (-1, 0 or 1) after a name of one word.
 
     Raises:
-        DataError: the file is missing, empty, names an id twice, or one that is no file name.
+        DataError: the file is missing or empty, names an id twice, or an id cannot be a file name.
     """
     names = [_name(line.strip()) for line in read_text(path).splitlines() if line.strip()]
     for name in names:
-        # VOC's paths start with a slash and are relative all the same.
+        # Paths in VOC lists start with a slash, but are relative.
         check_relative_path(name.removeprefix("/"), path)
     ids = [_stem(name) for name in names]
     if not ids:
-        raise DataError(f"list {path} is empty: it must name one image id a line")
+        raise DataError(f"list {path} is empty: it must name one image id per line")
     if len(set(ids)) < len(ids):
         twice, _ = Counter(ids).most_common(1)[0]
         raise DataError(f"list {path} names {twice!r} twice: name each image once")
@@ -34,17 +34,17 @@ def read_id_list(path: str) -> list[str]:
 
 
 def read_text(path: str) -> str:
-    """The text of a UTF-8 file, without a byte order mark.
+    """Reads a UTF-8 text file without its byte order mark.
 
     Raises:
-        DataError: the file is missing or is no such text.
+        DataError: the file is missing or not UTF-8.
     """
     if not storage.exists(path):
         raise DataError(f"{path} is missing: check data.root, the split names and list paths")
     try:
         return storage.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text ({error}): save it as UTF-8") from error
+        raise DataError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
 
 
 def _name(line: str) -> str:

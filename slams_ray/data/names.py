@@ -1,20 +1,20 @@
-"""Names that annotation files give images: none may lead out of the directory it belongs in."""
+"""Checks of image names in annotation files: no name may lead outside its directory."""
 
 import re
 
 from slams_ray.errors import DataError
 
 MAX_NAME_BYTES = 200
-"""File systems take 255; names written aside and suffixes need the rest."""
-# Control characters end lines of lists and strings of C; a lone surrogate cannot be written at all.
+"""File systems allow 255; suffixes and names of temporary files need the rest."""
+# Control characters end lines of lists and C strings; a lone surrogate cannot be encoded.
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f/\\\ud800-\udfff]")
 
 
 def check_file_name(name: str, source: str) -> None:
-    """Raises DataError unless a name is that of a file in whatever directory it is put into.
+    """Raises DataError unless a name is a valid file name without any directory.
 
     Args:
-        source: the file that gives the name, for the message.
+        source: the file that contains the name, for the message.
     """
     num_bytes = len(name.encode("utf-8", "surrogatepass"))
     bad = name in ("", ".", "..") or num_bytes > MAX_NAME_BYTES or _UNUSABLE.search(name)
@@ -26,7 +26,7 @@ def check_file_name(name: str, source: str) -> None:
 
 
 def check_relative_path(path: str, source: str) -> None:
-    """Raises DataError unless a path with slashes stays below the directory it is looked up in."""
+    """Raises DataError unless a relative path stays inside its base directory."""
     parts = path.split("/")
     if ".." in parts or parts[0] == "" or "://" in path:
         raise DataError(

@@ -1,4 +1,4 @@
-"""What every loader yields: a description of the data set and one item per image."""
+"""Types that every loader returns: a description of the data set and one item per image."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ MAX_CLASSES = IGNORE_INDEX - 1
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetDescription:
-    """Class names, ids and colours of a data set, stored beside its shards as dataset.json.
+    """Class names, ids and colours of a data set, stored with its shards as dataset.json.
 
     Attributes:
         class_names: (K,) names by dense class index, background first.
-        category_ids: (K,) the data set's own sparse id of each class, 0 for background.
+        category_ids: (K,) id of each class in the data set, with gaps; 0 for background.
         palette: (K, 3) RGB 0..255 for masks and figures.
     """
 
@@ -39,7 +39,7 @@ class DatasetDescription:
 
     @property
     def num_classes(self) -> int:
-        """C, without background."""
+        """Number C of classes without background."""
         return len(self.class_names) - 1
 
     def to_json(self) -> str:
@@ -61,13 +61,13 @@ MaskReader = Callable[[int, int], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One image of a split; picklable, small, and read only where its shard is written.
+    """One image of a split. It holds paths, and is small and picklable.
 
     Attributes:
-        image_id: unique in the split; used as a file name by exports.
+        image_id: unique in the split; exports use it as file name.
         image_path: path of the encoded image.
-        image_labels: sorted class indices present, the only supervision.
-        read_mask: (height, width) -> (H, W) uint8 ground truth for evaluation, or None.
+        image_labels: sorted indices of the classes in the image, the only supervision.
+        read_mask: (height, width) -> (H, W) uint8 ground truth for evaluation; None without mask.
     """
 
     image_id: str
@@ -76,17 +76,17 @@ class Item:
     read_mask: MaskReader | None = None
 
     def __post_init__(self) -> None:
-        # Loaders name the annotation file; here no loader can forget to.
+        # Loaders check too, with the annotation file in the message; this covers every loader.
         check_file_name(self.image_id, "image id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The items of a split and what was left out of it.
+    """The items of a split, and the images that are left out of it.
 
     Attributes:
-        bad: (image_id, reason) of items whose annotation cannot be used.
-        num_dropped: images left out because no label remained.
+        bad: (image_id, reason) of images with an unusable annotation.
+        num_dropped: number of images left out because they have no label.
     """
 
     description: DatasetDescription
@@ -109,17 +109,17 @@ def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def choose_classes(available: Sequence[str], wanted: Sequence[str], name: str) -> tuple[str, ...]:
-    """The wanted subset in the data set's own order, or all when none is named."""
+    """Returns the wanted classes in the order of the data set; all if none is wanted."""
     unknown = sorted(set(wanted) - set(available))
     if unknown:
         raise ConfigError(
-            f"data.classes names {', '.join(unknown)}, which {name} does not have; "
+            f"data.classes names {', '.join(unknown)}, which {name} does not have: "
             f"its classes are {', '.join(available)}"
         )
     return tuple(c for c in available if not wanted or c in wanted)
 
 
 def drop_unlabelled(items: Sequence[Item], keep: bool) -> tuple[tuple[Item, ...], int]:
-    """Items with a label (or all, by choice) and the number left out."""
+    """Returns the items with a label (all items if `keep`) and the number of others."""
     kept = tuple(item for item in items if keep or item.image_labels)
     return kept, len(items) - len(kept)

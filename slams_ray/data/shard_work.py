@@ -1,4 +1,4 @@
-"""Items of a split to an image shard."""
+"""Work of the stage prepare: reads and checks images and masks, and makes image shards."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,14 +33,15 @@ IMAGE_SCHEMA = pa.schema(
 
 
 class PrepareMapper(TracedMapper):
-    """Reads and checks every image and mask once, so that later stages can rely on them.
+    """Reads and checks every image and mask once, so that later stages need no checks.
 
     Args:
-        on_bad_image: "fail" raises for the first bad image, "skip" leaves it out and lists it.
-        upright: turn images by their EXIF orientation. Masks are drawn on what one sees; benchmarks
-            are annotated on pixels as stored.
-        max_side_px: larger images are stored smaller, their masks alike.
-        limits: images beyond them are bad ones.
+        on_bad_image: "fail" raises for the first bad image; "skip" leaves bad images out and lists
+            them.
+        upright: whether the EXIF orientation is applied. Own masks are drawn on rotated images;
+            benchmarks are annotated on the pixels as stored.
+        max_side_px: longest side of stored images and masks; larger ones are shrunk.
+        limits: images beyond these limits are bad images.
     """
 
     def __init__(

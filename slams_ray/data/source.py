@@ -1,4 +1,4 @@
-"""One entrance to all loaders."""
+"""Common interface of all loaders."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,17 +18,17 @@ _SHUFFLE_SEED = 0
 
 
 def roles(config: DataConfig) -> dict[str, str]:
-    """Role (train, val) -> name of the split that plays it."""
+    """Role (train, val) -> name of its split."""
     return {TRAIN: config.train_split} | ({VAL: config.val_split} if config.val_split else {})
 
 
 def limits(config: DataConfig) -> ImageLimits:
-    """What is read and decoded of the data set's images and masks."""
+    """Size limits of the data set's images and masks."""
     return ImageLimits(max_bytes=config.max_image_bytes, max_pixels=config.max_image_pixels)
 
 
 def generate(config: DataConfig, workspace: str) -> str:
-    """Root of the data set; the built-in one is generated under the workspace on first use."""
+    """Returns the root of the data set; generates the built-in set if it is missing."""
     if config.format != "synthetic":
         return storage.absolute(config.root)
     sizes = {
@@ -37,18 +37,17 @@ def generate(config: DataConfig, workspace: str) -> str:
     }
     name = "-".join(str(part) for part in (*sizes.values(), "seed", config.synthetic_seed))
     root = storage.join(workspace, "synthetic", name)
-    # The annotation file of a split is written after its images, so its presence means the split is
-    # whole.
+    # The annotation file of a split is written last, so its presence means the split is complete.
     if not all(storage.exists(coco.annotation_path(root, split)) for split in sizes):
         synthetic.generate_synthetic(root, sizes, config.synthetic_seed)
     return root
 
 
 def load_split(config: DataConfig, root: str, role: str) -> Split:
-    """Loads the split of a role and checks that something is left of it.
+    """Loads and checks the split of a role.
 
     Raises:
-        DataError: empty split, two images of one id, or whatever the loader finds.
+        DataError: the split is empty, two images have one id, or the loader finds an error.
     """
     name = roles(config)[role]
     list_path = config.train_list if role == TRAIN else config.val_list
@@ -84,13 +83,13 @@ def load_split(config: DataConfig, root: str, role: str) -> Split:
         )
     if split.bad and config.on_bad_image == "fail":
         image_id, reason = split.bad[0]
-        raise DataError(f"{reason} (image {image_id}). Mend it, or set data.on_bad_image to skip")
+        raise DataError(f"{reason} (image {image_id}). Repair it, or set data.on_bad_image to skip")
     _check_items(split, name)
     return _keep_scored_masks(config, root, split) if role == TRAIN else split
 
 
 def _keep_scored_masks(config: DataConfig, root: str, split: Split) -> Split:
-    """Forgets the masks of training images that may not be scored on."""
+    """Drops the masks of training images that data.score_list does not name."""
     path = score_list(config, root)
     if path is None:
         return split
@@ -104,7 +103,7 @@ def _keep_scored_masks(config: DataConfig, root: str, split: Split) -> Split:
 
 
 def score_list(config: DataConfig, root: str) -> str | None:
-    """Path of the list of training images whose masks may be scored on, None for all."""
+    """Path of the list of training images whose masks may be used for scores; None allows all."""
     name = config.score_list
     if name is not None and config.format == "voc" and not name.endswith(".txt"):
         return voc.list_file(root, name)
@@ -127,10 +126,10 @@ def _check_items(split: Split, name: str) -> None:
 
 
 def shuffle(items: Sequence[Item]) -> tuple[Item, ...]:
-    """The items in an order that is random and always the same.
+    """Returns the items in a random order that is always the same.
 
-    Data sets are listed by class, by film or by day. Shards and row groups hold neighbours of the
-    list, so what lies together in it would be trained on together for ever.
+    Data sets are sorted by class, film or day, and a shard holds neighbours of the list. Without
+    shuffling, similar images would stay in the same shard and be trained on together.
     """
     order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(items))
     return tuple(items[index] for index in order)

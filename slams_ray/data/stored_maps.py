@@ -1,6 +1,6 @@
-"""Stored maps: uint8 at stride 4, one map for each class the image is labelled with.
+"""Format of stored maps: uint8 at stride 4, one map for each label of the image.
 
-This module does without torch: importing torch takes a worker 3 s of CPU time and 400 MB.
+This module does not import torch, which costs a worker 3 s of CPU time and 400 MB.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,18 +15,18 @@ STORED_LEVELS = 255
 
 
 def stored_size(height: int, width: int) -> tuple[int, int]:
-    """Grid on which activations are fused and stored: the image at stride 4, rounded up."""
+    """(h, w) of stored maps: the size of the image divided by 4, rounded up."""
     return -(-height // STORED_STRIDE), -(-width // STORED_STRIDE)
 
 
 def upsample_stored(stored: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(P, h, w) uint8 stored maps to (P, H, W) float32 in [0, 1] at image size, bilinearly."""
+    """Resizes (P, h, w) uint8 stored maps bilinearly to (P, H, W) float32 maps in [0, 1]."""
     maps = stored.astype(np.float32) / STORED_LEVELS
     return _resize_axis(_resize_axis(maps, 1, size[0]), 2, size[1])
 
 
 def _resize_axis(maps: np.ndarray, axis: int, length: int) -> np.ndarray:
-    """Between the two nearest cells, without aligned corners; what is constant stays so exactly."""
+    """Interpolates along one axis, without aligned corners; constant maps stay exactly constant."""
     last = maps.shape[axis] - 1
     centres = ((np.arange(length) + 0.5) * (last + 1) / length - 0.5).clip(0, last)
     cells = centres.astype(np.intp)
@@ -44,13 +44,13 @@ IMAGE_COLUMNS = {
 
 
 def activation_schema(systems: Iterable[str]) -> pa.Schema:
-    """Columns of an activation shard: of the image, and the bytes of the maps of every system."""
+    """Columns of an activation shard: those of the image, and the maps of every system as bytes."""
     return pa.schema(IMAGE_COLUMNS | dict.fromkeys(systems, pa.binary()))
 
 
 def unpack_maps(
     data: bytes, image_labels: Sequence[int] | np.ndarray, height: int, width: int
 ) -> np.ndarray:
-    """(P, h, w) uint8 maps of one row; h, w follow from the image size."""
+    """Returns the (P, h, w) uint8 maps of one row; h and w follow from the size of the image."""
     shape = (len(image_labels), *stored_size(height, width))
     return np.frombuffer(data, np.uint8).reshape(shape)

@@ -1,8 +1,8 @@
-"""The built-in data set: generated, seeded, in COCO layout for the COCO loader.
+"""Generator of the built-in data set, from a random seed, in COCO layout.
 
-It is hard in the two ways the paper names. Under-activation: an object is a small discriminative
-head on a large body whose texture it shares with another class, so a classifier needs the head
-only. False background: a train stands on rails, which seldom appear without one.
+It has the two difficulties that the paper names. Under-activation: an object is a small
+discriminative head on a large body, whose texture another class shares, so a classifier needs only
+the head. Falsely activated background: a train runs on rails, which rarely appear without a train.
 """
 
 import io
@@ -21,7 +21,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class ObjectClass:
-    """A class: sparse COCO id, body texture shared with another class, a head of its own."""
+    """A class: COCO id, body texture that another class shares, and a head of its own."""
 
     name: str
     category_id: int
@@ -50,7 +50,7 @@ def generate_synthetic(root: str, sizes: dict[str, int], seed: int) -> None:
         images: list[dict[str, object]] = []
         annotations: list[dict[str, object]] = []
         for index in range(num_images):
-            # One generator per image: an image does not change when the split grows.
+            # One generator per image, so that an image does not change when the split grows.
             rng = np.random.default_rng((seed, position, index))
             picture, objects = draw_scene(rng, index)
             image_id = 1 + position * 100_000 + index
@@ -80,7 +80,7 @@ def generate_synthetic(root: str, sizes: dict[str, int], seed: int) -> None:
 def draw_scene(
     rng: np.random.Generator, index: int
 ) -> tuple[Image.Image, list[tuple[ObjectClass, np.ndarray, bool]]]:
-    """An RGB picture and its objects (class, (H, W) bool mask, is_crowd) from back to front."""
+    """Draws an RGB picture and its objects (class, (H, W) bool mask, is_crowd), back to front."""
     width, height = (int(v) for v in rng.integers(MIN_SIZE_PX, MAX_SIZE_PX + 1, 2))
     picture = _background(rng, width, height)
     if index % UNLABELLED_EVERY == UNLABELLED_EVERY - 1:
@@ -124,7 +124,7 @@ def _encode(picture: Image.Image, index: int) -> bytes:
 
 
 def _background(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Two blurred colour fields, sky over ground, with noise."""
+    """Draws sky above ground: two blurred colour fields with noise."""
     horizon = height * rng.uniform(0.25, 0.6)
     sky, ground = rng.uniform(120, 210, 3), rng.uniform(70, 150, 3)
     blend = 1 / (1 + np.exp((np.arange(height) - horizon) / 3))
@@ -146,7 +146,7 @@ def _draw_object(
     slot: int,
     num_objects: int,
 ) -> np.ndarray:
-    """Draws a body with its head inside a vertical band of the picture; returns its mask."""
+    """Draws a body with its head inside a vertical band of the picture, and returns its mask."""
     width, height = picture.size
     band = width / num_objects
     length = float(np.clip(band * rng.uniform(0.7, 1.0), 18, 56))
@@ -196,7 +196,7 @@ def _draw_head(draw: ImageDraw.ImageDraw, shape: str, x: float, y: float, r: flo
 
 
 def _texture(rng: np.random.Generator, kind: str, size: tuple[int, int]) -> Image.Image:
-    """A full-size texture; pale and dark tone vary, the pattern tells the kind."""
+    """Draws a texture; its pattern shows the kind, its pale and dark tones vary."""
     width, height = size
     y, x = np.mgrid[:height, :width]
     phase = rng.uniform(0, 8)
@@ -224,7 +224,7 @@ def _draw_rails(picture: Image.Image, rng: np.random.Generator, y: int) -> None:
 def _draw_crowd(
     picture: Image.Image, rng: np.random.Generator, object_class: ObjectClass, covered: np.ndarray
 ) -> np.ndarray:
-    """A strip of small heads of one class along the top edge, not over other objects."""
+    """Draws a row of small heads of one class along the top edge, outside other objects."""
     strip = Image.new("L", picture.size)
     for x in range(5, picture.width - 4, 10):
         _draw_head(ImageDraw.Draw(strip), object_class.head, x, 5 + rng.uniform(-1, 1), 4)

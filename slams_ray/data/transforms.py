@@ -1,4 +1,4 @@
-"""Augmentation of one image (numpy, seeded) and normalisation of a batch (torch)."""
+"""Augmentation of one image (numpy, from a random seed) and normalisation of a batch (torch)."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -21,15 +21,15 @@ def random_crop(
     crop_px: int,
     long_side_px: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Random resize, mirror and crop, padded where the image is smaller.
+    """Resizes, mirrors and crops an image at random, and pads it if it is smaller than the crop.
 
     Args:
         image: (H, W, 3) uint8.
-        mask: (H, W) uint8, cropped alike (nearest neighbour, padding 255), or None.
+        mask: (H, W) uint8, transformed as the image (nearest neighbour, padding 255), or None.
 
     Returns:
         image (crop, crop, 3) uint8, mask (crop, crop) uint8 or None, and box (4,) int32: top, left,
-        height, width of the part that is image; the rest is padding.
+        height and width of the image within the crop; the rest is padding.
     """
     long_side = int(rng.integers(long_side_px[0], long_side_px[1] + 1))
     factor = long_side / max(image.shape[:2])
@@ -55,13 +55,13 @@ def random_crop(
 
 
 def _place(length: int, crop: int, rng: np.random.Generator) -> tuple[int, int, int]:
-    """Offset in the crop, offset in the image, and extent, along one axis."""
+    """Returns offset in the crop, offset in the image, and extent, along one axis."""
     slack = int(rng.integers(0, abs(length - crop) + 1))
     return (slack, 0, length) if length < crop else (0, slack, crop)
 
 
 def normalise(images: torch.Tensor, boxes: torch.Tensor | None = None) -> torch.Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float, ImageNet mean and std; padding becomes 0."""
+    """Converts (B, H, W, 3) uint8 to (B, 3, H, W) float with ImageNet statistics; padding is 0."""
     mean, std = _imagenet_statistics(images.device)
     normalised = ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
     return normalised if boxes is None else normalised * valid_mask(boxes, images.shape[1])
@@ -69,12 +69,17 @@ def normalise(images: torch.Tensor, boxes: torch.Tensor | None = None) -> torch.
 
 @lru_cache(maxsize=8)
 def _imagenet_statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and std, each (3,); kept, because a GPU lets nothing run while numbers come to it."""
+    """Mean and std, each (3,), cached: copying them would synchronise the GPU."""
     return torch.tensor(IMAGENET_MEAN, device=device), torch.tensor(IMAGENET_STD, device=device)
 
 
 def valid_mask(boxes: torch.Tensor, crop_px: int) -> torch.Tensor:
-    """(B, 1, crop, crop) float, 1 on image, 0 on padding; boxes are top, left, height, width."""
+    """(B, 1, crop, crop) float, 1 on image and 0 on padding.
+
+    Args:
+        boxes: (B, 4) top, left, height and width of the image within the crop.
+        crop_px: side of the crop.
+    """
     axis = torch.arange(crop_px, device=boxes.device)[None]
     rows = (axis >= boxes[:, :1]) & (axis < boxes[:, :1] + boxes[:, 2:3])
     columns = (axis >= boxes[:, 1:2]) & (axis < boxes[:, 1:2] + boxes[:, 3:4])
@@ -84,10 +89,10 @@ def valid_mask(boxes: torch.Tensor, crop_px: int) -> torch.Tensor:
 def random_degradation(
     rng: np.random.Generator, *, masked_fraction: float, dimmed_fraction: float, cells: int = 6
 ) -> np.ndarray:
-    """(cells, cells) float32 soft mask in [0, 1] for one image, all ones for an image left alone.
+    """Draws a (cells, cells) float32 soft mask in [0, 1]; all ones if the image stays unchanged.
 
-    A masked image keeps a random blob: a coarse random field through a sigmoid. A dimmed image is
-    multiplied by one factor in [0.2, 1]. An image can be both.
+    A masked image keeps a random region: a coarse random field after a sigmoid. A dimmed image is
+    multiplied by one factor in [0.2, 1]. An image can be both masked and dimmed.
     """
     field = np.ones((cells, cells))
     masked, dimmed = rng.random(2) < (masked_fraction, dimmed_fraction)
@@ -100,8 +105,9 @@ def random_degradation(
 
 
 def pyramid(image: torch.Tensor, scales: tuple[float, ...], flip: bool) -> Iterator[torch.Tensor]:
-    """Per scale (B, 3, h, w) of (B, 3, H, W) normalised images, or (2 B, 3, h, w) with all of them
-    mirrored behind.
+    """Yields (B, 3, H, W) normalised images at each scale, as (B, 3, h, w).
+
+    With `flip` the mirrored images follow: (2 B, 3, h, w).
     """
     for scale in scales:
         size = tuple(max(1, round(side * scale)) for side in image.shape[-2:])

@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 layout: JPEGImages, SegmentationClass[Aug], ImageSets/Segmentation."""
+"""Loader of the PASCAL VOC 2012 layout: JPEGImages, SegmentationClass[Aug], ImageSets."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -56,8 +56,8 @@ class IndexMask:
     """Reads an index PNG and maps its indices to dense class indices.
 
     Attributes:
-        lookup: (256,) class index of each stored index, 255 for ignore and for classes not chosen.
-        num_indices: how many indices the data set defines, background included.
+        lookup: (256,) class index of each stored index; 255 for ignore and classes not chosen.
+        num_indices: number of indices that the data set defines, background included.
     """
 
     path: str
@@ -71,7 +71,7 @@ class IndexMask:
         return np.array(self.lookup, np.uint8)[mask]
 
     def classes(self) -> tuple[int, ...]:
-        """Sorted class indices in the mask, without background and ignore."""
+        """Returns the sorted class indices in the mask, without background and ignore."""
         mask = self._decode()
         check_mask(mask, mask.shape, self.num_indices, self.path)
         found = np.unique(np.array(self.lookup, np.uint8)[mask])
@@ -82,7 +82,7 @@ class IndexMask:
 
 
 def index_lookup(available: list[str], chosen: tuple[str, ...]) -> tuple[int, ...]:
-    """(256,) from stored index (1-based in available) to dense class index; others are 255."""
+    """(256,) dense class index of each stored index (1-based in `available`); others are 255."""
     lookup = [IGNORE_INDEX] * 256
     lookup[0] = 0
     for stored, name in enumerate(available, start=1):
@@ -92,6 +92,7 @@ def index_lookup(available: list[str], chosen: tuple[str, ...]) -> tuple[int, ..
 
 
 def list_file(root: str, split: str) -> str:
+    """Path of the official list of a split."""
     return storage.join(root, "ImageSets/Segmentation", f"{split}.txt")
 
 
@@ -112,7 +113,7 @@ def load_voc(
         mask_dir: SegmentationClass, or SegmentationClassAug for the 10,582 images of trainaug.
         labels_from: "masks" (the classes of the index PNG) or "xml" (the objects of
             Annotations/<id>.xml, for images without a mask).
-        list_path: custom list instead of ImageSets/Segmentation/<split>.txt.
+        list_path: list that replaces ImageSets/Segmentation/<split>.txt.
     """
     names = choose_classes(VOC_CLASSES, classes, "VOC 2012")
     description = DatasetDescription(

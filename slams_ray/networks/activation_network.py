@@ -1,4 +1,4 @@
-"""One network for two maps: CAM when it learns to classify, SLAMs when the encoder teaches it."""
+"""Network that gives CAM when trained as a classifier, and SLAMs when trained by the encoder."""
 
 import torch
 from torch import nn
@@ -7,10 +7,10 @@ from slams_ray.networks.backbone import build_backbone
 
 
 class ActivationNetwork(nn.Module):
-    """Backbone and a bias-free 1x1 convolution to C maps (method sections 3 and 4).
+    """Backbone and a bias-free 1x1 convolution to C maps (docs/method.md, Activation network).
 
-    Pooling is linear, so averaging the maps equals classifying the averaged features: the network
-    is at once IRN's CAM classifier and the activation network that is initialised from it.
+    The head is linear, so averaging its maps equals classifying the averaged features. The same
+    network is therefore IRN's CAM classifier (docs/method.md, CAM baseline).
     """
 
     def __init__(self, backbone_name: str, output_stride: int, num_classes: int) -> None:
@@ -19,15 +19,15 @@ class ActivationNetwork(nn.Module):
         self.head = nn.Conv2d(self.backbone.num_features, num_classes, 1, bias=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) logits of (B, 3, H, W) normalised images."""
+        """Returns (B, C, h, w) logits of (B, 3, H, W) normalised images."""
         return self.head(self.backbone(images))
 
 
 def classification_scores(logits: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean of (B, C, h, w) logits over the pixels that are image: (B, C).
+    """Returns the (B, C) mean of (B, C, h, w) logits over the pixels that are not padding.
 
     Args:
-        valid: (B, 1, h, w) 1 on image, 0 on padding; None means all.
+        valid: (B, 1, h, w), 1 on image and 0 on padding; None means no padding.
     """
     if valid is None:
         return logits.mean(dim=(2, 3))

@@ -1,4 +1,4 @@
-"""Feature extractors by torchvision, plus a tiny ResNet for the built-in data set."""
+"""Feature extractors of torchvision, and a tiny ResNet for the built-in data set."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -36,8 +36,8 @@ class Backbone(nn.Module):
     """Maps (B, 3, H, W) normalised images to (B, num_features, H / stride, W / stride) features.
 
     Attributes:
-        num_features: channels of the output.
-        taps: what `depths` gives, from the input on.
+        num_features: number of output channels.
+        taps: what `depths` returns, from the input on.
     """
 
     def __init__(self, body: nn.Module, num_features: int, taps: Sequence[Tap]) -> None:
@@ -74,9 +74,8 @@ class Backbone(nn.Module):
 class TinyResNet(nn.Sequential):
     """A stem and three residual stages of 16, 32 and 64 channels, about 0.3 million parameters.
 
-    BatchNorm, because it is trained from random weights: with GroupNorm, which removes the mean
-    over the image that a classifier pools, the built-in set reached 0.77 mAP instead of 0.89 in the
-    same steps.
+    It uses BatchNorm: GroupNorm removes the mean over the image, which a classifier pools, and
+    learnt more slowly (docs/ablations.md).
     """
 
     def __init__(self, output_stride: int) -> None:
@@ -118,7 +117,7 @@ def _tiny(output_stride: int) -> Backbone:
 def _resnet(name: str, output_stride: int) -> Backbone:
     builder = getattr(torchvision_models, name)
     bottleneck = name in ("resnet50", "resnet101")
-    # BasicBlock refuses dilation in torchvision, so ResNet-18/34 are dilated after construction.
+    # torchvision's BasicBlock refuses dilation, so ResNet-18/34 are dilated after construction.
     dilate = [output_stride <= 8, output_stride <= 16]
     if bottleneck:
         network = builder(weights=None, replace_stride_with_dilation=[False, *dilate])
@@ -140,7 +139,7 @@ def _resnet(name: str, output_stride: int) -> Backbone:
 
 
 class ResNetBody(nn.Module):
-    """torchvision's ResNet without pooling and classifier; keys are torchvision's own."""
+    """torchvision's ResNet without pooling and classifier, with torchvision's state-dict keys."""
 
     def __init__(self, network: torchvision_models.ResNet) -> None:
         super().__init__()
@@ -155,7 +154,7 @@ class ResNetBody(nn.Module):
 
 
 class MobileNetBody(nn.Module):
-    """torchvision's MobileNetV2 without classifier; state-dict keys are torchvision's own."""
+    """torchvision's MobileNetV2 without classifier, with torchvision's state-dict keys."""
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
@@ -185,8 +184,8 @@ def _mobilenet_v2(output_stride: int) -> Backbone:
 def remove_stride(module: nn.Module, dilation: int = 1) -> None:
     """Sets every stride of the module's convolutions to 1.
 
-    The strided 3x3 convolutions keep `dilation`, those after them double it, so that each filter
-    tap sees the place it was trained on.
+    Strided 3x3 convolutions get `dilation`, those after them twice as much, so that every filter
+    tap keeps its place in the image.
     """
     strided_seen = False
     for convolution in (m for m in module.modules() if isinstance(m, nn.Conv2d)):
@@ -218,11 +217,14 @@ BACKBONES: dict[str, Callable[[int], Backbone]] = {
 
 
 def build_backbone(name: str, output_stride: int) -> Backbone:
-    """A backbone with random weights.
+    """Builds a backbone with random weights.
 
     Args:
         name: a key of `BACKBONES`.
-        output_stride: input pixels per feature cell; 8, 16 or 32 (tiny_resnet: 4 or 8).
+        output_stride: input pixels per feature cell: 8, 16 or 32 (tiny_resnet: 4 or 8).
+
+    Raises:
+        ConfigError: the name or the output stride is unknown.
     """
     if name not in BACKBONES:
         raise ConfigError(f"backbone is {name!r}, expected one of {', '.join(BACKBONES)}")
@@ -235,9 +237,12 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
     """Loads weights in place.
 
     Args:
-        weights: "none"; a file (path or URI) with a state dict (torchvision's keys, classifier keys
-            are left out); or a torchvision enum such as "ResNet50_Weights.IMAGENET1K_V2", which
-            downloads on first use.
+        weights: "none"; a file (path or URI) with a state dict in torchvision's keys, whose
+            classifier is ignored; or a torchvision enum such as "ResNet50_Weights.IMAGENET1K_V2",
+            which is downloaded on first use.
+
+    Raises:
+        ConfigError: the file cannot be read or is for another architecture.
     """
     if weights == NO_WEIGHTS:
         return
@@ -253,10 +258,10 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
     reshaped = sorted(k for k, v in wanted.items() if v.shape != own[k].shape)
     if missing or reshaped:
         raise ConfigError(
-            f"weights {weights} are of another architecture: {len(missing)} of {len(own)} tensors "
+            f"weights {weights} are for another architecture: {len(missing)} of {len(own)} tensors "
             f"are missing (first: {missing[:1]}), {len(reshaped)} have another shape (first: "
             f"{reshaped[:1]}). "
-            "Give the state dict of the configured backbone, or change backbone.name"
+            "Use a state dict of the configured backbone, or change backbone.name"
         )
     backbone.body.load_state_dict(wanted)
 
@@ -273,16 +278,19 @@ def _read_state_dict(path: str) -> dict[str, torch.Tensor]:
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ConfigError(
-            f"backbone.weights {path} holds {type(state).__name__}, expected a state dict"
+            f"backbone.weights {path} contains {type(state).__name__}, expected a state dict"
         )
     return state
 
 
 def freeze_blocks(backbone: Backbone, num_blocks: int) -> None:
-    """Takes the weights of the leading blocks out of training, in place.
+    """Excludes the weights of the leading blocks from training, in place.
 
     Args:
-        num_blocks: how many of `Backbone.blocks`, from the input on.
+        num_blocks: number of leading `Backbone.blocks`.
+
+    Raises:
+        ConfigError: the backbone has fewer blocks.
     """
     blocks = backbone.blocks
     if num_blocks > len(blocks):
@@ -294,7 +302,7 @@ def freeze_blocks(backbone: Backbone, num_blocks: int) -> None:
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
-    """Puts every BatchNorm in eval mode, so that training leaves its statistics alone."""
+    """Sets every BatchNorm to eval mode, so that training does not change its statistics."""
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             child.eval()

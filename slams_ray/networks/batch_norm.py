@@ -1,4 +1,4 @@
-"""BatchNorm: over all workers while it learns, folded into the convolutions once it does not."""
+"""BatchNorm that is synchronised over workers in training, and merged into convolutions later."""
 
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class _SumOverWorkers(torch.autograd.Function):
-    """Sum of a tensor over all workers; the gradient of a sum is the sum of the gradients."""
+    """Sums a tensor over all workers; the gradient is the sum of the workers' gradients."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
@@ -29,16 +29,16 @@ class _SumOverWorkers(torch.autograd.Function):
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm over the images of all workers, so that one and N workers take the same step.
 
-    torch's own SyncBatchNorm refuses CPU tensors. Workers may hold different numbers of images.
+    torch's SyncBatchNorm refuses CPU tensors. Workers may have different numbers of images.
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(features)
-        # Statistics in float32 and around the mean: a difference of large squares loses its digits.
+        # In float32 and around the mean: a difference of large squares loses precision.
         values = features.float()
         own = values.new_full((1,), values.numel() // values.shape[1])
-        # The count travels with the sum: a collective of its own would cost as much again.
+        # The count is sent with the sum: a second collective would double the cost.
         total = _SumOverWorkers.apply(torch.cat([values.mean(dim=(0, 2, 3)) * own, own]))
         num_values = total[-1]
         mean = total[:-1] / num_values
@@ -62,8 +62,8 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
 def fold_batch_norm(module: Network) -> Network:
     """Merges every BatchNorm that directly follows a convolution into it, in place.
 
-    For frozen networks in eval mode: the same function, two thirds less time on a CPU (MobileNetV2
-    at 128 px, 30 to 12 ms an image).
+    The network must be frozen and in eval mode. Its function stays the same; on a CPU it takes 0.4
+    of the time (MobileNetV2 at 128 px: 30 to 12 ms per image).
     """
     for parent in module.modules():
         convolution: tuple[str, nn.Conv2d] | None = None
@@ -76,7 +76,7 @@ def fold_batch_norm(module: Network) -> Network:
 
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
-    """Turns every BatchNorm2d into a synchronised one, in place; parameters and names stay."""
+    """Replaces every BatchNorm2d by a synchronised one, in place; parameters and names stay."""
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
             child.__class__ = SynchronisedBatchNorm2d

@@ -1,4 +1,7 @@
-"""Trained networks as one file: architecture, classes, how to infer, weights; no pickle."""
+"""Checkpoint of a trained network: architecture, classes, inference settings and weights.
+
+A checkpoint loads without unpickling arbitrary objects.
+"""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -22,7 +25,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
 
 
 def build_network(kind: str, architecture: dict[str, Any]) -> nn.Module:
-    """A network with random weights; architecture holds the keyword arguments of its class."""
+    """Builds a network with random weights; `architecture` has the arguments of its class."""
     return NETWORKS[kind](**architecture)
 
 
@@ -35,8 +38,7 @@ def dump_network(
     """Serialises a network of one of the `NETWORKS` classes.
 
     Args:
-        inference: settings it is to be used with, as plain values; None where no one predicts
-            with it alone.
+        inference: inference settings as plain values; None for a network that does not predict.
     """
     kind = next(name for name, cls in NETWORKS.items() if type(network) is cls)
     buffer = io.BytesIO()
@@ -59,17 +61,17 @@ def load_network(
     """Rebuilds the network of `dump_network`, in eval mode on the CPU.
 
     Args:
-        data: the file's bytes.
-        source: where they came from, for messages.
-        kind: the expected key of `NETWORKS`.
-        class_names: the expected class names, background first; None accepts any.
+        data: bytes of the checkpoint.
+        source: path of the checkpoint, for messages.
+        kind: expected key of `NETWORKS`.
+        class_names: expected class names, background first; None accepts any.
 
     Raises:
-        ArtifactError: truncated file, another kind of network, or other classes.
+        ArtifactError: the file is truncated, or its kind of network or its classes differ.
     """
     content = _load_content(data, source)
     if content["kind"] != kind:
-        raise ArtifactError(f"{source} holds a {content['kind']}, expected a {kind}")
+        raise ArtifactError(f"{source} is a {content['kind']}, expected a {kind}")
     found = content["class_names"]
     if class_names is not None and list(class_names) != found:
         raise ArtifactError(
@@ -82,21 +84,21 @@ def load_network(
 
 
 def network_class_names(data: bytes, source: str) -> list[str]:
-    """The class names a checkpoint was trained for, background first."""
+    """Returns the class names of a checkpoint, background first."""
     return list(_load_content(data, source)["class_names"])
 
 
 def inference_settings(data: bytes, source: str) -> dict[str, Any]:
-    """The settings a checkpoint says it is to be used with, as given to `dump_network`.
+    """Returns the inference settings of a checkpoint, as given to `dump_network`.
 
     Raises:
-        ArtifactError: it holds none.
+        ArtifactError: the checkpoint has none.
     """
     settings = _load_content(data, source).get("inference")
     if settings is None:
         raise ArtifactError(
-            f"{source} does not say at which scales and size it infers: give all of --scales, "
-            "--flip, --max-side-px and --precision, or a checkpoint of train_segmentation"
+            f"{source} has no inference settings: set all of --scales, --flip, --max-side-px and "
+            "--precision, or use a checkpoint of train_segmentation"
         )
     return dict(settings)
 
@@ -106,7 +108,7 @@ def _load_content(data: bytes, source: str) -> dict[str, Any]:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
         raise ArtifactError(
-            f"{source} ({len(data)} bytes) is not a readable checkpoint, it may be truncated: "
+            f"{source} ({len(data)} bytes) is not a readable checkpoint and may be truncated: "
             f"{error}"
         ) from error
     expected = {"kind", "architecture", "class_names", "state_dict"}

@@ -1,4 +1,4 @@
-"""Segmentation networks: the DeepLabV2 head, or torchvision's DeepLabV3 head, on any backbone."""
+"""Segmentation network: any backbone with a DeepLabV2 head or torchvision's DeepLabV3 head."""
 
 import torch
 from torch import nn
@@ -30,7 +30,10 @@ class DeepLabV2Head(nn.Module):
 
 
 class SegmentationNetwork(nn.Module):
-    """(B, 3, H, W) normalised images to (B, K, h, w) logits, background being channel 0."""
+    """Segmentation network (docs/method.md, Segmentation network).
+
+    It maps (B, 3, H, W) normalised images to (B, K, h, w) logits; background is channel 0.
+    """
 
     def __init__(self, backbone_name: str, output_stride: int, num_classes: int, head: str) -> None:
         super().__init__()

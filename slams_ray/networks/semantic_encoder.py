@@ -1,4 +1,4 @@
-"""Semantic encoder: an image to one embedding per category, beside learnable category semantics."""
+"""Semantic encoder: one embedding per class with background, and learnable class semantics."""
 
 import torch
 from torch import nn
@@ -8,11 +8,13 @@ from slams_ray.networks.backbone import build_backbone
 
 
 class SemanticEncoder(nn.Module):
-    """Method section 2 (structure of SemFormer, arXiv 2210.14618, on a CNN).
+    """Semantic encoder (docs/method.md, Semantic encoder).
+
+    It has the structure of SemFormer (arXiv 2210.14618) on a CNN.
 
     Args:
-        num_classes: C, without background; K = C + 1, background is index 0.
-        embedding_dim: D.
+        num_classes: number C of classes without background; K = C + 1, background is index 0.
+        embedding_dim: length D of an embedding.
     """
 
     def __init__(
@@ -29,16 +31,16 @@ class SemanticEncoder(nn.Module):
 
     @property
     def semantics(self) -> torch.Tensor:
-        """s: (K, D), non-negative."""
+        """Class semantics s: (K, D), non-negative."""
         return self.semantics_table.relu()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Category embeddings e: (B, K, D), non-negative, of (B, 3, H, W) normalised images."""
+        """Returns class embeddings e, (B, K, D), non-negative, of (B, 3, H, W) images."""
         features = self.head(self.backbone(images)).relu().sum(dim=(2, 3))
         return features.view(-1, self.num_all_classes, self.embedding_dim)
 
     def similarity(self, images: torch.Tensor) -> torch.Tensor:
-        """cos(e_k, s_k): (B, K) in (0, 1)."""
+        """Returns cos(e_k, s_k), (B, K) in (0, 1), of (B, 3, H, W) normalised images."""
         return semantic_similarity(self(images), self.semantics)
 
 
@@ -46,11 +48,11 @@ SIMILARITY_EPSILON = 1e-4
 
 
 def semantic_similarity(embedding: torch.Tensor, semantics: torch.Tensor) -> torch.Tensor:
-    """cos(e_k, s_k), clamped to [1e-4, 1 - 1e-4] so that its logarithms stay finite.
+    """Returns cos(e_k, s_k), clamped to [1e-4, 1 - 1e-4] so that its logarithms stay finite.
 
     Args:
-        embedding: (B, K, D) non-negative category embeddings e.
-        semantics: (B, K, D) or (K, D) non-negative category semantics s.
+        embedding: (B, K, D) non-negative class embeddings e.
+        semantics: (B, K, D) or (K, D) non-negative class semantics s.
 
     Returns:
         (B, K) float32.

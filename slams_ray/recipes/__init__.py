@@ -1,4 +1,4 @@
-"""Recipes: which settings go together. A recipe's docstring promises hardware, time and score."""
+"""Recipes: settings that belong together. A docstring states data, hardware and measurements."""
 
 from collections.abc import Callable
 

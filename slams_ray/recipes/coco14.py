@@ -7,8 +7,8 @@ from slams_ray.recipes.voc12 import voc12
 def coco14(root: str = "data/coco2014") -> PipelineConfig:
     """MS COCO 2014: the 82,081 training and 40,137 val images that have an instance, 80 classes.
 
-    Made for 8 GPUs (compute.train_workers 8). Published on val: MCTformer 42.0; nothing has been
-    measured with this code yet.
+    It is intended for 8 GPUs (compute.train_workers 8). MCTformer published 42.0 mIoU on val;
+    nothing has been measured with this code yet.
     """
     base = voc12()
     return replace(

@@ -19,7 +19,7 @@ from slams_ray.config import (
 
 
 def demo() -> PipelineConfig:
-    """The built-in data set, all eight stages in minutes on two CPU cores."""
+    """Built-in data set: runs all eight stages in minutes on two CPU cores."""
     backbone = BackboneConfig(name="tiny_resnet", output_stride=8, freeze_batch_norm=False)
     scales = (0.75, 1.0, 1.5)
 
@@ -45,7 +45,7 @@ def demo() -> PipelineConfig:
             backbone=backbone,
             training=training(16, 3e-3, 1),
             embedding_dim=32,
-            # Heads are hidden often enough that bodies alone must name the class.
+            # Heads must be masked so often that the encoder learns to recognise bodies alone.
             masked_fraction=0.7,
             dimmed_fraction=0.3,
         ),
@@ -56,8 +56,8 @@ def demo() -> PipelineConfig:
             losses=LossConfig(regularization=0.15),
             encoder_input_px=72,
         ),
-        # One feeder is enough for images of 80 px, and a second would only import torch again. One
-        # thread, so that any machine shows the figures of the README.
+        # One data-loading task is enough for images of 80 px; a second would import torch again.
+        # One thread, so that the figures do not depend on the number of cores.
         compute=ComputeConfig(train_threads=1, data_loading_tasks=1),
         inference=ActivationInferenceConfig(scales=scales, max_logit=6.0),
         affinity=AffinityConfig(
@@ -68,7 +68,7 @@ def demo() -> PipelineConfig:
         ),
         crf=CrfConfig(iterations=4, export="voc"),
         segmentation=SegmentationConfig(
-            # At stride 8 the network misses small objects: 49 instead of 55 mIoU.
+            # At stride 8 the network misses small objects (docs/ablations.md).
             backbone=replace(backbone, output_stride=4),
             training=training(12, 3e-3, 1),
             inference=InferenceConfig(scales=scales),

@@ -18,10 +18,10 @@ from slams_ray.config import (
 
 
 def folder(root: str = "data/photos") -> PipelineConfig:
-    """Your own photographs: root/images, root/labels.csv, and root/masks where there are any.
+    """Your own photographs: root/images, root/labels.csv, and optional root/masks.
 
-    MobileNetV2 with ImageNet weights and small crops, for one GPU or a patient CPU. With
-    --data.format voc or coco it serves small sets of those layouts as well.
+    It uses MobileNetV2 with ImageNet weights and small crops, for one GPU, or a CPU and some hours.
+    With --data.format voc or coco it reads small sets in those layouts.
     """
     backbone = BackboneConfig(
         name="mobilenet_v2", weights="MobileNet_V2_Weights.IMAGENET1K_V1", output_stride=16
@@ -48,7 +48,7 @@ def folder(root: str = "data/photos") -> PipelineConfig:
                 training, epochs=10, learning_rate=1e-3, head_multiplier=1, weight_decay=1e-4
             ),
             initialise_from_cam=True,
-            # With sigmoids, grey and the weights of the literature the maps stay behind CAM's.
+            # With sigmoid masks, grey fill and the published loss weights, SLAMs is worse than CAM.
             mask="normalised",
             fill="image",
             binarisation_width=0.1,

@@ -19,7 +19,7 @@ from slams_ray.config import (
 
 
 def smoke() -> PipelineConfig:
-    """All eight stages on 32 generated images, a few steps each: does this cluster work?
+    """Test of a cluster: runs all eight stages on 32 generated images, with a few steps each.
 
     Its scores mean nothing.
     """
@@ -46,7 +46,7 @@ def smoke() -> PipelineConfig:
         classifier=ClassifierConfig(backbone=backbone, training=training),
         activation=ActivationConfig(
             training=training,
-            # Everything takes part.
+            # Covers the start from CAM and every loss.
             initialise_from_cam=True,
             losses=LossConfig(foreground=1.0),
             encoder_input_px=48,

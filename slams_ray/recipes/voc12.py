@@ -19,13 +19,13 @@ RESNET101 = BackboneConfig(name="resnet101", weights="ResNet101_Weights.IMAGENET
 
 
 def voc12(root: str = "data/VOC2012") -> PipelineConfig:
-    """PASCAL VOC 2012: trainaug (10,582) trains, train (1,464) chooses the threshold, val reports.
+    """PASCAL VOC 2012: trainaug (10,582) trains, train (1,464) chooses the threshold, val scores.
 
-    Made for one GPU with 24 GB or more. Published ResNet-50 numbers to compare with: CAM seed 48,
-    SLAMs seed 58 or more, network 70 or more on val; none of them has been measured with this code
-    yet.
+    It is intended for one GPU with at least 24 GB. The goals, from published ResNet-50 results, are
+    mIoU 48 for CAM seeds, 58 for SLAMs seeds, and 70 for the network on val. Nothing has been
+    measured with this code yet.
     """
-    # With momentum .9, 2e-3 trained well on VOC photographs and 0.01 did not learn.
+    # With momentum 0.9, VOC photographs trained well at 2e-3 and did not learn at 0.01.
     weak = TrainingConfig(
         epochs=10,
         batch_size=16,
@@ -56,7 +56,7 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
             embedding_dim=256,
         ),
         classifier=ClassifierConfig(backbone=RESNET50, training=weak),
-        # The family's 5e-3 was run at an effective momentum of 0; here momentum is .9: a tenth.
+        # Published: 5e-3 at an effective momentum of 0. Here momentum is 0.9, so a tenth of it.
         activation=ActivationConfig(
             training=replace(weak, epochs=15, learning_rate=5e-4),
             initialise_from_cam=True,
@@ -77,7 +77,7 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
         ),
         segmentation=SegmentationConfig(
             backbone=replace(RESNET101, output_stride=8),
-            # Published: batch 10 at 2.5e-4. A batch of 16 shares among 2, 4, 8 and 16 workers.
+            # Published: batch 10 at 2.5e-4. A batch of 16 divides among 2, 4, 8 and 16 workers.
             training=TrainingConfig(
                 epochs=25,
                 batch_size=16,

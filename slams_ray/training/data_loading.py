@@ -1,4 +1,4 @@
-"""From a planned loading task to training samples, and from shards to evaluation rows."""
+"""Reads the samples of a data-loading task, and the rows of shards for evaluation."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _LABELS = "image_labels"
 
 @dataclass(frozen=True, kw_only=True)
 class ShardColumns:
-    """Columns to read from the shards of a directory."""
+    """A directory of shards and the columns to read from them."""
 
     directory: str
     columns: tuple[str, ...]
@@ -25,11 +25,11 @@ class ShardColumns:
 class SampleLoader:
     """Reads, decodes and augments the samples of a loading task; every task gets a copy.
 
-    A sample depends on its image, its place in the plan and the random seed, on nothing else: a
-    restarted or differently divided training sees the same pixels.
+    A sample depends only on its image, its place in the plan and the random seed. So a restarted
+    training, or one with another number of workers, gets the same pixels.
 
     Attributes:
-        sources: columns of the training shards, read side by side.
+        sources: columns of the training shards, joined by row.
         seed: random seed of the training.
     """
 
@@ -38,7 +38,7 @@ class SampleLoader:
     seed: int
 
     def __call__(self, loading_task: LoadingTask) -> dict[str, np.ndarray]:
-        """Samples of a loading task, stacked: name -> (samples, ...) array."""
+        """Returns the stacked samples of a loading task: name -> (samples, ...) array."""
         order = list(sample_order(loading_task))
         needed: dict[str, set[int]] = {}
         for _, _, shard, row in order:
@@ -58,7 +58,7 @@ class SampleLoader:
 
 
 class _Shard:
-    """The row groups of one shard that a loading task needs, and those a filler asks for."""
+    """Rows of one shard: those of a loading task, and the filler images read on demand."""
 
     def __init__(self, name: str, sources: Sequence[ShardColumns], groups: Sequence[int]) -> None:
         self.name, self.sources = name, sources
@@ -66,10 +66,10 @@ class _Shard:
         self._labels: dict[int, set[int]] | None = None
 
     def filler(self, row: int, rng: np.random.Generator) -> Row | None:
-        """Another image, one that shows no class of this row where the shard has any.
+        """Draws a filler image: another image of the shard without the classes of this row.
 
-        It comes from the same row group where that suffices, because it is read already. Where
-        every image of the shard shows such a class, it is one that shows the fewest. None where
+        It comes from the same row group if possible, because that is in memory. If all images of
+        the shard share a class with the row, one with the fewest shared classes is drawn. None if
         the shard has no other image.
         """
         present = set(self.rows[row][_LABELS])
@@ -103,10 +103,13 @@ class _Shard:
 def read_rows(
     name: str, sources: Sequence[ShardColumns], groups: Sequence[int] | None = None
 ) -> dict[int, Row]:
-    """Row number -> row, of the shard of that name in every source, columns side by side.
+    """Returns row number -> row of a shard, with the columns of all sources joined.
 
     Args:
         groups: row groups to read; None reads all.
+
+    Raises:
+        ArtifactError: the sources have different images in a row.
     """
     merged: dict[int, dict[str, object]] = {}
     for source in sources:
@@ -124,6 +127,6 @@ def read_rows(
 
 
 def iterate_rows(names: Sequence[str], sources: Sequence[ShardColumns]) -> Iterator[Row]:
-    """All rows of the named shards, one shard in memory at a time."""
+    """Yields all rows of the named shards, with one shard in memory at a time."""
     for name in names:
         yield from read_rows(name, sources).values()

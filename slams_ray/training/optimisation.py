@@ -1,4 +1,4 @@
-"""One optimisation step, the same on a CPU, a GPU and N of them."""
+"""One optimisation step, the same for any device and any number of workers."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ POLY_POWER = 0.9
 
 
 def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Optimiser with two groups: the backbone, and the head at `head_multiplier` times its rate."""
+    """Builds an optimiser with two groups: backbone, and head with `head_multiplier`."""
     backbone: list[nn.Parameter] = []
     head: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
@@ -31,7 +31,7 @@ def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.O
 
 
 def learning_rate_factor(step: int, num_steps: int, config: TrainingConfig) -> float:
-    """Share of the peak learning rate at a step: linear warm-up times poly or cosine decay to 0."""
+    """Returns the share of the peak learning rate at a step: linear warm-up times decay to 0."""
     done = step / num_steps
     if config.schedule == "poly":
         decay = (1 - done) ** POLY_POWER
@@ -49,17 +49,15 @@ def train_step(
     config: TrainingConfig,
     seed: int,
 ) -> dict[str, torch.Tensor]:
-    """Forward, backward, clip, update; returns loss, gradient_norm and the task's scalars.
+    """Runs forward, backward, clipping and update; returns loss, gradient_norm and task metrics.
 
-    At a step that is logged the task may return more scalars than at others.
-
-    Nothing here waits for a GPU, which would idle meanwhile (the activation losses do, once, to
-    know how many classes are present): whether the loss is finite is for `check_finite` to say,
-    once in a while.
+    The task may return more metrics at a logged step. The step does not wait for the GPU, which
+    would idle meanwhile; only the activation losses wait once, for the number of present classes.
+    `check_finite` checks the losses of several steps later.
 
     Args:
         batch: this worker's share of the global batch.
-        seed: random seed of the training; with the step it seeds what the loss draws.
+        seed: random seed of the training; with the step it seeds the random numbers of the loss.
     """
     device = next(iter(batch.values())).device
     factor = learning_rate_factor(step, num_steps, config)
@@ -70,7 +68,7 @@ def train_step(
         draw = np.random.default_rng((seed, step))
         loss, metrics = module(batch, draw, is_logged(step, num_steps, config))
     optimizer.zero_grad(set_to_none=True)
-    # DDP averages gradients over workers, whose shares may differ in size.
+    # DDP averages gradients over workers, but their shares of the batch may differ in size.
     (loss * _weight_of_share(batch, config.batch_size)).backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
@@ -79,19 +77,19 @@ def train_step(
 
 
 def is_logged(step: int, num_steps: int, config: TrainingConfig) -> bool:
-    """Whether a metric point follows a step: every `log_every_steps`, and the last."""
+    """Whether the metrics of a step are logged: every `log_every_steps`-th step, and the last."""
     done = step + 1
     return done % config.log_every_steps == 0 or done == num_steps
 
 
 def check_finite(losses: Sequence[torch.Tensor], num_steps_done: int) -> None:
-    """Looks at the losses of the last steps.
+    """Checks the losses of the last steps.
 
     Args:
-        losses: scalars, the last of them of the last step done.
+        losses: scalars; the last one belongs to the last finished step.
 
     Raises:
-        FloatingPointError: one is not finite; the weights it led to are worth nothing.
+        FloatingPointError: a loss is not finite, so the weights are useless.
     """
     values = torch.stack(list(losses)).float()
     wrong = (~torch.isfinite(values)).nonzero()
@@ -105,6 +103,6 @@ def check_finite(losses: Sequence[torch.Tensor], num_steps_done: int) -> None:
 
 
 def _weight_of_share(batch: dict[str, torch.Tensor], batch_size: int) -> float:
-    """Images of this worker over those of the average worker."""
+    """Number of images of this worker divided by the mean over the workers."""
     num_workers = dist.get_world_size() if dist.is_initialized() else 1
     return len(next(iter(batch.values()))) * num_workers / batch_size

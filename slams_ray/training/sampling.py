@@ -1,11 +1,10 @@
-"""The order in which training visits images: the same for any number of workers.
+"""Order in which training visits images, the same for any number of workers.
 
-A global batch of B images takes one image from each of B streams. In pass after pass the read units
-of all shards (row groups, or smaller ones where there are fewer row groups than streams) are
-permuted and queued; a stream that has used up its unit takes the next one from the queue. So every
-image is visited once per pass, whatever the batch size and the number of shards. Each of N workers
-owns consecutive streams and reads only their units, yet the N workers together form, step for step,
-the batches that one worker would.
+A global batch of B images takes one image from each of B streams. Every pass permutes the read
+units of all shards and puts them into a queue; a read unit is a row group, or part of one if there
+are fewer row groups than streams. A stream that has used up its read unit takes the next one from
+the queue, so every image is visited once per pass. Each of N workers owns consecutive streams and
+reads only their units, and together they form the same batches as one worker.
 """
 
 import heapq
@@ -17,18 +16,18 @@ import numpy as np
 from slams_ray.errors import ConfigError
 
 ROWS_PER_GROUP = 8
-"""Rows per Parquet row group of shards that are trained on."""
+"""Rows per Parquet row group of training shards."""
 STEPS_PER_LOADING_TASK = 8
-"""Steps that one data-loading task prepares."""
+"""Number of steps that one data-loading task prepares."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingTask:
-    """The samples of one worker for a few consecutive steps.
+    """Samples of one worker for a few consecutive steps.
 
     Attributes:
         first_step: optimisation step of the first sample of every stream.
-        streams: numbers of the worker's streams within the global batch.
+        streams: indices of the worker's streams within the global batch.
         rows: rows[i][j] is (shard name, row) of stream streams[i] at step first_step + j.
     """
 
@@ -39,28 +38,28 @@ class LoadingTask:
 
 @dataclass(frozen=True, kw_only=True)
 class _Unit:
-    """Consecutive rows of one shard."""
+    """A read unit: consecutive rows of one shard."""
 
     shard: str
     rows: range
 
 
 def own_streams(batch_size: int, rank: int, num_workers: int) -> range:
-    """The streams of a worker: as many as its images in a global batch.
+    """Returns the streams of a worker, one for each of its images in a global batch.
 
     Raises:
         ConfigError: there are more workers than images in a batch.
     """
     if num_workers > batch_size:
         raise ConfigError(
-            f"{num_workers} training workers cannot share a batch of {batch_size} images: take "
+            f"{num_workers} training workers cannot share a batch of {batch_size} images: use "
             "fewer workers (compute.train_workers) or a larger training.batch_size"
         )
     return range(rank * batch_size // num_workers, (rank + 1) * batch_size // num_workers)
 
 
 def num_steps(epochs: float, num_images: int, batch_size: int) -> int:
-    """Optimisation steps of a training, at least 1."""
+    """Number of optimisation steps of a training, at least 1."""
     return max(1, round(epochs * num_images / batch_size))
 
 
@@ -74,14 +73,14 @@ def plan_loading(
     last_step: int,
     seed: int,
 ) -> Iterator[LoadingTask]:
-    """The loading_tasks worker `rank` reads for steps first_step <= s < last_step, in order.
+    """Yields the loading tasks of worker `rank` for steps first_step <= s < last_step, in order.
 
     Args:
-        shard_rows: (name, rows) of every shard that has rows.
+        shard_rows: (name, number of rows) of every shard that is not empty.
     """
     own = own_streams(batch_size, rank, num_workers)
     queue = _queue(_units(shard_rows, batch_size), seed)
-    # (step at which the stream needs another unit, stream): ties go to the lower stream.
+    # (step at which the stream needs another unit, stream): on a tie the lower stream is first.
     needs = [(0, stream) for stream in range(batch_size)]
     planned: dict[int, list[tuple[str, int]]] = {stream: [] for stream in own}
     for begin in range(0, last_step, STEPS_PER_LOADING_TASK):
@@ -104,14 +103,14 @@ def plan_loading(
 
 
 def sample_order(loading_task: LoadingTask) -> Iterator[tuple[int, int, str, int]]:
-    """(step, stream, shard name, row) of each sample of a loading task, in training order."""
+    """Yields (step, stream, shard name, row) of a loading task's samples, in training order."""
     for offset in range(len(loading_task.rows[0])):
         for stream, rows in zip(loading_task.streams, loading_task.rows, strict=True):
             yield loading_task.first_step + offset, stream, *rows[offset]
 
 
 def _units(shard_rows: Sequence[tuple[str, int]], batch_size: int) -> list[_Unit]:
-    """Read units: row groups, cut where there would be fewer of them than streams."""
+    """Returns the read units: row groups, split if there are fewer of them than streams."""
     num_rows = sum(rows for _, rows in shard_rows)
     size = min(max(num_rows // batch_size, 1), ROWS_PER_GROUP)
     return [
@@ -123,7 +122,7 @@ def _units(shard_rows: Sequence[tuple[str, int]], batch_size: int) -> list[_Unit
 
 
 def _queue(units: Sequence[_Unit], seed: int) -> Iterator[list[tuple[str, int]]]:
-    """(shard, row) pairs of one unit after another, permuted anew in every pass, without end."""
+    """Yields the (shard, row) pairs of each unit without end, in a new random order every pass."""
     pass_number = 0
     while True:
         rng = np.random.default_rng((seed, pass_number))

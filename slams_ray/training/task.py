@@ -1,4 +1,4 @@
-"""What the four trainings share: a network with its losses, and samples from rows."""
+"""Interfaces of the four trainings: a network with its losses, and samples from rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class TrainingModule(nn.Module):
     """A network and its loss in one forward pass, so that DDP sees one call per step.
 
     forward(batch, draw, observe) returns the loss, averaged over images, and detached metrics.
-    `draw` is a generator seeded by random seed and step alone, so that all workers draw alike.
-    `observe` asks for metrics that cost extra: it is true at the steps that are logged.
+    `draw` is a generator seeded by the random seed and the step, so all workers draw the same
+    numbers. `observe` is true at logged steps and requests metrics that cost extra time.
     """
 
     def __init__(self, network: nn.Module, backbone: BackboneConfig) -> None:
@@ -41,18 +41,18 @@ class TrainingModule(nn.Module):
     def train(self, mode: bool = True) -> "TrainingModule":
         super().train(mode)
         if self.freeze_batch_norm:
-            # The backbone only: the statistics of a new head are not learnt yet.
+            # Only the backbone: the statistics of a new head are not learnt yet.
             freeze_batch_norm(self._backbone)
         return self
 
 
 class Sampler(Protocol):
-    """How a row becomes a training sample.
+    """Makes a training sample from a row.
 
-    It is small, because every data-loading task gets a copy: it holds no network.
+    Every data-loading task gets a copy, so a sampler must be small and hold no network.
 
     Attributes:
-        needs_filler: whether a sample draws on a second image, the filler.
+        needs_filler: whether a sample needs a second image, the filler image.
     """
 
     @property
@@ -63,10 +63,10 @@ class Sampler(Protocol):
 
 
 class Task(Protocol):
-    """One training: how to build it, how rows become samples, how the result is evaluated.
+    """One training: builds the network, makes samples from rows, and evaluates the result.
 
     Attributes:
-        inference: settings the trained network is to be used with; None where it serves training.
+        inference: inference settings for the checkpoint; None if the network does not predict.
     """
 
     class_names: Sequence[str]
@@ -81,7 +81,7 @@ class Task(Protocol):
 
 
 def multi_hot(class_indices: Sequence[int], num_classes: int) -> np.ndarray:
-    """(C,) uint8 from class indices 1..C."""
+    """Converts class indices 1..C to a (C,) uint8 multi-hot vector."""
     labels = np.zeros(num_classes, np.uint8)
     labels[np.asarray(class_indices, int) - 1] = 1
     return labels
@@ -89,7 +89,7 @@ def multi_hot(class_indices: Sequence[int], num_classes: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LabelledCrops:
-    """Samples of the trainings on image labels: random crops with the labels of their image."""
+    """Sampler of the trainings on image labels: random crops with the labels of the image."""
 
     training: TrainingConfig
     num_classes: int
@@ -101,7 +101,7 @@ class LabelledCrops:
     def sample(
         self, row: Row, rng: np.random.Generator, filler: Row | None = None
     ) -> dict[str, np.ndarray]:
-        """image (crop, crop, 3) uint8, box (4,) int32, labels (C,) uint8."""
+        """Returns image (crop, crop, 3) uint8, box (4,) int32 and labels (C,) uint8."""
         image = decode_image(row["image"], row["image_id"])
         crop, _, box = random_crop(
             image,

@@ -1,4 +1,4 @@
-"""A task with its data and schedule: everything a trainer needs, and nothing of Ray."""
+"""A task with its data and schedule: everything a trainer needs, without Ray."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ Result = dict[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One training, complete.
+    """One training with its task, settings and data.
 
     Attributes:
-        shard_rows: (name, rows) of the training shards.
-        sources: columns of the training shards, read side by side.
-        val_names: shards the trained network is evaluated on; empty evaluates nothing.
-        val_sources: their columns.
+        shard_rows: (name, number of rows) of the training shards.
+        sources: columns of the training shards, joined by row.
+        val_names: shards that evaluate the trained network; empty skips the evaluation.
+        val_sources: columns of the validation shards, joined by row.
     """
 
     task: Task
@@ -43,11 +43,11 @@ class Training:
         return num_steps(self.config.epochs, num_images, self.config.batch_size)
 
     def check_workers(self, num_workers: int) -> None:
-        """Raises ConfigError when this many workers cannot share a batch."""
+        """Raises ConfigError if this number of workers cannot share a batch."""
         self.batch_share(0, num_workers)
 
     def batch_share(self, rank: int, num_workers: int) -> int:
-        """Images of a global batch that a worker brings."""
+        """Number of images of a global batch that a worker processes."""
         return len(own_streams(self.config.batch_size, rank, num_workers))
 
     def build(self) -> TrainingModule:
@@ -86,11 +86,11 @@ class Training:
 
     @property
     def loader(self) -> SampleLoader:
-        """What data-loading tasks run; it holds no network."""
+        """Loader that the data-loading tasks run; it holds no network."""
         return SampleLoader(sources=tuple(self.sources), sampler=self.task.sampler, seed=self.seed)
 
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Result:
-        """Results on every num_workers-th validation shard."""
+        """Evaluates the network on every num_workers-th validation shard."""
         names = self.val_names[rank::num_workers]
         return self.task.evaluate(network_of(module), iterate_rows(names, self.val_sources))
 
@@ -103,8 +103,10 @@ class Training:
 
 
 def seed_generators(seed: int) -> None:
-    """Seeds as torch.manual_seed does, which without a GPU notes a call and its stack each time:
-    4 ms of a step of the demo, and memory that only grows.
+    """Seeds torch's generators without torch.manual_seed.
+
+    Without a GPU, torch.manual_seed records each call with its stack: 4 ms per step of the demo,
+    and memory that grows with every step.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -112,6 +114,6 @@ def seed_generators(seed: int) -> None:
 
 
 def network_of(module: nn.Module) -> nn.Module:
-    """The network inside a training module."""
+    """Returns the network inside a training module."""
     assert isinstance(module, TrainingModule)
     return module.network

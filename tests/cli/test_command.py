@@ -38,7 +38,7 @@ def test_every_job_explains_itself(job: str) -> None:
 def test_help_of_a_recipe_lists_settings_with_defaults() -> None:
     shown = run("jobs.pipeline", "demo", "--help")
     assert "--crf.iterations" in shown.stdout
-    assert "Mean-field iterations" in shown.stdout
+    assert "Number of mean-field iterations" in shown.stdout
     assert "--workspace" in shown.stdout
 
 

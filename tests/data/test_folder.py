@@ -95,7 +95,7 @@ def test_a_mask_with_an_index_beyond_the_classes_is_refused(
     write_mask(root, "a", np.array([[0, 2]], np.uint8))
     (item,) = load_folder(root, "train").items
     assert item.read_mask is not None
-    with pytest.raises(DataError, match=r"masks/a\.png holds index 2, expected 0\.\.1 or 255"):
+    with pytest.raises(DataError, match=r"masks/a\.png contains index 2, expected 0\.\.1 or 255"):
         item.read_mask(1, 2)
 
 

@@ -84,5 +84,5 @@ def test_an_image_that_has_ended_processes_is_refused_by_name(name: str, shard: 
     mapper = make_mapper(name, shard)
     item = shard.items[1]
     mapper.crashed = frozenset({item.image_id, item.image_path})
-    with pytest.raises(DataError, match=f"{item.image_id}.* ended the processes that worked on it"):
+    with pytest.raises(DataError, match=f"{item.image_id}.* crashed the processes that read it"):
         begin(mapper, shard)

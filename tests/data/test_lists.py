@@ -51,7 +51,7 @@ def test_a_missing_list_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "\n  \n"])
 def test_an_empty_list_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "l.txt").write_text(content)
-    with pytest.raises(DataError, match=r"l\.txt is empty: it must name one image id a line"):
+    with pytest.raises(DataError, match=r"l\.txt is empty: it must name one image id per line"):
         read_id_list(str(tmp_path / "l.txt"))
 
 

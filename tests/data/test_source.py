@@ -35,7 +35,7 @@ def test_a_config_without_val_split_has_one_role() -> None:
 
 def test_a_bad_annotation_ends_the_loading_with_its_reason(write_coco: Callable[..., str]) -> None:
     config = coco_config(write_coco([*ANNOTATIONS, ORPHAN]))
-    with pytest.raises(DataError, match=r"for image 99, .*Mend it, or set data\.on_bad_image"):
+    with pytest.raises(DataError, match=r"for image 99, .*Repair it, or set data\.on_bad_image"):
         load_split(config, config.root, TRAIN)
 
 

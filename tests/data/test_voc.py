@@ -131,7 +131,7 @@ def test_a_missing_mask_is_listed_as_bad_by_its_path(write_voc: Callable[..., st
 def test_a_mask_with_an_unknown_index_is_listed_as_bad(write_voc: Callable[..., str]) -> None:
     split = load_voc(write_voc({"a": blank(CAT), "b": blank(21)}), "train")
     assert [image_id for image_id, _ in split.bad] == ["b"]
-    assert "b.png holds index 21, expected 0..20 or 255" in split.bad[0][1]
+    assert "b.png contains index 21, expected 0..20 or 255" in split.bad[0][1]
 
 
 def test_a_mask_of_colours_is_listed_as_bad(write_voc: Callable[..., str]) -> None:

@@ -48,7 +48,7 @@ def test_any_class_names_are_accepted_when_none_are_expected() -> None:
 
 
 def test_another_kind_of_network_raises() -> None:
-    with pytest.raises(ArtifactError, match="holds a activation_network, expected a semantic"):
+    with pytest.raises(ArtifactError, match="is a activation_network, expected a semantic"):
         load_network(checkpoint()[1], "memory", "semantic_encoder")
 
 

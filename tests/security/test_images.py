@@ -76,7 +76,7 @@ def test_a_bomb_is_refused_by_name_before_its_pixels_take_memory(tmp_path: Path,
     )
     message, kilobytes = run.stdout.strip().splitlines()
     assert str(path) in message
-    assert "at most 64000000 pixels" in message
+    assert "the limit is 64000000 pixels" in message
     assert int(kilobytes) < 50_000, "its pixels would take 300 MB and more"
 
 
@@ -89,7 +89,7 @@ def test_the_bounds_are_settings_and_named_where_they_are_exceeded(tmp_path: Pat
         decode_mask(path.read_bytes(), str(path), ImageLimits(max_pixels=1199))
     limits = ImageLimits(max_bytes=10)
     small = IndexMask(path=str(path), lookup=(0,) * 256, num_indices=2, limits=limits)
-    with pytest.raises(DataError, match=r"a\.png has \d+ bytes, at most 10 .*max_image_bytes"):
+    with pytest.raises(DataError, match=r"a\.png has \d+ bytes, .*limit is 10 .*max_image_bytes"):
         small.classes()
 
 
@@ -130,5 +130,5 @@ def test_a_compressed_mask_larger_than_its_image_is_not_decoded(tmp_path: Path) 
     (tmp_path / "annotations/instances_train.json").write_text(json.dumps(content))
     (item,) = load_coco(str(tmp_path), "train").items
     assert item.read_mask is not None
-    with pytest.raises(DataError, match=r"a\.jpg: .*\[50000, 50000\], its image \[20, 30\]"):
+    with pytest.raises(DataError, match=r"a\.jpg: .*\[50000, 50000\], .* image \[20, 30\]"):
         item.read_mask(20, 30)

@@ -95,7 +95,7 @@ def test_a_databases_password_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_a_key_in_the_address_of_a_store_is_refused(use: Callable[[str], object]) -> None:
-    with pytest.raises(ConfigError, match="holds a password: take it out") as failure:
+    with pytest.raises(ConfigError, match="contains a password: remove it") as failure:
         use(f"s3://AKIA123:{PLANTED}@bucket/runs")
     assert PLANTED not in everything_said(failure.value)
 

@@ -78,7 +78,7 @@ def test_weights_of_another_architecture_end_before_training_starts(
     config = replace(tiny_config, encoder=replace(tiny_config.encoder, backbone=backbone))
     with make_context(tmp_path, tiny_config) as context:
         data = prepare.open_prepared(prepare.run(context, tiny_config.data))
-        with pytest.raises(ConfigError, match=rf"{weights} are of another architecture"):
+        with pytest.raises(ConfigError, match=rf"{weights} are for another architecture"):
             train_encoder(context, config, data)
 
 
