@@ -1,4 +1,4 @@
-"""Image shard to prediction shard, with the confusion matrix of the images that have a mask."""
+"""Turns an image shard into a prediction shard, and scores images that have a mask."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ PREDICTION_SCHEMA = pa.schema([("image_id", pa.string()), ("prediction", pa.bina
 
 
 class EvaluateMapper(TracedMapper):
-    """Predicts every image of a shard and counts against its mask."""
+    """Segments every image of a shard and compares it with its mask, if it has one."""
 
     def __init__(self, description: DatasetDescription, predictor: SegmentationPredictor) -> None:
         self.description = description

@@ -1,4 +1,4 @@
-"""Stage 3: a segmentation network learns from pseudo labels (method section 7)."""
+"""Trains the segmentation network on pseudo labels (docs/method.md, Segmentation network)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ from slams_ray.training.task import Batch, Row, Sampler, TrainingModule
 
 
 class SegmentationTraining(TrainingModule):
-    """Cross-entropy on pseudo labels, ignoring the ignore band and padding."""
+    """Trains with the cross-entropy of pseudo labels. Ignored pixels and padding do not count."""
 
     network: SegmentationNetwork
 
@@ -46,7 +46,7 @@ class PseudoLabelledCrops:
     def sample(
         self, row: Row, rng: np.random.Generator, filler: Row | None = None
     ) -> dict[str, np.ndarray]:
-        """image (crop, crop, 3) uint8, box (4,) int32, target (crop, crop) uint8."""
+        """Returns image (crop, crop, 3) uint8, box (4,) int32 and target (crop, crop) uint8."""
         image = decode_image(row["image"], row["image_id"])
         pseudo_label = decode_mask(row["pseudo_label"], row["image_id"])
         crop, target, box = random_crop(
@@ -61,10 +61,10 @@ class PseudoLabelledCrops:
 
 
 class SegmentationTask:
-    """Builds the segmentation network; the evaluate stage scores it against masks.
+    """Builds the segmentation network. The evaluate stage scores it.
 
     Args:
-        max_side_px: images are stored with a longer side of at most this; None keeps every size.
+        max_side_px: largest longer side of stored images; None if every size was kept.
     """
 
     def __init__(
@@ -104,10 +104,12 @@ class SegmentationTask:
 def segmentation_loss(
     logits: torch.Tensor, target: torch.Tensor, ignore_index: int
 ) -> torch.Tensor:
-    """Cross-entropy over pixels that are not ignored, mean per image; 0 where all are.
+    """Mean cross-entropy over the pixels of each image that are not ignored, (B,).
+
+    It is 0 for an image whose pixels are all ignored.
 
     Args:
-        logits: (B, K, h, w), resized bilinearly to the target.
+        logits: (B, K, h, w); they are resized bilinearly to the target.
         target: (B, H, W) int64.
     """
     resized = F.interpolate(
