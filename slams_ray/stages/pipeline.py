@@ -1,4 +1,4 @@
-"""The stages in order, each on the outputs of those before it, and their summary."""
+"""Pipeline: runs the stages in order, and writes their summary."""
 
 import logging
 from collections.abc import Callable
@@ -39,7 +39,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineResult:
-    """Finished stages by name, in order; some only when the pipeline was asked to stop early."""
+    """Results of the finished stages by name, in order, and their summary.
+
+    Some stages are missing if the pipeline was asked to stop early.
+    """
 
     results: dict[str, Result]
     summary: dict[str, Any]
@@ -48,9 +51,9 @@ class PipelineResult:
 def run(
     config: PipelineConfig, workspace: str, recipe: str, until: str | None = None
 ) -> PipelineResult:
-    """Runs the stages up to `until`, or all; finished ones are kept.
+    """Runs the stages up to `until`, or all stages. Finished stages are kept.
 
-    Writes `<workspace>/summary.json` when all have run.
+    Writes `<workspace>/summary.json` once all stages have run.
 
     Raises:
         ConfigError: another driver works in the workspace.
@@ -67,10 +70,10 @@ def run(
 def open_session(
     config: PipelineConfig, workspace: str, name: str, group: str | None = None
 ) -> TrackingSession:
-    """The tracked run of a pipeline; a rerun with the same name and settings continues it.
+    """Opens the tracked run of a pipeline. A rerun with the same name and settings continues it.
 
     Args:
-        group: id of the run it is nested under.
+        group: id of the parent run, or None.
     """
     settings = {k: v for k, v in to_plain(config).items() if k not in ("compute", "tracking")}
     return TrackingSession(
@@ -84,7 +87,7 @@ def open_session(
 
 
 def make_context(config: PipelineConfig, session: TrackingSession) -> StageContext:
-    """Where the stages of a pipeline with this config work."""
+    """Returns the context in which the stages of a pipeline run."""
     return StageContext(
         workspace=session.workspace,
         compute=config.compute,
@@ -94,7 +97,7 @@ def make_context(config: PipelineConfig, session: TrackingSession) -> StageConte
 
 
 class PipelineRun:
-    """The finished stages of one pipeline, and what later stages derive from them.
+    """Finished stages of a pipeline, and the inputs that later stages derive from them.
 
     Attributes:
         results: finished stages by name, in order.
@@ -119,25 +122,25 @@ class PipelineRun:
 
     @property
     def _choice(self) -> search_refinement.Choice | None:
-        """What a finished search chose."""
+        """What a finished search chose; None if there is none."""
         found = self.results.get(search_refinement.STAGE)
         return None if found is None else search_refinement.choice(found, self.config.crf)
 
     @property
     def inference(self) -> ActivationInferenceConfig:
-        """How maps are inferred, at the scales that a finished search chose."""
+        """Settings of map inference, with the scales that a finished search chose."""
         configured, choice = self._configured_inference, self._choice
         return configured if choice is None else replace(configured, scales=choice.scales)
 
     @property
     def crf(self) -> CrfConfig:
-        """How maps are refined, with the settings that a finished search chose."""
+        """Settings of refinement, with those that a finished search chose."""
         choice = self._choice
         return self.config.crf if choice is None else choice.crf
 
     @property
     def searched_threshold(self) -> float | None:
-        """The background threshold that a finished search chose, None where there is none."""
+        """Background threshold that a finished search chose; None if there is none."""
         choice = self._choice
         return None if choice is None else choice.background_threshold
 
@@ -151,9 +154,10 @@ Step = tuple[str, Callable[[PipelineRun], Result]]
 
 
 def steps(config: PipelineConfig) -> list[Step]:
-    """Name and work of each stage, in order.
+    """Returns name and work of each stage, in order.
 
-    A search may choose other scales: maps and threshold are then made again, otherwise kept.
+    A search is followed by the stages of maps and threshold. If it chose other scales, they run
+    again; otherwise their outputs are kept.
     """
     maps: list[Step] = [
         (infer_activation.STAGE, _infer),
@@ -172,14 +176,14 @@ def steps(config: PipelineConfig) -> list[Step]:
 
 
 def stage_names(config: PipelineConfig) -> list[str]:
-    """The stages of a pipeline, each once, in order."""
+    """Returns the names of the stages of a pipeline, in order and without repetition."""
     return list(dict.fromkeys(name for name, _ in steps(config)))
 
 
 def run_stages(
     config: PipelineConfig, context: StageContext, until: str | None = None
 ) -> dict[str, Result]:
-    """Runs the stages in order; finished ones are kept.
+    """Runs the stages in order. Finished stages are kept.
 
     Args:
         until: the last stage to run; None runs all.
