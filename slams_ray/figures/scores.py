@@ -44,7 +44,7 @@ def threshold_figure(
         axes.plot(threshold, height, marker, color="#222222", markersize=5, label=label)
     if confident_pair is not None:
         axes.axvspan(*confident_pair, color=OTHER_COLOURS[0], alpha=0.12, label="confident pair")
-    # Room above the curves, because the legend would cover one of them.
+    # Leave room above the curves, because the legend would cover one of them.
     top = 150 * max(curve.best_miou for curve in curves.values())
     axes.set(xlabel="background threshold", ylabel="seed mIoU [%]", xlim=(0, 1), ylim=(0, top))
     axes.spines[["top", "right"]].set_visible(False)

@@ -49,6 +49,7 @@ class RefineMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
+        """Returns the pseudo-label shard, and counts that score it."""
         num_all_classes = len(self.description.class_names)
         rows = []
         confusion = np.zeros((num_all_classes, num_all_classes + 1), np.int64)

@@ -36,6 +36,7 @@ class CountMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
+        """Returns the ids of scored images, and the packed sums of each system."""
         no_counts = ThresholdCounts.zeros(self.num_all_classes, self.num_thresholds)
         counts = dict.fromkeys(self.systems, no_counts)
         criteria = dict.fromkeys(self.systems, CriterionSums.zeros(self.num_thresholds))

@@ -25,6 +25,7 @@ class EvaluateMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
+        """Returns the prediction shard, and the confusion matrix of images with a mask."""
         num_all_classes = len(self.description.class_names)
         confusion = np.zeros((num_all_classes, num_all_classes + 1), np.int64)
         batch = self.predictor(tables["images"].to_pydict(), self.entrance)

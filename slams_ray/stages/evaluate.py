@@ -46,6 +46,7 @@ def run(
 
 
 def predictions_dir(output_dir: str) -> str:
+    """Returns the directory of prediction shards in an output directory."""
     return storage.join(output_dir, PREDICTIONS)
 
 

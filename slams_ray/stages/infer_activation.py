@@ -134,4 +134,5 @@ def make_mapper(settings: MapSettings) -> InferMapper:
 
 
 def activations_dir(output_dir: str) -> str:
+    """Returns the directory of activation shards in an output directory."""
     return storage.join(output_dir, "activations")

@@ -71,6 +71,7 @@ class PreparedData:
         return storage.join(self.directory, "images", role)
 
     def names(self, role: str) -> list[str]:
+        """Returns the names of a role's shards."""
         return [shard.name for shard in self.shards.get(role, ())]
 
     def shard_rows(self, role: str) -> list[tuple[str, int]]:
@@ -78,6 +79,7 @@ class PreparedData:
         return [(shard.name, shard.num_rows) for shard in self.shards.get(role, ())]
 
     def num_images(self, role: str) -> int:
+        """Returns the number of images of a role."""
         return sum(rows for _, rows in self.shard_rows(role))
 
     def images_digest(self, *of_roles: str) -> str:

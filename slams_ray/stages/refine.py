@@ -81,6 +81,7 @@ def run(context: StageContext, config: CrfConfig, inputs: RefineInputs) -> Resul
 
 
 def pseudo_labels_dir(output_dir: str) -> str:
+    """Returns the directory of pseudo-label shards in an output directory."""
     return storage.join(output_dir, "pseudo_labels")
 
 

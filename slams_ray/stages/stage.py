@@ -89,6 +89,7 @@ class Result:
     cached: bool
 
     def path(self, *parts: str) -> str:
+        """Returns a path in the output directory."""
         return storage.join(self.output_dir, *parts)
 
 

@@ -132,7 +132,7 @@ def _enclose(
     num_axes = num_dims + 1
     step = np.float32(num_axes)
     total = np.zeros(size, np.float32)
-    # Projection onto the hyperplane of coordinates that sum to zero.
+    # Project onto the hyperplane of coordinates that sum to zero.
     for j in range(num_dims, 0, -1):
         for b in range(size):
             offset[j, b] = total[b] - np.float32(j) * scaled[j - 1, start + b]

@@ -92,8 +92,8 @@ def _enclose(
     """
     num_dims = len(scaled)
     num_axes = num_dims + 1
-    # Projection onto the hyperplane of coordinates that sum to zero. The order of operations is
-    # pydensecrf's.
+    # Project onto the hyperplane of coordinates that sum to zero, in pydensecrf's order of
+    # operations.
     total = torch.zeros_like(scaled[0])
     coordinates = []
     for j in range(num_dims, 0, -1):
