@@ -1,1 +1,1 @@
-"""How fast it is, always as a ratio against a named alternative measured in the same run."""
+"""Benchmarks: ratios of our code to a named alternative, measured in the same run."""

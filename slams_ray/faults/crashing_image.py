@@ -1,6 +1,6 @@
-"""An image that crashes every process that decodes it, as a bug in native code would.
+"""Makes one image crash every process that decodes it, as a bug in native code would.
 
-Set up in Ray's workers by `environment`; nothing of the pipeline knows of it.
+`environment` makes Ray's workers call `set_up`. The pipeline has no code for this fault.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ _VARIABLE = "SLAMS_CRASHING_IMAGE"
 
 
 def environment(image: Path) -> dict[str, str]:
-    """What a driver's environment needs for its workers to die of that image."""
+    """Returns the driver's environment variables that make the image crash its workers."""
     digest = hashlib.sha256(image.read_bytes()).hexdigest()
     runtime_env = {
         "worker_process_setup_hook": f"{__name__}.set_up",
@@ -23,15 +23,15 @@ def environment(image: Path) -> dict[str, str]:
 
 
 def set_up() -> None:
-    """Makes PIL abort where it opens the image."""
+    """Patches PIL to abort the process when it opens the image."""
     from PIL import Image
 
     genuine = Image.open
 
-    def deadly(source: Any, *arguments: Any, **options: Any) -> Any:
+    def crashing_open(source: Any, *arguments: Any, **options: Any) -> Any:
         data = source.getvalue() if hasattr(source, "getvalue") else Path(source).read_bytes()
         if hashlib.sha256(data).hexdigest() == os.environ[_VARIABLE]:
             os.abort()
         return genuine(source, *arguments, **options)
 
-    Image.open = deadly  # type: ignore[assignment]
+    Image.open = crashing_open  # type: ignore[assignment]

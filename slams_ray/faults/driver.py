@@ -1,4 +1,4 @@
-"""The process of a job that faults are injected into: started, watched, ended."""
+"""Starts, watches and ends the driver process of a job that faults are injected into."""
 
 import os
 import signal
@@ -14,12 +14,13 @@ POLL_SECONDS = 0.05
 
 
 class Driver:
-    """A job with its output in a file.
+    """Driver process of a job. A log file collects its output.
 
     Args:
-        arguments: of Python, such as `-m jobs.pipeline smoke`.
-        environment: beside that of this process.
-        entrance: put before the command, such as `ip netns exec NAME`.
+        arguments: arguments of Python, such as `-m jobs.pipeline smoke`.
+        environment: variables that are added to those of this process.
+        log: log file, which is appended to.
+        entrance: prefix of the command, such as `ip netns exec NAME`.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class Driver:
         return self._process.poll() is None
 
     def wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Whether the condition came true before the process ended.
+        """Waits, and returns whether the condition became true before the process ended.
 
         Raises:
-            TrainingError: neither happened in time.
+            TrainingError: neither happened within the given seconds.
         """
         deadline = time.monotonic() + seconds
         while self.is_running:
@@ -55,19 +56,27 @@ class Driver:
                 return True
             if time.monotonic() > deadline:
                 self.signal(signal.SIGKILL)
-                raise TrainingError(f"nothing happened for {seconds:.0f} s, see {self.log}")
+                raise TrainingError(
+                    f"the driver is not in the expected state after {seconds:.0f} s, see {self.log}"
+                )
             time.sleep(POLL_SECONDS)
         return condition()
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends a signal to the driver alone, as a scheduler does."""
+        """Sends a signal to the driver process alone, as a scheduler does."""
         if self.is_running:
             self._process.send_signal(number)
 
     def end(self, seconds: float) -> int:
-        """Waits for the end; the exit status."""
+        """Waits for the end of the process, and returns its exit status.
+
+        Raises:
+            TrainingError: the process still runs after the given seconds. It is killed.
+        """
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.signal(signal.SIGKILL)
-            raise TrainingError(f"still running after {seconds:.0f} s, see {self.log}") from None
+            raise TrainingError(
+                f"the driver still runs after {seconds:.0f} s, see {self.log}"
+            ) from None

@@ -1,4 +1,4 @@
-"""The faults: each is injected while a stage works, or set up before it begins."""
+"""Faults. Each is set up before a stage starts, or injected while it runs."""
 
 import resource
 import signal
@@ -16,14 +16,14 @@ from slams_ray.faults.tracking_server import TrackingServer
 
 REFUSED_SECONDS = 20.0
 UNTRACKED_SECONDS = 30.0
-_WHOLE = "whole image"
+_ORIGINAL = "original image"
 WORKERS = ("ray::MapBatches", "ray::MapWorker", "ray::RayTrainWorker")
-"""Titles of processes that do a stage's work."""
+"""Titles of the processes that do the work of a stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Where a fault is done."""
+    """Place of a fault: cluster, workspace, stage, tracking server and data set."""
 
     nodes: Nodes
     workspace: Path
@@ -37,13 +37,14 @@ class Fault:
     """One kind of fault.
 
     Attributes:
-        inject: causes the fault while the stage works.
-        set_up: prepares it before the driver starts; returns what the driver's environment needs.
-        restore: repairs the input before the same command is given again.
-        ends_run: the driver must end, and the same command must continue.
-        tracked: needs an MLflow server.
-        message: what the run must say when it ends by the fault.
-        only: the stages it can be done to; none means all.
+        inject: causes the fault while the stage runs.
+        set_up: prepares the fault before the driver starts. Returns variables for the driver's
+            environment.
+        restore: repairs the input before the same command runs again.
+        ends_run: whether the fault ends the driver, so that the same command has to continue.
+        tracked: whether the fault needs an MLflow server.
+        message: text that the log must contain.
+        only: stages that the fault applies to; none means all.
     """
 
     inject: Callable[[Scene, Driver], None] | None = None
@@ -75,10 +76,9 @@ def _stop_driver(scene: Scene, driver: Driver) -> None:
 
 
 def _refuse_writes(scene: Scene, driver: Driver) -> None:
-    """Every worker may write files of 0 bytes only, as on a full disk.
+    """Limits the files of every worker to 0 bytes for a while, as on a full disk.
 
-    Not the driver: the limit would hit Ray's own files there, and Ray Data ends when it cannot
-    write its log; the same command then continues.
+    The driver is not limited, because Ray Data fails there when it cannot write its own log.
     """
     limited: set[psutil.Process] = set()
     infinite = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
@@ -86,7 +86,7 @@ def _refuse_writes(scene: Scene, driver: Driver) -> None:
     while time.monotonic() < until:
         for process in scene.nodes.workers(("ray::",)):
             if process not in limited:
-                # The soft limit alone, which may be raised again.
+                # Only the soft limit changes, because it can be raised again.
                 _limit(process, (0, resource.RLIM_INFINITY))
                 limited.add(process)
         time.sleep(0.1)
@@ -106,20 +106,20 @@ def _reads_flag(scene: Scene) -> Path:
 
 
 def _refuse_reads(scene: Scene, driver: Driver) -> None:
-    """No worker may read a shard for a while."""
+    """Makes reads of shards fail in all workers for a while."""
     _reads_flag(scene).touch()
     time.sleep(REFUSED_SECONDS)
     _reads_flag(scene).unlink()
 
 
-def _take_tracking_away(scene: Scene, driver: Driver) -> None:
+def _interrupt_tracking(scene: Scene, driver: Driver) -> None:
     scene.server.kill()
     time.sleep(UNTRACKED_SECONDS)
     scene.server.start()
 
 
 def _truncate_output(scene: Scene) -> Mapping[str, str]:
-    """Half of an output stands where a crash left it, the others are whole, the record is not."""
+    """Cuts one output in half and removes the record, as if a crash had left them so."""
     shards = sorted(scene.stage_dir.rglob("*.parquet")) or sorted(scene.stage_dir.rglob("*.pt"))
     shards[0].write_bytes(shards[0].read_bytes()[: shards[0].stat().st_size // 2])
     for name in ("record.json", "training.json"):
@@ -135,21 +135,21 @@ def _image(scene: Scene) -> Path:
 
 
 def _name_of_image(scene: Scene) -> str:
-    """As the stage calls it: later ones know the image by its id."""
+    """Returns the name of the image in the stage's messages: file name in prepare, id later."""
     image = _image(scene)
     return image.name if scene.stage_dir.name == "prepare" else image.stem
 
 
 def _corrupt_image(scene: Scene) -> Mapping[str, str]:
     image = _image(scene)
-    # Not beside it: another name there would be another data set.
-    (scene.workspace / _WHOLE).write_bytes(image.read_bytes())
+    # The copy is stored elsewhere, because a further file would change the data set.
+    (scene.workspace / _ORIGINAL).write_bytes(image.read_bytes())
     image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
     return {}
 
 
-def _mend_image(scene: Scene) -> None:
-    (scene.workspace / _WHOLE).replace(_image(scene))
+def _repair_image(scene: Scene) -> None:
+    (scene.workspace / _ORIGINAL).replace(_image(scene))
 
 
 FAULTS: Mapping[str, Fault] = {
@@ -162,11 +162,11 @@ FAULTS: Mapping[str, Fault] = {
         set_up=lambda scene: refused_reads.environment(_reads_flag(scene)),
         inject=_refuse_reads,
     ),
-    "mlflow_gone": Fault(inject=_take_tracking_away, tracked=True),
+    "mlflow_gone": Fault(inject=_interrupt_tracking, tracked=True),
     "output_truncated": Fault(set_up=_truncate_output),
     "image_corrupted": Fault(
         set_up=_corrupt_image,
-        restore=_mend_image,
+        restore=_repair_image,
         ends_run=True,
         message=lambda scene: _image(scene).name,
         only=("prepare",),

@@ -1,4 +1,4 @@
-"""Injects each fault into each stage of a small pipeline; a row tells what became of it."""
+"""Injects each fault into each stage of a small pipeline, and reports a row for each case."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ ARGUMENTS = (
     "3",
     "--refinement.steps",
     *REFINEMENT.steps,
-    # Long enough that a fault finds the training at work.
+    # Trainings are long enough for a fault to occur while they run.
     *(a for name in _TRAININGS for a in (f"--{name}.training.epochs", "8")),
     *(a for name in _TRAININGS for a in (f"--{name}.training.checkpoint-every-steps", "5")),
 )
@@ -38,16 +38,16 @@ ARGUMENTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class FaultRow:
-    """What became of one fault.
+    """Result of one fault in one stage.
 
     Attributes:
-        survived: the job came to its end by itself, or with the same command given again where the
-            fault has to end the run; a bad image was named, and MLflow shows every run as finished.
-        seconds_lost: beyond what the same job takes undisturbed.
-        redone: shards or optimisation steps whose work was done twice.
-        identical: shards, networks and metrics of the stage are those of the undisturbed pipeline,
-            bit by bit; so is then what later stages make of them.
-        num_commands: times the command was given.
+        survived: the job finished, or the same command finished it if the fault has to end the run.
+            A bad image was named, and MLflow shows every run as finished.
+        seconds_lost: time beyond that of the undisturbed job.
+        redone: number of shards or optimisation steps that were computed twice.
+        identical: shards, networks and metrics of the stage equal those of the undisturbed
+            pipeline, bit by bit.
+        num_commands: number of times the command ran.
     """
 
     stage: str
@@ -60,7 +60,7 @@ class FaultRow:
 
 
 class FaultInjection:
-    """A cluster of two nodes, an undisturbed pipeline on it, and copies of it to disturb."""
+    """Runs an undisturbed pipeline on two nodes, and injects faults into copies of it."""
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
@@ -70,7 +70,12 @@ class FaultInjection:
         self._undisturbed: dict[str, float] = {}
 
     def run(self, stages: Sequence[str], faults: Sequence[str]) -> list[FaultRow]:
-        """All cases in turn; `<workspace>/faults.json` grows by each."""
+        """Runs all cases in turn, and adds each result to `<workspace>/faults.json`.
+
+        Raises:
+            ConfigError: no fault can be injected into a stage.
+            TrainingError: the undisturbed pipeline failed.
+        """
         cases = [
             (stage, fault)
             for stage in stages
@@ -78,7 +83,9 @@ class FaultInjection:
             if not FAULTS[fault].only or stage in FAULTS[fault].only
         ]
         if not cases:
-            raise ConfigError(f"none of the faults {faults} can be done to the stages {stages}")
+            raise ConfigError(
+                f"none of the faults {faults} can be injected into the stages {stages}"
+            )
         rows: list[FaultRow] = []
         try:
             self.nodes.start()
@@ -95,7 +102,7 @@ class FaultInjection:
         return rows
 
     def _run_reference(self, last: str) -> None:
-        logger.info("undisturbed stages for comparison, up to %s", last)
+        logger.info("running undisturbed stages for comparison, up to %s", last)
         driver = self._driver(last, self.reference, {})
         if driver.end(LIMIT_SECONDS):
             raise TrainingError(f"the undisturbed stages failed, see {driver.log}")
@@ -138,7 +145,7 @@ class FaultInjection:
         )
 
     def _usual_seconds(self, stage: str) -> float:
-        """What the job takes undisturbed, with the start of the driver."""
+        """Returns the seconds of the undisturbed job, with the start of the driver."""
         if stage not in self._undisturbed:
             scene = self._scene(stage, f"{stage}-undisturbed", keep_stage=False)
             started = time.monotonic()
@@ -147,7 +154,11 @@ class FaultInjection:
         return self._undisturbed[stage]
 
     def _scene(self, stage: str, name: str, *, keep_stage: bool) -> Scene:
-        """A copy of the undisturbed workspace as it was before the stage, or in the midst of it."""
+        """Copies the undisturbed workspace without the later stages.
+
+        Args:
+            keep_stage: whether to keep the output of the stage itself.
+        """
         workspace = self.workspace / name
         shutil.rmtree(workspace, ignore_errors=True)
         later = STAGES[STAGES.index(stage) + keep_stage :]

@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on this machine, to have something to kill."""
+"""Starts a Ray cluster of several nodes on this machine, so that nodes can be killed."""
 
 import os
 import secrets
@@ -24,11 +24,11 @@ STOP_SECONDS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a node stands.
+    """Place of a node.
 
     Attributes:
-        address: that it listens on.
-        entrance: put before commands that run there, such as `ip netns exec NAME`.
+        address: address that the node listens on.
+        entrance: prefix of commands that run there, such as `ip netns exec NAME`.
     """
 
     address: str = HOST
@@ -36,21 +36,21 @@ class Place:
 
 
 class Nodes:
-    """Starts nodes as `ray start --block` in process groups of their own.
+    """Starts nodes with `ray start --block`, each in its own process group.
 
-    The pipeline's driver, not this process, is connected to them.
+    Drivers connect to the cluster with `environment`. This process does not connect to it.
 
     Args:
-        places: of the head and of each node that is added.
+        places: places of the head and of the other nodes, in order.
     """
 
     def __init__(self, cpus_per_node: int, places: Sequence[Place] = (Place(), Place())) -> None:
         self.cpus_per_node = cpus_per_node
         self._places = list(places)
-        # Ray's sockets stand in it, and their paths must stay under 107 bytes.
-        self._directory = Path(tempfile.mkdtemp(prefix="drill", dir="/tmp"))
-        # Ray opens its own directory to everybody, so the token stands in another.
-        self._secret = Path(tempfile.mkdtemp(prefix="drill-token"))
+        # The path is short, because paths of Ray's sockets in it must stay below 107 bytes.
+        self._directory = Path(tempfile.mkdtemp(prefix="faults", dir="/tmp"))
+        # The token has another directory, because everybody can read Ray's directory.
+        self._secret = Path(tempfile.mkdtemp(prefix="faults-token"))
         token = self._secret / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
@@ -75,18 +75,18 @@ class Nodes:
             self.add(place)
 
     def add(self, place: Place | None = None) -> None:
-        """Adds a node, where the last one stood unless told otherwise."""
+        """Adds a node, by default at the last of the places."""
         self._launch(place or self._places[-1], f"--address={self.environment['RAY_ADDRESS']}")
 
     def kill_last(self) -> None:
-        """SIGKILL for the raylet of the last node and all its workers, as when a machine goes."""
+        """Kills all processes of the last node with SIGKILL, as when a machine fails."""
         node = self._nodes.pop()
         for process in self._processes(node):
             kill(process)
         node.wait()
 
     def workers(self, kinds: tuple[str, ...]) -> list[psutil.Process]:
-        """Processes of the cluster that work: their title names one of the given kinds."""
+        """Returns the processes of the cluster whose title contains one of the given kinds."""
         return [
             process
             for node in self._nodes
@@ -95,7 +95,7 @@ class Nodes:
         ]
 
     def stop(self) -> None:
-        """Ends all nodes, and removes their directories: sockets, logs and the token."""
+        """Ends all nodes, and removes their sockets, logs and the token."""
         for node in reversed(self._nodes):
             processes = list(self._processes(node))
             node.terminate()
@@ -104,7 +104,7 @@ class Nodes:
                 kill(process)
         self._nodes.clear()
         shutil.rmtree(self._secret)
-        # What a killed process of Ray still writes must not end the drill.
+        # Ray's processes may still write files here, which must not raise.
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _launch(self, place: Place, *arguments: str) -> None:
@@ -136,8 +136,8 @@ class Nodes:
         deadline = time.monotonic() + START_SECONDS
         while b"Ray runtime started" not in log.read_bytes():
             if node.poll() is not None or time.monotonic() > deadline:
-                said = log.read_text(errors="replace")[-2000:]
-                raise TrainingError(f"a Ray node did not start: {said}")
+                output_tail = log.read_text(errors="replace")[-2000:]
+                raise TrainingError(f"a Ray node did not start: {output_tail}")
             time.sleep(0.3)
 
     def _processes(self, node: "subprocess.Popen[bytes]") -> Iterator[psutil.Process]:
@@ -157,7 +157,7 @@ def _title(process: psutil.Process) -> str:
 
 
 def kill(process: psutil.Process) -> None:
-    """SIGKILL, unless it has ended by itself."""
+    """Sends SIGKILL to a process, unless it has ended."""
     try:
         process.send_signal(signal.SIGKILL)
     except psutil.NoSuchProcess:
@@ -165,7 +165,7 @@ def kill(process: psutil.Process) -> None:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on."""
+    """Returns a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

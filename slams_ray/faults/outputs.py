@@ -1,4 +1,4 @@
-"""What a stage has on disk: when a fault struck, what was redone, whether the result is right."""
+"""Inspects the outputs of a stage on disk, before and after a fault."""
 
 import hashlib
 import json
@@ -16,12 +16,13 @@ WHOLE = (".parquet", ".pt", ".json")
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """A stage's outputs at one moment.
+    """Outputs of a stage at one moment.
 
     Attributes:
         finished: path of each output -> time of its last change in ns.
-        num_begun: shards that are begun and not finished.
-        step, checkpoint: of a training, the last one reported and the last one kept; 0 elsewhere.
+        num_begun: number of shards that are begun, but not finished.
+        step: last reported step of a training; 0 in other stages.
+        checkpoint: step of the last checkpoint of a training; 0 in other stages.
     """
 
     finished: dict[str, int]
@@ -34,7 +35,7 @@ class Sight:
         return self.num_begun > 0 or self.step > 0
 
     def redone(self, later: "Sight") -> int:
-        """Shards or steps whose work was done twice."""
+        """Returns the number of shards or steps that were computed twice by a later moment."""
         rewritten = sum(
             path.endswith(".parquet") and later.finished.get(path) != changed
             for path, changed in self.finished.items()
@@ -43,7 +44,7 @@ class Sight:
 
 
 def look(directory: Path) -> Sight:
-    """What stands below the directory of a stage."""
+    """Lists the outputs below the directory of a stage."""
     finished = {}
     num_begun = step = checkpoint = 0
     for path in directory.rglob("*") if directory.exists() else ():
@@ -59,7 +60,7 @@ def look(directory: Path) -> Sight:
 
 
 def content(directory: Path) -> dict[str, Any]:
-    """What a stage has made, without when and where: rows, networks and metrics by path."""
+    """Returns path -> digest or metrics of a stage's outputs, independent of time and place."""
     found: dict[str, Any] = {}
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))
@@ -82,5 +83,5 @@ def _changed(path: Path) -> int:
     try:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
-        # Moved into place between the listing and now.
+        # The file was renamed after the listing.
         return 0

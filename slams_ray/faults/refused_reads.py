@@ -1,6 +1,6 @@
-"""Shards that no worker can read while a file exists, as when a store asks to slow down.
+"""Makes reads of shards fail while a flag file exists, as when a store throttles requests.
 
-Set up in Ray's workers by `environment`; nothing of the pipeline knows of it.
+`environment` makes Ray's workers call `set_up`. The pipeline has no code for this fault.
 """
 
 import errno
@@ -13,7 +13,7 @@ _VARIABLE = "SLAMS_REFUSED_READS"
 
 
 def environment(flag: Path) -> dict[str, str]:
-    """What a driver's environment needs for its workers to be refused while the flag exists."""
+    """Returns the driver's environment variables that make reads fail while the flag exists."""
     runtime_env = {
         "worker_process_setup_hook": f"{__name__}.set_up",
         "env_vars": {_VARIABLE: str(flag)},
@@ -22,7 +22,7 @@ def environment(flag: Path) -> dict[str, str]:
 
 
 def set_up() -> None:
-    """Makes pyarrow fail where it opens or reads a shard."""
+    """Patches pyarrow to raise when it opens or reads a shard."""
     import pyarrow.parquet as pq
 
     genuine = pq.ParquetFile

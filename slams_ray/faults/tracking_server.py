@@ -1,4 +1,4 @@
-"""An MLflow server of one's own, to take away and bring back."""
+"""Runs an MLflow server that faults can stop and start again."""
 
 import json
 import os
@@ -18,11 +18,11 @@ START_SECONDS = 90
 
 
 class TrackingServer:
-    """`mlflow server` on loopback with a store of its own.
+    """`mlflow server` on the loopback interface, with its own store.
 
     Args:
-        directory: holds its database and log.
-        artifacts: directory or URI; None for one below the directory.
+        directory: directory for database and log.
+        artifacts: directory or URI of artifacts; None means a subdirectory of directory.
     """
 
     def __init__(self, directory: Path, artifacts: str | None = None) -> None:
@@ -34,7 +34,7 @@ class TrackingServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it, and waits until it answers."""
+        """Starts the server, and waits until it answers."""
         log = self._directory / "server.log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -48,7 +48,7 @@ class TrackingServer:
                     "--workers=1",
                 ],
                 cwd=self._directory,
-                # Otherwise seven more processes wait for evaluation jobs.
+                # Without this variable, seven more processes wait for evaluation jobs.
                 env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -61,7 +61,7 @@ class TrackingServer:
             time.sleep(0.5)
 
     def statuses(self) -> list[str]:
-        """Of all runs there are in its first experiment beside the default one."""
+        """Returns the statuses of all runs in the first experiment after the default one."""
         request = urllib.request.Request(
             f"{self.uri}/api/2.0/mlflow/runs/search",
             json.dumps({"experiment_ids": ["1"], "max_results": 1000}).encode(),
@@ -71,7 +71,7 @@ class TrackingServer:
             return [run["info"]["status"] for run in json.loads(reply.read()).get("runs", [])]
 
     def kill(self) -> None:
-        """Ends it without notice."""
+        """Kills the server and its child processes."""
         if self._process is None:
             return
         server = psutil.Process(self._process.pid)

@@ -1,4 +1,4 @@
-"""Images with maps and labels laid over them, side by side."""
+"""Montages: images with maps and labels drawn over them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,14 @@ LABEL_OPACITY = 0.6
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One row of the montage; maps in [0, 1], label maps uint8, None where there is none.
+    """One row of the montage.
 
     Attributes:
-        class_index: the class whose maps are shown.
-        maps: title of a system -> its map; every row has the same systems.
+        image: (H, W, 3) uint8.
+        class_index: class whose maps are shown.
+        maps: title of a system -> its (H, W) map in [0, 1]. Every row has the same systems.
+        refined, pseudo_label, prediction: (H, W) uint8 label maps.
+        ground_truth: (H, W) uint8; None if there is none.
     """
 
     image_id: str
@@ -43,7 +46,7 @@ class SettingsExample:
 
     Attributes:
         labels: (H, W) uint8 label map at each setting.
-        ground_truth: (H, W) uint8, None where there is none.
+        ground_truth: (H, W) uint8; None if there is none.
     """
 
     image_id: str
@@ -53,7 +56,7 @@ class SettingsExample:
 
 
 def montage_figure(description: DatasetDescription, examples: Sequence[Example]) -> "Figure":
-    """A row per image: image, a map per system, refined, pseudo label, ground truth, prediction.
+    """Draws a row per image: image, map of each system, label maps, ground truth, prediction.
 
     Args:
         examples: at least one.
@@ -82,7 +85,7 @@ def montage_figure(description: DatasetDescription, examples: Sequence[Example])
 def settings_figure(
     description: DatasetDescription, settings: Sequence[str], examples: Sequence[SettingsExample]
 ) -> "Figure":
-    """image | labels at each setting | ground truth, one image a row.
+    """Draws a row per image: image, labels at each setting, ground truth.
 
     Args:
         settings: title of each setting.
@@ -129,7 +132,7 @@ def _show_labels(
 def _add_legend(
     figure: "Figure", label_maps: Sequence[np.ndarray | None], description: DatasetDescription
 ) -> None:
-    """Names the classes that are shown."""
+    """Adds a legend of the classes in the label maps."""
     from matplotlib.patches import Patch
 
     shown = {int(i) for labels in label_maps if labels is not None for i in np.unique(labels)}
@@ -145,7 +148,7 @@ def _add_legend(
 
 
 def overlay_activation(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: the image under a heat map of an (H, W) activation in [0, 1]."""
+    """Blends an image with a heat map of an (H, W) activation in [0, 1]; (H, W, 3) uint8."""
     from matplotlib import colormaps
 
     heat = colormaps["inferno"](activation)[..., :3] * 255
@@ -155,7 +158,7 @@ def overlay_activation(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
 def overlay_labels(
     image: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]]
 ) -> np.ndarray:
-    """(H, W, 3) uint8: the image under the colours of a label map; background stays clear."""
+    """Blends an image with the colours of a label map; (H, W, 3) uint8. Background stays clear."""
     colours = np.zeros((256, 3))
     colours[: len(palette)] = palette
     colours[IGNORE_INDEX] = IGNORE_COLOUR

@@ -1,4 +1,4 @@
-"""Scores as figures: threshold curves, IoU per class, methods side by side."""
+"""Figures of scores: threshold curves, IoU per class, comparisons of methods."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -21,12 +21,12 @@ def threshold_figure(
     label_free: Mapping[str, Mapping[str, float]] | None = None,
     confident_pair: tuple[float, float] | None = None,
 ) -> "Figure":
-    """mIoU over background thresholds for each system, with its best threshold marked.
+    """Draws mIoU over background thresholds for each system, and marks its best threshold.
 
     Args:
         titles: system -> name in the legend.
         label_free: criterion -> background_threshold and regret of its choice for the last system.
-        confident_pair: background thresholds between which pseudo labels are 255.
+        confident_pair: background thresholds to shade between; there, pseudo labels are 255.
     """
     figure = new_figure(6.4, 4.0)
     axes = figure.add_subplot()
@@ -40,11 +40,11 @@ def threshold_figure(
     for marker, (criterion, choice) in zip("vs^D", (label_free or {}).items(), strict=False):
         height = 100 * (shown.best_miou - choice["regret"])
         label = f"{criterion.replace('_', ' ')}, without masks"
-        at = choice["background_threshold"]
-        axes.plot(at, height, marker, color="#222222", markersize=5, label=label)
+        threshold = choice["background_threshold"]
+        axes.plot(threshold, height, marker, color="#222222", markersize=5, label=label)
     if confident_pair is not None:
         axes.axvspan(*confident_pair, color=OTHER_COLOURS[0], alpha=0.12, label="confident pair")
-    # Room above the curves for the legend, which otherwise covers one of them.
+    # Leave room above the curves, because the legend would cover one of them.
     top = 150 * max(curve.best_miou for curve in curves.values())
     axes.set(xlabel="background threshold", ylabel="seed mIoU [%]", xlim=(0, 1), ylim=(0, top))
     axes.spines[["top", "right"]].set_visible(False)
@@ -53,7 +53,7 @@ def threshold_figure(
 
 
 def class_iou_figure(description: DatasetDescription, iou: np.ndarray) -> "Figure":
-    """Bars of per-class IoU in the data set's palette, best first, undefined classes left out."""
+    """Draws bars of per-class IoU in the data set's palette, best first, without undefined ones."""
     order = [i for i in np.argsort(-np.nan_to_num(iou, nan=-1)) if np.isfinite(iou[i])]
     figure = new_figure(6.4, 1.2 + 0.24 * len(order))
     axes = figure.add_subplot()
@@ -74,11 +74,11 @@ def class_iou_figure(description: DatasetDescription, iou: np.ndarray) -> "Figur
 def comparison_figure(
     values: Mapping[str, Mapping[str, Sequence[float]]], titles: Mapping[str, str]
 ) -> "Figure":
-    """A panel per metric, a row per method: a dot per random seed, the mean as a bar.
+    """Draws a panel per metric with a row per method: a dot per random seed, a bar for the mean.
 
     Args:
-        values: metric -> method -> its value for each random seed, as fractions.
-        titles: method -> how the figure names it, from top to bottom; the first is the baseline.
+        values: metric -> method -> values of the random seeds, as fractions.
+        titles: method -> title in the figure, from top to bottom, the baseline first.
     """
     methods = list(titles)
     colour_of = colours(methods)

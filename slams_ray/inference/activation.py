@@ -1,4 +1,4 @@
-"""From logits to stored activations (CAM inference of IRN, CLIMS, SemFormer)."""
+"""Turns logits into activations as they are stored (docs/method.md, Inference)."""
 
 import numpy as np
 import torch
@@ -15,15 +15,15 @@ def fuse_pair(
     size: tuple[int, int],
     max_logit: float | None = None,
 ) -> torch.Tensor:
-    """ReLU(logits) of one scale on the stored grid, plus those of the mirrored image.
+    """Sums ReLU(logits) of an image and of its mirror image, at one scale, on the stored grid.
 
-    Resizing comes before mirroring, so that mirroring the input mirrors the sum bit for bit.
+    Maps are resized before they are mirrored. Mirroring the input then mirrors the sum bit by bit.
 
     Args:
         logits: (C, h, w) float.
         flipped_logits: (C, h, w) logits of the horizontally mirrored image, or None.
         size: (H, W) of the stored grid.
-        max_logit: higher logits count as this; None counts them as they are.
+        max_logit: value that higher logits are clipped to; None clips nothing.
 
     Returns:
         (C, H, W) float, non-negative.
@@ -35,21 +35,21 @@ def fuse_pair(
 
 
 def resize_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bilinear resize of (N, h, w) maps to (N, *size); N may be 0."""
+    """Resizes (N, h, w) maps bilinearly to (N, *size); N may be 0."""
     if maps.shape[0] == 0 or maps.shape[-2:] == torch.Size(size):
         return maps.new_zeros((0, *size)) if maps.shape[0] == 0 else maps
     return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def max_normalise(activation: torch.Tensor) -> torch.Tensor:
-    """Divides every map of (N, H, W) by its own maximum + 1e-5; an empty stack stays empty."""
+    """Divides each of (N, H, W) maps by its own maximum + 1e-5; N may be 0."""
     if activation.shape[0] == 0:
         return activation
     return activation / (activation.amax(dim=(-2, -1), keepdim=True) + NORMALISATION_EPSILON)
 
 
 def quantise(activation: torch.Tensor) -> np.ndarray:
-    """[0, 1] float maps to uint8 0..255, rounded to nearest."""
+    """Turns float maps in [0, 1] into uint8 0..255, rounded to nearest."""
     return (
         (activation * STORED_LEVELS).round().clamp(0, STORED_LEVELS).to(torch.uint8).cpu().numpy()
     )

@@ -1,4 +1,4 @@
-"""Batch dictionaries in, batch dictionaries out: plain callables that know nothing of Ray."""
+"""Predictors: plain callables from batch dictionary to batch dictionary, independent of Ray."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,14 +14,14 @@ from slams_ray.inference.activation import fuse_pair, max_normalise, quantise
 Batch = dict[str, list]  # type: ignore[type-arg]
 
 GPU_BATCH = 8
-"""Images of one size that a GPU takes together; a CPU is busy with one. Not measured."""
+"""Images of one size in a batch on a GPU; a CPU takes one at a time. Not measured."""
 
 
 class Predictor:
-    """Multi-scale, mirrored inference on batches of encoded images.
+    """Base class of multi-scale, mirrored inference on batches of encoded images.
 
     Args:
-        batch_size: images of one size taken together; None leaves it to the device.
+        batch_size: images of one size that are inferred together; None chooses by device.
     """
 
     def __init__(
@@ -38,23 +38,23 @@ class Predictor:
         self.ahead = 2 * self.batch_size if on_gpu else 0
 
     def decoded(self, batch: Batch, enter: Enter | None) -> Iterator[list[Indexed]]:
-        """Images of a batch with their indices, several of one size at a time."""
+        """Yields decoded images of a batch with their indices, in groups of one size."""
         return decoded_batches(
             batch["image_id"], batch["image"], self.batch_size, self.ahead, enter
         )
 
     def pixels(self, images: Sequence[np.ndarray]) -> torch.Tensor:
-        """(B, 3, H, W) normalised, channels last: as the networks compute, and as images lie."""
+        """Returns (B, 3, H, W) normalised images, channels last as the networks compute."""
         stacked = torch.from_numpy(np.stack(images)).to(self.device)
         return normalise(stacked).contiguous(memory_format=torch.channels_last)
 
 
 class ActivationPredictor(Predictor):
-    """CAM inference of one or more networks (method section 5).
+    """Infers the maps of one or more networks (docs/method.md, Inference).
 
     Args:
-        networks: output column -> activation network. All see the same decoded, scaled images.
-        max_logits: output column -> what higher logits of its network count as.
+        networks: output column -> activation network. They share decoded and scaled images.
+        max_logits: output column -> value that higher logits are clipped to; None clips nothing.
         scales, flip, device, batch_size: see `Predictor`.
     """
 
@@ -73,7 +73,7 @@ class ActivationPredictor(Predictor):
         self.networks = {k: n.to(device).eval() for k, n in networks.items()}
 
     def __call__(self, batch: Batch, enter: Enter | None = None) -> Batch:
-        """Adds a column per network: (P, h, w) uint8 at stride 4, max-normalised, present classes.
+        """Adds a column per network: (P, h, w) uint8 normalised maps of present classes, stride 4.
 
         Reads image_id, image (encoded bytes) and image_labels (class indices).
 
@@ -94,7 +94,7 @@ class ActivationPredictor(Predictor):
     def activate_batch(
         self, images: Sequence[np.ndarray], labels: Sequence[Sequence[int]]
     ) -> list[dict[str, np.ndarray]]:
-        """Stored maps of several images of one size, for the classes each is labelled with.
+        """Returns output column -> stored maps of the labelled classes, for images of one size.
 
         Args:
             images: (H, W, 3) uint8 each.
@@ -126,7 +126,7 @@ class ActivationPredictor(Predictor):
 
 
 class SegmentationPredictor(Predictor):
-    """Semantic segmentation: mean of the softmax, then argmax.
+    """Segments images: argmax of the softmax summed over scales and mirror images.
 
     Args:
         scales, flip, device, batch_size: see `Predictor`.
@@ -158,12 +158,12 @@ class SegmentationPredictor(Predictor):
         return batch | {"prediction": predictions}
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 class indices of one (H, W, 3) uint8 image."""
+        """Returns (H, W) uint8 class indices of one (H, W, 3) uint8 image."""
         return self.predict_batch([image])[0]
 
     @torch.inference_mode()
     def predict_batch(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """(B, H, W) uint8 class indices of several images of one size."""
+        """Returns (B, H, W) uint8 class indices of images of one size."""
         size = images[0].shape[:2]
         total: torch.Tensor | None = None
         for inputs in pyramid(self.pixels(images), self.scales, self.flip):

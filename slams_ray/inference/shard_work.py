@@ -1,4 +1,4 @@
-"""Image shard to activation shard: a column of maps per system, uint8 at stride 4."""
+"""Turns an image shard into an activation shard: a column of uint8 maps for each system."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from slams_ray.inference.predictors import ActivationPredictor
 
 NUM_EMPTY = "num_empty/"
-"""Prefix of the summary's count of empty maps; the name of the system follows."""
+"""Prefix of the count of empty maps in the summary; the system's name follows."""
 
 
 class InferMapper(TracedMapper):
@@ -26,7 +26,7 @@ class InferMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        """The maps, and counts: num_maps (K,), num_empty/<system> (K,), num_bytes of all maps."""
+        """Returns the maps, and counts: num_maps (K,), num_empty/<system> (K,), num_bytes."""
         batch = self.predictor(tables["images"].to_pydict(), self.entrance)
         systems = list(self.predictor.networks)
         columns = {name: batch[name] for name in IMAGE_COLUMNS}
@@ -48,7 +48,7 @@ class InferMapper(TracedMapper):
     def _count_empty(
         self, labels: Sequence[Sequence[int]], maps: Sequence[np.ndarray]
     ) -> list[int]:
-        """(K,) maps of each class that are zero everywhere."""
+        """Counts the maps of each class that are zero everywhere, (K,)."""
         counts = np.zeros(self.num_all_classes, np.int64)
         for class_indices, stack in zip(labels, maps, strict=True):
             for class_index, activation in zip(class_indices, stack, strict=True):

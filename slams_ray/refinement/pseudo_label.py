@@ -1,4 +1,4 @@
-"""From stored activations to refined label maps and pseudo labels with an ignore band."""
+"""Refined label maps and pseudo labels (docs/method.md, Dense CRF and pseudo labels)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,15 +15,16 @@ from slams_ray.seeds.seed import seed_labels
 
 @dataclass(frozen=True, kw_only=True)
 class ConfidentPair:
-    """The chosen threshold, and the pair around it that bounds the ignore band.
+    """The chosen threshold and the confident pair around it.
 
-    In the label and constant forms these are background thresholds. In the power form they are
-    alphas.
+    The values are background thresholds, or alphas in the power form. Pixels on which the pair
+    disagrees are ignored in the pseudo label.
 
     Attributes:
-        background: what is background at this value is surely background; it calls more pixels
-            object than `chosen`.
-        foreground: what is object at this value is surely object; it calls fewer pixels object.
+        background: value that labels more pixels as object than `chosen`. Its background is
+            confident.
+        foreground: value that labels fewer pixels as object than `chosen`. Its objects are
+            confident.
     """
 
     background: float
@@ -33,15 +34,15 @@ class ConfidentPair:
 
 @dataclass(frozen=True, kw_only=True)
 class Refinement:
-    """How activations become pseudo labels.
+    """Settings that turn activations into pseudo labels.
 
     Attributes:
-        form: "label" (IRN), "constant" (softmax form, constant background) or "power" (softmax
-            form, background (1 - max A)^alpha).
-        gt_prob: confidence of the hard labels, label form only.
+        form: "label" (hard seeds, IRN), "constant" (scores and a constant background) or "power"
+            (scores and background (1 - max A)^alpha).
+        gt_prob: confidence of the seed, in the label form only.
         iterations: mean-field iterations; 0 leaves the seed unrefined.
-        cam_power: exponent of maps and thresholds.
-        backend, device: what does the CRF's arithmetic, and where (see `make_crf`).
+        cam_power: exponent of maps and thresholds, in the constant and power forms.
+        backend, device: implementation of the CRF, and its device (see `make_crf`).
     """
 
     form: str
@@ -58,14 +59,15 @@ def has_effect(setting: str, chosen: Mapping[str, Any]) -> bool:
 
     Args:
         setting: name of a field of `Refinement` or `CrfKernels`.
-        chosen: form, iterations, gaussian_compat and bilateral_compat, as far as they are chosen;
-            a setting whose use depends on one that is missing counts as used.
+        chosen: form, iterations, gaussian_compat and bilateral_compat, as far as they are known.
+            A setting that depends on an unknown one counts as having an effect.
     """
     form, is_refined = chosen.get("form"), chosen.get("iterations") != 0
     if setting == "gt_prob":
         return form in ("label", None) and is_refined
     if setting == "cam_power":
-        # Without mean field the constant form compares maps and threshold: powers keep the order.
+        # Without mean field, the constant form only compares maps and threshold, and a power keeps
+        # their order.
         return form in ("power", None) or (form == "constant" and is_refined)
     for kernel in ("gaussian", "bilateral"):
         if setting == f"{kernel}_compat":
@@ -82,11 +84,11 @@ def refine(
     pair: ConfidentPair,
     refinement: Refinement,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Refined labels and pseudo labels of one image.
+    """Computes the refined labels and the pseudo labels of one image.
 
-    The CRF runs on background and the P present labels, three times on one lattice: at the chosen
-    threshold and at each of the pair. The pseudo label is object where the result at `foreground`
-    is, background where the result at `background` is, and 255 elsewhere (IRN's confident labels).
+    The CRF runs on background and the P present classes, at the chosen value and at both values of
+    the confident pair. The pseudo label is object where the result at `foreground` is object,
+    background where both results of the pair are background, and 255 elsewhere (IRN).
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -94,7 +96,7 @@ def refine(
         class_indices: (P,) class indices in 1..C.
 
     Returns:
-        refined (H, W) uint8 and pseudo_label (H, W) uint8 with `IGNORE_INDEX`.
+        refined (H, W) uint8, and pseudo_label (H, W) uint8 with `IGNORE_INDEX` where it is ignored.
     """
     shape = image.shape[:2]
     if not len(class_indices):
@@ -108,7 +110,7 @@ def refine(
 
 
 def agreed_labels(foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Objects of the first, background of both, `IGNORE_INDEX` elsewhere; (H, W) uint8."""
+    """Returns objects of the first map, background of both, and 255 elsewhere; (H, W) uint8."""
     certain_background = np.where(background == 0, 0, IGNORE_INDEX)
     return np.where(foreground != 0, foreground, certain_background).astype(np.uint8)
 
@@ -119,9 +121,9 @@ def refined_positions(
     values: tuple[float, ...],
     refinement: Refinement,
 ) -> list[np.ndarray]:
-    """(H, W) label positions (0 background, p for the p-th present class) for each value.
+    """Returns (H, W) label positions for each value: 0 background, p the p-th present class.
 
-    Equal values share one inference, and all share one lattice and the passes over it.
+    All values share one lattice and the passes over it. Equal values share one inference.
 
     Args:
         values: background thresholds, or alphas in the power form.
@@ -144,7 +146,7 @@ def refined_positions(
 
 
 def unary(activation: np.ndarray, value: float, refinement: Refinement) -> np.ndarray:
-    """(P + 1, H, W) energy of background and the present classes at a threshold or alpha."""
+    """Returns the (P + 1, H, W) energy of background and present classes at a value."""
     if refinement.form == "label":
         positions = seed_labels(activation, np.arange(1, len(activation) + 1), value)
         return label_unary(positions, len(activation) + 1, refinement.gt_prob)
@@ -157,5 +159,5 @@ def unary(activation: np.ndarray, value: float, refinement: Refinement) -> np.nd
 
 
 def labels_of_present(positions: np.ndarray, class_indices: np.ndarray) -> np.ndarray:
-    """Label positions to class indices, uint8."""
+    """Turns label positions into class indices, uint8."""
     return np.concatenate([[0], np.asarray(class_indices)]).astype(np.uint8)[positions]

@@ -1,4 +1,4 @@
-"""Image and activation shard to pseudo-label shard."""
+"""Turns an image shard and an activation shard into a pseudo-label shard."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,12 +22,12 @@ PSEUDO_LABEL_SCHEMA = pa.schema(
 
 
 class RefineMapper(TracedMapper):
-    """Refines the maps of a shard, scores them where there are masks, exports on request.
+    """Refines the maps of a shard. Scores images with a mask, and exports labels on request.
 
     Args:
-        system: the column of maps that is refined.
-        export_dir: where palette PNGs go in VOC layout; None exports nothing.
-        export_images: also write the images, as the encoded bytes they came in.
+        system: name of the column of maps.
+        export_dir: directory for palette PNGs in VOC layout; None exports nothing.
+        export_images: also export the images, with their encoded bytes unchanged.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class RefineMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
+        """Returns the pseudo-label shard, and counts that score it."""
         num_all_classes = len(self.description.class_names)
         rows = []
         confusion = np.zeros((num_all_classes, num_all_classes + 1), np.int64)
@@ -93,13 +94,14 @@ class RefineMapper(TracedMapper):
         if self.export_dir is None:
             return
         name = image_row["image_id"]
-        # Prepare has checked it; whoever can write shards must not write elsewhere by them.
+        # The prepare stage has checked the name too. This check keeps a manipulated shard from
+        # writing outside export_dir.
         check_file_name(name, "image shard")
         target = storage.join(self.export_dir, "SegmentationClass", f"{name}.png")
         storage.write_bytes(target, pseudo_label)
         if self.export_images:
             data = image_row["image"]
-            # VOC readers ask for .jpg; another source keeps its bytes under its true name.
+            # VOC readers expect .jpg. Images of another format keep the suffix of their format.
             suffix = image_suffix(data)
             storage.write_bytes(
                 storage.join(self.export_dir, "JPEGImages", f"{name}.{suffix}"), data

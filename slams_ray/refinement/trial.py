@@ -1,4 +1,4 @@
-"""A slice of images with maps and masks to counts of refinements at several thresholds."""
+"""Scores a refinement at several thresholds on a slice of images with maps and masks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,23 +36,23 @@ SLICE_SCHEMA = pa.schema(
     ]
 )
 MAPS = "maps"
-"""Column of `with_maps`."""
+"""Column that `with_maps` adds."""
 
 
 def maps_schema(system: str) -> pa.Schema:
-    """Columns of the maps of a slice."""
+    """Returns the schema of a slice's maps."""
     return pa.schema([("image_id", pa.string()), (system, pa.binary())])
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairCounts:
-    """Pixel counts of every confident pair of S thresholds or alphas; additive.
+    """Pixel counts of every confident pair of S thresholds or alphas. They can be added.
 
     Attributes:
-        classes: (S, S, 3, K) `class_counts` of the labels that the background value of a pair
-            (first axis) and its foreground value agree on. A value paired with itself is the plain
+        classes: (S, S, 3, K) `class_counts` of the labels on which the background value of a pair
+            (first axis) and its foreground value (second axis) agree. The diagonal holds the plain
             refinement.
-        num_ignored: (S, S) annotated pixels they do not agree on.
+        num_ignored: (S, S) annotated pixels on which a pair disagrees.
         num_pixels: annotated pixels.
     """
 
@@ -73,18 +73,21 @@ class PairCounts:
         return PairCounts(**{k: v + getattr(other, k) for k, v in vars(self).items()})
 
     def miou(self) -> np.ndarray:
-        """(S,) mIoU of the refinement at each value."""
+        """Returns the (S,) mIoU of the refinement at each value."""
         return np.array([miou_of_counts(self.classes[i, i]) for i in range(len(self.classes))])
 
     def ignored(self, background: int, foreground: int) -> float:
-        """Share of annotated pixels a pair leaves out."""
+        """Returns the share of annotated pixels that a pair ignores."""
         return ratio(self.num_ignored[background, foreground], self.num_pixels)
 
     def best_pair(self, chosen: int, max_ignored: float) -> tuple[int, int]:
-        """The pair around a value whose labels are best where they agree.
+        """Returns (background, foreground) positions of the best pair around a value.
+
+        The best pair has the highest mIoU on the pixels it does not ignore.
 
         Args:
-            max_ignored: largest share of pixels it may leave out.
+            chosen: position of the value.
+            max_ignored: largest share of pixels that the pair may ignore.
         """
         allowed = [
             (background, foreground)
@@ -98,12 +101,12 @@ class PairCounts:
 def count_slice(
     table: pa.Table, refinement: Refinement, values: Sequence[float], num_all_classes: int
 ) -> PairCounts:
-    """Counts of the refined labels at each value and of each pair.
+    """Counts the refined labels at each value and of each pair of values.
 
     Args:
         table: a slice `with_maps`.
-        values: background thresholds or alphas, from the one that calls most pixels object to the
-            one that calls fewest; they share the lattices of an image.
+        values: background thresholds or alphas. The first one labels most pixels as object, the
+            last one fewest. They share the lattices of an image.
     """
     counts = PairCounts.zeros(len(values), num_all_classes)
     for row in table.to_pylist():
@@ -145,15 +148,16 @@ def _refined_labels(
 
 
 def with_maps(slices: pa.Table, maps: pa.Table, system: str) -> pa.Table:
-    """Rows of `SLICE_SCHEMA` with the maps of a system of the same images as a further column.
+    """Adds the maps of a system to a slice, as a column.
 
     Raises:
-        ArtifactError: they are not of the same images.
+        ArtifactError: slice and maps are of different images.
     """
     if slices.column("image_id") != maps.column("image_id"):
         raise ArtifactError(
-            f"a slice of {slices.num_rows} images has maps of {maps.num_rows} others: remove the "
-            "output directory of search_refinement and run the command again"
+            f"a slice of {slices.num_rows} images and its {maps.num_rows} rows of maps are of "
+            "different images: remove the output directory of search_refinement and run the "
+            "command again"
         )
     return slices.append_column(MAPS, maps.column(system))
 
@@ -162,7 +166,7 @@ class ScoreMapper:
     """Scores a refinement on a slice at several thresholds or alphas.
 
     Args:
-        system: whose maps are refined.
+        system: system whose maps are refined.
         values: see `count_slice`.
     """
 
@@ -177,7 +181,7 @@ class ScoreMapper:
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        """The ids as a table; class_counts: (S, 3, K)."""
+        """Returns the image ids as a table, and class_counts (S, 3, K)."""
         table = with_maps(tables["slices"], tables["maps"], self.system)
         counts = count_slice(table, self.refinement, self.values, self.num_all_classes)
         own = np.arange(len(self.values))

@@ -1,9 +1,9 @@
-"""Choosing a background threshold without masks.
+"""Chooses a background threshold without masks (docs/method.md, Seeds and thresholds).
 
-Two criteria, from one pass of histograms over the stored maps. Bimodality takes the threshold that
-separates the scores of an image best. Matching takes the threshold that leaves as much foreground
-as CAM's most bimodal one. Where masks exist each criterion is scored by its regret, the mIoU of the
-best threshold minus the mIoU at its choice.
+Two criteria need one pass of histograms over the stored maps. Bimodality takes the threshold that
+best separates the scores of an image. Matching takes the threshold with as much foreground as CAM
+has at its most bimodal threshold. Where masks exist, each criterion is scored by its regret: the
+mIoU of the best threshold minus the mIoU of its choice.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ import numpy as np
 from slams_ray.seeds.threshold import ThresholdCurve, score_bins, threshold_grid
 
 MIN_FOREGROUND, MAX_FOREGROUND = 0.03, 0.9
-"""Share of labelled images that may be foreground at a choice. Beyond it a criterion says nothing
-about objects."""
+"""Limits of the share of foreground in labelled images. Thresholds outside them are not chosen."""
 VARIANCE_EPSILON = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class CriterionSums:
-    """Sums over images, for each threshold; additive over shards.
+    """Sums over images for each threshold; they can be added over shards.
 
     Attributes:
-        bimodality: (T,) between-class share of the variance of winning scores (Otsu 1979).
+        bimodality: (T,) share of the variance of winning scores that is between foreground and
+            background (Otsu 1979).
         foreground: (T,) share of foreground.
         num_images: images with at least one map.
     """
@@ -42,7 +42,7 @@ class CriterionSums:
 
 
 def criterion_sums(scores: np.ndarray, num_thresholds: int) -> CriterionSums:
-    """What the criteria say of every threshold for one image.
+    """Returns the sums of one image.
 
     Args:
         scores: (N,) float32 in [0, 1], the highest activation of each pixel.
@@ -60,7 +60,7 @@ def criterion_sums(scores: np.ndarray, num_thresholds: int) -> CriterionSums:
 
 
 def _above(bins: np.ndarray, weights: np.ndarray | None, num_thresholds: int) -> np.ndarray:
-    """(T,) sum of the weights, or number of pixels, above each threshold."""
+    """Returns the (T,) sum of weights, or number of pixels, above each threshold."""
     histogram = np.bincount(bins, weights, num_thresholds + 1)
     return histogram[::-1].cumsum()[::-1][1:].astype(float)
 
@@ -68,7 +68,7 @@ def _above(bins: np.ndarray, weights: np.ndarray | None, num_thresholds: int) ->
 def _between_variance(
     num_above: np.ndarray, sum_above: np.ndarray, values: np.ndarray
 ) -> np.ndarray:
-    """(T,) variance of values that lies between foreground and background."""
+    """Returns the (T,) variance between foreground and background."""
     num_below = len(values) - num_above
     mean_above = sum_above / np.maximum(num_above, 1)
     mean_below = (values.sum() - sum_above) / np.maximum(num_below, 1)
@@ -76,10 +76,10 @@ def _between_variance(
 
 
 def most_bimodal(sums: CriterionSums) -> float:
-    """The threshold of the highest bimodality that leaves foreground and background.
+    """Returns the threshold with the highest bimodality, within the limits of foreground.
 
     Raises:
-        ValueError: no image had a map.
+        ValueError: no image has a map.
     """
     if not sums.num_images:
         raise ValueError("no image has a class label, so there is no map to choose a threshold on")
@@ -87,22 +87,26 @@ def most_bimodal(sums: CriterionSums) -> float:
 
 
 def match_foreground(sums: CriterionSums, guide: CriterionSums) -> float:
-    """The threshold that leaves as much foreground as the guide's most bimodal one leaves there.
+    """Returns the threshold with as much foreground as the guide has at its most bimodal one.
 
-    Scores of CAM have two modes, with the best threshold between them. Those of SLAMs need not:
-    what a class often occurs with may form a third. How much foreground there is CAM then tells
-    better, where it is, SLAMs.
+    Scores of CAM have two modes, and the best threshold is between them. Scores of SLAMs can have a
+    third mode, from things that often accompany a class. CAM then gives a better estimate of how
+    much foreground there is, and SLAMs of where it is.
 
     Raises:
-        ValueError: no image had a map.
+        ValueError: no image has a map.
     """
-    at = most_bimodal(guide)
-    wanted = guide.foreground[np.argmin(abs(threshold_grid(len(guide.foreground)) - at))]
+    guide_threshold = most_bimodal(guide)
+    grid = threshold_grid(len(guide.foreground))
+    wanted = guide.foreground[np.argmin(abs(grid - guide_threshold))]
     return _best_allowed(sums, -abs(sums.foreground - wanted))
 
 
 def _best_allowed(sums: CriterionSums, values: np.ndarray) -> float:
-    """The middle of the thresholds with the highest value, among those that leave objects."""
+    """Returns the middle of the thresholds with the highest value, within the limits of foreground.
+
+    The limits are ignored if no threshold is within them.
+    """
     foreground = sums.foreground / sums.num_images
     allowed = (foreground >= MIN_FOREGROUND) & (foreground <= MAX_FOREGROUND)
     if allowed.any():
@@ -112,5 +116,5 @@ def _best_allowed(sums: CriterionSums, values: np.ndarray) -> float:
 
 
 def regret(curve: ThresholdCurve, threshold: float) -> float:
-    """mIoU of the best threshold minus mIoU at this one."""
+    """Returns the mIoU of the best threshold minus the mIoU at this one."""
     return curve.best_miou - float(curve.miou[np.argmin(abs(curve.thresholds - threshold))])

@@ -1,4 +1,4 @@
-"""From activations to seeds, the label maps that a threshold makes of them."""
+"""Seeds: label maps made from activations by a background threshold."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import numpy as np
 def seed_labels(
     activation: np.ndarray, class_indices: np.ndarray, background_threshold: float
 ) -> np.ndarray:
-    """Seed: argmax over [background_threshold, A_1..A_P]; background wins ties.
+    """Returns the seed: argmax over [background_threshold, A_1..A_P]; background wins ties.
 
     Args:
         activation: (P, H, W) float32 in [0, 1].

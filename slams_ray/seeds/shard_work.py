@@ -1,4 +1,4 @@
-"""Activation shard, images and masks to what every threshold gives, for all systems in one pass."""
+"""Counts over a shard that score every threshold, for all systems in one pass."""
 
 import base64
 import io
@@ -22,10 +22,10 @@ Additive = TypeVar("Additive", ThresholdCounts, CriterionSums)
 
 
 class CountMapper(TracedMapper):
-    """Sums `ThresholdCounts` over the images that have a mask, `CriterionSums` over all.
+    """Sums `ThresholdCounts` over images with a mask, and `CriterionSums` over images with a label.
 
     Args:
-        systems: columns of the activation shard.
+        systems: systems to count for, which are columns of the activation shard.
     """
 
     def __init__(self, systems: Sequence[str], num_all_classes: int, num_thresholds: int) -> None:
@@ -36,6 +36,7 @@ class CountMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
+        """Returns the ids of scored images, and the packed sums of each system."""
         no_counts = ThresholdCounts.zeros(self.num_all_classes, self.num_thresholds)
         counts = dict.fromkeys(self.systems, no_counts)
         criteria = dict.fromkeys(self.systems, CriterionSums.zeros(self.num_thresholds))
@@ -62,7 +63,7 @@ class CountMapper(TracedMapper):
         }
 
     def _criteria(self, maps: np.ndarray) -> CriterionSums:
-        """The label-free criteria, at the stored resolution of the maps."""
+        """Returns the sums of the label-free criteria, at the stored resolution of the maps."""
         scores = maps.max(axis=0) / np.float32(STORED_LEVELS)
         return criterion_sums(scores.ravel(), self.num_thresholds)
 
@@ -79,12 +80,12 @@ class CountMapper(TracedMapper):
 
 
 def pack(sums: ThresholdCounts | CriterionSums) -> dict[str, str]:
-    """JSON form of additive sums, compressed: kilobytes for 80 classes, not a megabyte."""
+    """Returns sums as compressed text for JSON: kilobytes for 80 classes instead of a megabyte."""
     return {name: _pack_array(np.asarray(value)) for name, value in vars(sums).items()}
 
 
 def unpack(kind: type[Additive], content: Mapping[str, str]) -> Additive:
-    """Inverse of `pack`."""
+    """Restores sums from the text of `pack`."""
     arrays: dict[str, Any] = {name: _unpack_array(text) for name, text in content.items()}
     return kind(**arrays)
 

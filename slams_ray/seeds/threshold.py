@@ -1,10 +1,10 @@
 """Exact mIoU of every background threshold from one pass over the activations.
 
 The winning class of a pixel does not depend on the threshold: argmax over [threshold, A_1..A_C] is
-the winner of A where its score exceeds the threshold and background elsewhere. So it suffices to
-count, per class, in which bin of the threshold grid each pixel's winning score falls; cumulative
-sums then give true positives and predictions of all thresholds at once. Memory is O(K T), not O(K K
-T): 24 K (T + 1) bytes, 6 MB for 1000 classes and 256 thresholds.
+the winner of A where its score exceeds the threshold, and background elsewhere. So one pass counts,
+per class, the bin of the threshold grid that each pixel's winning score falls into. Cumulative sums
+then give the true positives and predictions of all thresholds. Memory is 24 K (T + 1) bytes: 6 MB
+for 1000 classes and 256 thresholds.
 """
 
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ from slams_ray.metrics import IGNORE_INDEX, intersection_over_union, mean_define
 
 
 def threshold_grid(num_thresholds: int) -> np.ndarray:
-    """(T,) float32 thresholds i / (T - 1), from 0 to 1, ascending."""
+    """Returns (T,) float32 thresholds i / (T - 1), ascending from 0 to 1."""
     return (np.arange(num_thresholds) / (num_thresholds - 1)).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdCounts:
-    """Pixel counts that score every threshold; int64, additive over images and shards.
+    """Pixel counts that score every threshold. They are int64 and can be added.
 
-    Bin b of a pixel is the number of thresholds below its winning score, so it is foreground at
-    threshold i exactly if i < b.
+    The bin of a pixel is the number of thresholds below its winning score. A pixel of bin b is
+    foreground at threshold i exactly if i < b.
 
     Attributes:
-        winner_correct: (K, T + 1) row c > 0: pixels of ground truth c won by c, by bin.
-        winner: (K, T + 1) row c > 0: annotated pixels won by class c, by bin.
-        background_won: (K, T + 1) row c > 0: pixels of ground truth background won by class c, by
-            bin; row 0: those of images without a map.
-        object_pixels: (T + 1,) pixels of ground truth object (any class), by bin.
+        winner_correct: (K, T + 1) row c > 0: pixels of class c that c wins, by bin.
+        winner: (K, T + 1) row c > 0: annotated pixels that class c wins, by bin.
+        background_won: (K, T + 1) row c > 0: background pixels that class c wins, by bin. Row 0:
+            background pixels of images without a map.
+        object_pixels: (T + 1,) pixels of any object class in the ground truth, by bin.
         annotated: (K,) annotated pixels per ground-truth class.
     """
 
@@ -57,10 +57,10 @@ class ThresholdCounts:
 
 
 def score_bins(scores: np.ndarray, num_thresholds: int) -> np.ndarray:
-    """Number of grid thresholds strictly below each score.
+    """Returns the number of grid thresholds strictly below each score.
 
-    Equal to `np.searchsorted(threshold_grid(T), scores, side="left")` and several times faster: the
-    grid is uniform, so the nearest threshold is found by rounding, and only it must be compared.
+    Equal to `np.searchsorted(threshold_grid(T), scores, side="left")`, but several times faster.
+    The grid is uniform, so rounding finds the nearest threshold, and one comparison remains.
 
     Args:
         scores: float32 of any shape, in [0, 1].
@@ -80,17 +80,20 @@ def count_thresholds(
     num_all_classes: int,
     num_thresholds: int,
 ) -> ThresholdCounts:
-    """Counts one image for every threshold of the grid.
+    """Counts the pixels of one image for every threshold of the grid.
 
     Args:
         activation: (P, H, W) float32 in [0, 1], maps of the P classes present; P may be 0.
         class_indices: (P,) class index (1..C) of each map.
         ground_truth: (H, W) uint8, `IGNORE_INDEX` where nothing is annotated.
+
+    Raises:
+        ValueError: the ground truth holds an unknown class.
     """
     num_present, width = len(class_indices), num_thresholds + 1
     winner, top = _winners(activation, ground_truth.shape)
-    # Joint histogram over (truth among present | background | other object | ignored, winner, bin):
-    # small, because P is the number of classes in this image and not in the data set.
+    # Joint histogram over (truth: present class, background, other object, ignored; winner; bin).
+    # It is small, because P counts the classes of this image and not those of the data set.
     num_winners = max(num_present, 1)
     position = np.full(IGNORE_INDEX + 1, num_present + 1, np.int64)
     position[0] = num_present
@@ -120,7 +123,7 @@ def count_thresholds(
 
 
 def _winners(activation: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Position of the highest map of each pixel, the first of equal ones, and its value."""
+    """Returns the position of each pixel's highest map, the first of equal ones, and its value."""
     winner = np.zeros(shape, np.int64)
     if not len(activation):
         return winner, np.zeros(shape, np.float32)
@@ -133,7 +136,7 @@ def _winners(activation: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdCurve:
-    """Scores of every threshold, as fractions.
+    """Scores of every threshold, as fractions in [0, 1].
 
     Attributes:
         thresholds: (T,) ascending.
@@ -151,7 +154,7 @@ class ThresholdCurve:
 
     @property
     def best_index(self) -> int:
-        """Index of the highest mIoU; the middle of the run when neighbouring thresholds tie."""
+        """Index of the highest mIoU; the middle index if several thresholds tie."""
         best = np.flatnonzero(self.miou >= np.nanmax(self.miou))
         return int(best[len(best) // 2])
 
@@ -165,18 +168,17 @@ class ThresholdCurve:
 
     @property
     def mean_miou(self) -> float:
-        """mIoU averaged over all thresholds: high where the choice of threshold matters little."""
+        """Mean mIoU over all thresholds: high where the choice of a threshold matters little."""
         return float(np.nanmean(self.miou))
 
 
 def above(histogram: np.ndarray) -> np.ndarray:
-    """(..., T + 1) counts by bin to (..., T) counts above each threshold."""
+    """Turns (..., T + 1) counts by bin into (..., T) counts above each threshold."""
     return histogram[..., ::-1].cumsum(axis=-1)[..., ::-1][..., 1:]
 
 
 def threshold_curve(counts: ThresholdCounts) -> ThresholdCurve:
-    """Turns summed counts into the curve: foreground at threshold i are the bins above i."""
-
+    """Turns summed counts into the curve. Bins above i are foreground at threshold i."""
     true_positive, predicted = above(counts.winner_correct), above(counts.winner)
     background = counts.background_won.sum(axis=0)
     true_positive[0] = background.sum() - above(background)

@@ -1,4 +1,4 @@
-"""Image shard to prediction shard, with the confusion matrix of the images that have a mask."""
+"""Turns an image shard into a prediction shard, and scores images that have a mask."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ PREDICTION_SCHEMA = pa.schema([("image_id", pa.string()), ("prediction", pa.bina
 
 
 class EvaluateMapper(TracedMapper):
-    """Predicts every image of a shard and counts against its mask."""
+    """Segments every image of a shard and compares it with its mask, if it has one."""
 
     def __init__(self, description: DatasetDescription, predictor: SegmentationPredictor) -> None:
         self.description = description
@@ -25,6 +25,7 @@ class EvaluateMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
+        """Returns the prediction shard, and the confusion matrix of images with a mask."""
         num_all_classes = len(self.description.class_names)
         confusion = np.zeros((num_all_classes, num_all_classes + 1), np.int64)
         batch = self.predictor(tables["images"].to_pydict(), self.entrance)

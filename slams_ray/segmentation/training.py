@@ -1,4 +1,4 @@
-"""Stage 3: a segmentation network learns from pseudo labels (method section 7)."""
+"""Trains the segmentation network on pseudo labels (docs/method.md, Segmentation network)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from slams_ray.config import SegmentationConfig
 from slams_ray.data.transforms import normalise
 from slams_ray.metrics import IGNORE_INDEX
-from slams_ray.networks.backbone import load_backbone_weights
 from slams_ray.networks.segmentation_network import SegmentationNetwork
+from slams_ray.networks.weights import load_backbone_weights
 from slams_ray.training.task import Batch, PseudoLabelledCrops, Row, Sampler, TrainingModule
 
 
 class SegmentationTraining(TrainingModule):
-    """Cross-entropy on pseudo labels, ignoring the ignore band and padding."""
+    """Trains with the cross-entropy of pseudo labels. Ignored pixels and padding do not count."""
 
     network: SegmentationNetwork
 
@@ -33,10 +33,10 @@ class SegmentationTraining(TrainingModule):
 
 
 class SegmentationTask:
-    """Builds the segmentation network; the evaluate stage scores it against masks.
+    """Builds the segmentation network. The evaluate stage scores it.
 
     Args:
-        max_side_px: images are stored with a longer side of at most this; None keeps every size.
+        max_side_px: largest longer side of stored images; None if every size was kept.
     """
 
     def __init__(
@@ -76,10 +76,12 @@ class SegmentationTask:
 def segmentation_loss(
     logits: torch.Tensor, target: torch.Tensor, ignore_index: int
 ) -> torch.Tensor:
-    """Cross-entropy over pixels that are not ignored, mean per image; 0 where all are.
+    """Mean cross-entropy over the pixels of each image that are not ignored, (B,).
+
+    It is 0 for an image whose pixels are all ignored.
 
     Args:
-        logits: (B, K, h, w), resized bilinearly to the target.
+        logits: (B, K, h, w); they are resized bilinearly to the target.
         target: (B, H, W) int64.
     """
     resized = F.interpolate(

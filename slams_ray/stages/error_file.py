@@ -1,4 +1,4 @@
-"""What a stage failed by, kept where its record would stand."""
+"""Keeps the traceback of a failed stage in its output directory."""
 
 import logging
 import traceback
@@ -14,14 +14,14 @@ ERROR_NAME = "error.txt"
 
 
 def write_error(output_dir: str, error: Exception, run: Run) -> None:
-    """Writes the traceback, workers' own included, into the output directory and the MLflow run."""
+    """Writes the traceback, with those of workers, to the output directory and the MLflow run."""
     text = redacted("".join(traceback.format_exception(error)))
     run.log_text(text, ERROR_NAME)
     path = storage.join(output_dir, ERROR_NAME)
     try:
         storage.write_bytes(path, text.encode())
     except ArtifactError as refused:
-        # What the stage failed by matters more.
+        # The error of the stage matters more than this one.
         logger.warning("%s", refused)
         return
     logger.error("the traceback is in %s", path)

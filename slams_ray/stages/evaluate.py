@@ -1,4 +1,4 @@
-"""Stage evaluate: the segmentation network against the masks of the val split."""
+"""Stage evaluate: scores the segmentation network against the masks of the scored split."""
 
 import json
 from functools import partial
@@ -34,6 +34,7 @@ CLASS_IOU_NAME = "per_class_iou.png"
 def run(
     context: StageContext, config: SegmentationConfig, data: PreparedData, network: Result
 ) -> Result:
+    """Predicts every image of the scored split, and scores those that have a mask."""
     inputs = {
         "prepare": data.scores_digest(data.scored_role),
         "train_segmentation": network.record.fingerprint,
@@ -45,13 +46,14 @@ def run(
 
 
 def predictions_dir(output_dir: str) -> str:
+    """Returns the directory of prediction shards in an output directory."""
     return storage.join(output_dir, PREDICTIONS)
 
 
 def make_predictor(
     path: str, config: InferenceConfig, class_names: tuple[str, ...] | None, device: str
 ) -> SegmentationPredictor:
-    """Loads a segmentation network onto a torch device; class_names of None accepts any classes."""
+    """Loads a segmentation network onto a torch device. With class_names None, any classes pass."""
     network = load_network(storage.read_bytes(path), path, "segmentation_network", class_names)
     target = torch.device(device)
     return SegmentationPredictor(
@@ -65,7 +67,7 @@ def make_predictor(
 def make_mapper(
     path: str, config: InferenceConfig, description: DatasetDescription
 ) -> EvaluateMapper:
-    """Runs once in every inference actor."""
+    """Loads the network. It runs once in every inference actor."""
     predictor = make_predictor(path, config, description.class_names, assigned_device())
     return EvaluateMapper(description, predictor)
 
@@ -96,7 +98,7 @@ def _work(
     totals = sum_shards(job, ("num_rows", "num_scored", "confusion"))
     num_scored, confusion = totals["num_scored"], totals["confusion"]
     metrics: dict[str, float] = {}
-    # Masks may be absent, or all 255.
+    # Masks can be absent, or 255 everywhere.
     if confusion.sum():
         scores = segmentation_scores(confusion)
         metrics = _publish(attempt, scores, confusion, data.description, role, num_scored)
@@ -115,7 +117,7 @@ def _publish(
     role: str,
     num_scored: int,
 ) -> dict[str, float]:
-    """Writes metrics.json, logs table and figure, returns the scalar scores."""
+    """Writes metrics.json, logs table and figure, and returns the scalar scores."""
     per_class: list[dict[str, Any]] = [
         {
             "class": name,

@@ -1,4 +1,4 @@
-"""Which training images stand in pictures."""
+"""Chooses the training images that figures show."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from slams_ray.training.task import Row
 def choose_examples(
     names: Sequence[str], sources: Sequence[ShardColumns], num_examples: int
 ) -> list[Row]:
-    """The first labelled images, one new class after another where possible.
+    """Returns labelled images: first those that show a new class, then others.
 
     Args:
-        names: shards to look through; no more are read than needed.
-        sources: their columns, image_labels among them.
+        names: shards to choose from, read in order until there are enough images.
+        sources: columns to read, which include image_labels.
     """
     chosen: list[Row] = []
-    spare: list[Row] = []
+    others: list[Row] = []
     seen: set[int] = set()
     for name in names:
         for row in read_rows(name, sources).values():
@@ -24,10 +24,10 @@ def choose_examples(
             if labels - seen:
                 chosen.append(row)
                 seen |= labels
-            elif labels and len(spare) < num_examples:
-                spare.append(row)
+            elif labels and len(others) < num_examples:
+                others.append(row)
             if len(chosen) == num_examples:
                 return chosen
-        if len(chosen) + len(spare) >= num_examples:
+        if len(chosen) + len(others) >= num_examples:
             break
-    return (chosen + spare)[:num_examples]
+    return (chosen + others)[:num_examples]

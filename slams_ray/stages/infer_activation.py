@@ -1,4 +1,4 @@
-"""Stage infer_activation: images and networks to the maps of every system, training split."""
+"""Stage infer_activation: infers the maps of every system for the training split."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,11 +28,11 @@ COLUMNS = ("image_id", "image", "height", "width", "image_labels")
 
 @dataclass(frozen=True, kw_only=True)
 class MapSettings:
-    """What an inference process needs to make the maps of some systems.
+    """Settings of an inference process.
 
     Attributes:
         checkpoints: system -> path of its network.
-        max_logits: system -> see `MapNetwork`.
+        max_logits: system -> value that logits are clipped to, see `MapNetwork`.
     """
 
     checkpoints: Mapping[str, str]
@@ -46,7 +46,7 @@ def map_settings(
     inference: ActivationInferenceConfig,
     class_names: tuple[str, ...],
 ) -> MapSettings:
-    """The settings of some systems' networks."""
+    """Returns the settings that infer maps with the given networks."""
     return MapSettings(
         checkpoints={name: network.path for name, network in networks.items()},
         max_logits={name: network.max_logit for name, network in networks.items()},
@@ -61,6 +61,11 @@ def run(
     data: PreparedData,
     networks: Mapping[str, MapNetwork],
 ) -> Result:
+    """Infers the maps of the training split.
+
+    Args:
+        networks: system -> the network that makes its maps.
+    """
     class_names = data.description.class_names
     counts = ("num_rows", "num_bytes", "num_maps", *(NUM_EMPTY + name for name in networks))
 
@@ -100,12 +105,12 @@ def run(
 
 
 def inference_pool(compute: ComputeConfig) -> Callable[[], Pool]:
-    """The actors of every stage that runs a network over shards."""
+    """Returns the pool of actors that run a network over shards."""
     return pool(compute.device, compute.gpu_actors, compute.actors_per_gpu)
 
 
 def make_mapper(settings: MapSettings) -> InferMapper:
-    """Loads the networks; runs once in every inference actor."""
+    """Loads the networks. It runs once in every inference actor."""
     device = torch.device(assigned_device())
     dtype = inference_dtype(settings.inference.precision, device)
     networks = {
@@ -129,4 +134,5 @@ def make_mapper(settings: MapSettings) -> InferMapper:
 
 
 def activations_dir(output_dir: str) -> str:
+    """Returns the directory of activation shards in an output directory."""
     return storage.join(output_dir, "activations")

@@ -1,4 +1,4 @@
-"""The stages in order, each on the outputs of those before it, and their summary."""
+"""Pipeline: runs the stages in order, and writes their summary."""
 
 import logging
 from dataclasses import dataclass
@@ -23,7 +23,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineResult:
-    """Finished stages by name, in order; some only when the pipeline was asked to stop early."""
+    """Results of the finished stages by name, in order, and their summary.
+
+    Some stages are missing if the pipeline was asked to stop early.
+    """
 
     results: dict[str, Result]
     summary: dict[str, Any]
@@ -32,9 +35,9 @@ class PipelineResult:
 def run(
     config: PipelineConfig, workspace: str, recipe: str, until: str | None = None
 ) -> PipelineResult:
-    """Runs the stages up to `until`, or all; finished ones are kept.
+    """Runs the stages up to `until`, or all stages. Finished stages are kept.
 
-    Writes `<workspace>/summary.json` when all have run.
+    Writes `<workspace>/summary.json` once all stages have run.
 
     Raises:
         ConfigError: another driver works in the workspace.
@@ -51,10 +54,10 @@ def run(
 def open_session(
     config: PipelineConfig, workspace: str, name: str, group: str | None = None
 ) -> TrackingSession:
-    """The tracked run of a pipeline; a rerun with the same name and settings continues it.
+    """Opens the tracked run of a pipeline. A rerun with the same name and settings continues it.
 
     Args:
-        group: id of the run it is nested under.
+        group: id of the parent run, or None.
     """
     settings = {k: v for k, v in to_plain(config).items() if k not in ("compute", "tracking")}
     return TrackingSession(
@@ -68,7 +71,7 @@ def open_session(
 
 
 def make_context(config: PipelineConfig, session: TrackingSession) -> StageContext:
-    """Where the stages of a pipeline with this config work."""
+    """Returns the context in which the stages of a pipeline run."""
     return StageContext(
         workspace=session.workspace,
         compute=config.compute,
@@ -80,7 +83,7 @@ def make_context(config: PipelineConfig, session: TrackingSession) -> StageConte
 def run_stages(
     config: PipelineConfig, context: StageContext, until: str | None = None
 ) -> dict[str, Result]:
-    """Runs the stages in order; finished ones are kept.
+    """Runs the stages in order. Finished stages are kept.
 
     Args:
         until: the last stage to run; None runs all.

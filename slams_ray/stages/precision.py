@@ -1,4 +1,4 @@
-"""The precision that inference computes in, decided once for all machines of a stage."""
+"""Chooses the precision of inference, once for all machines of a stage."""
 
 from dataclasses import replace
 from typing import TypeVar
@@ -13,10 +13,10 @@ Config = TypeVar("Config", bound=InferenceConfig)
 
 
 def resolved(config: Config, compute: ComputeConfig) -> Config:
-    """The settings with `precision: auto` replaced by what it means on these machines.
+    """Returns the settings with precision "auto" replaced by bfloat16 or float32.
 
-    It is bfloat16 only where every machine multiplies bfloat16 itself, so that the shards of one
-    stage never mix precisions. The resolved value is part of the stage's fingerprint.
+    It is bfloat16 only if every machine has native bfloat16, so that the shards of a stage never
+    mix precisions. The resolved value is part of the stage's fingerprint.
     """
     if config.precision != "auto":
         return config
@@ -27,5 +27,5 @@ def resolved(config: Config, compute: ComputeConfig) -> Config:
 
 
 def _auto(device: str) -> str:
-    """Name of what auto means on a torch device of this machine."""
+    """Returns the name of the dtype that "auto" stands for on a torch device of this machine."""
     return str(inference_dtype("auto", torch.device(device))).removeprefix("torch.")

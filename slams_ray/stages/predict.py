@@ -1,4 +1,4 @@
-"""Masks for new photographs from a trained network, in this process and without Ray."""
+"""Predicts masks of new photographs with a trained network, in this process without Ray."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ from slams_ray.stages.training import MODEL_NAME
 logger = logging.getLogger(__name__)
 
 SETTINGS = ("scales", "flip", "precision", "max_side_px")
-"""What may be set otherwise than the network was scored with."""
+"""Settings that can differ from those of the evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class Model:
     """A trained network.
 
     Attributes:
-        path: its checkpoint.
-        scored_with: the `SETTINGS` that a finished evaluation scored it with; None where only the
-            checkpoint knows what it is to be used with.
+        path: path of its checkpoint.
+        scored_with: the `SETTINGS` of its finished evaluation; None if there is no evaluation, and
+            the settings are those in the checkpoint.
     """
 
     path: str
@@ -57,14 +57,15 @@ class Model:
 
 
 def run(model: str, images: str, output: str, **changes: Any) -> int:
-    """Writes `<name>.png` (palette mask) and `<name>_overlay.jpg`; names and skips bad images.
+    """Writes `<name>.png` (palette mask) and `<name>_overlay.jpg` for each image.
 
-    An image is predicted as evaluation predicts it: same size, scales and precision.
+    Size, scales and precision are those of the evaluation. Bad images are logged and skipped.
 
     Args:
         model: a checkpoint, or the workspace of a finished pipeline.
-        images: directory of photographs, turned upright by their EXIF orientation.
-        changes: any of `SETTINGS` to be used instead; None leaves a setting as it is.
+        images: directory of photographs. They are turned upright by their EXIF orientation.
+        output: directory for the masks.
+        changes: values for any of `SETTINGS`; None keeps a setting.
 
     Returns:
         number of masks written.
@@ -105,9 +106,9 @@ def run(model: str, images: str, output: str, **changes: Any) -> int:
 def predict_image(
     predictor: SegmentationPredictor, encoded: bytes, source: str, max_side_px: int | None
 ) -> np.ndarray:
-    """(H, W) uint8 labels at the size of the upright image.
+    """Returns (H, W) uint8 labels at the size of the upright image.
 
-    They are predicted on the pixels that a shard would hold, and enlarged where those are fewer.
+    Labels are predicted at the size that a shard would store, and enlarged if it is smaller.
     """
     image = store_image(encoded, source, upright=True, max_side_px=max_side_px)
     labels = predictor.predict(decode_image(image.data, source))
@@ -122,7 +123,9 @@ def _image_names(images: str, output: str) -> list[str]:
     if not names:
         raise DataError(f"{images} holds no image; expected {', '.join(IMAGE_SUFFIXES)}")
     if storage.absolute(images) == storage.absolute(output):
-        raise ConfigError(f"output is {output}, where the images are: masks would overwrite them")
+        raise ConfigError(
+            f"output is {output}, the directory of the images: masks would overwrite them"
+        )
     stems = Counter(name.rsplit(".", 1)[0] for name in names)
     stem, times = stems.most_common(1)[0]
     if times > 1:
@@ -131,10 +134,10 @@ def _image_names(images: str, output: str) -> list[str]:
 
 
 def find_model(model: str) -> Model:
-    """The checkpoint itself, or the one the summary of a workspace names.
+    """Finds the checkpoint at a path, or the one that the summary of a workspace names.
 
     Raises:
-        ArtifactError: neither is there.
+        ArtifactError: there is neither.
     """
     if storage.exists(model):
         return Model(path=model)

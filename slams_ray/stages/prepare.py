@@ -1,4 +1,4 @@
-"""Stage prepare: a data set on disk to Parquet shards of images, labels and masks."""
+"""Stage prepare: writes a data set as Parquet shards of images, labels and masks."""
 
 import json
 import logging
@@ -35,12 +35,12 @@ _NO_CONTENT = (
     "max_image_bytes",
     "max_image_pixels",
 )
-"""Settings that say where data stands (the digest says what it is), or which images are bad and
-what to do about them (a shard without any is the same either way)."""
+"""Settings that do not change the content of a shard. They name the place of the data, whose digest
+is an input, or they say which images are bad and what happens to them."""
 
 
 class Shard(NamedTuple):
-    """An image shard with rows: what the record keeps of it."""
+    """Image shard with rows, as the record describes it."""
 
     name: str
     num_rows: int
@@ -50,14 +50,15 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
-    """The prepared data set as later stages see it.
+    """Prepared data set, as later stages use it.
 
-    What it holds is told by content, so that a data set that was moved, or prepared again to the
-    same result, leaves every later output current.
+    Its digests depend on content alone. So a data set that was moved, or prepared again with the
+    same result, keeps all later outputs valid.
 
     Attributes:
-        shards: role -> every shard that has rows.
-        max_side_px: longest side of stored images; None where every size was kept.
+        directory: output directory of the prepare stage.
+        shards: role -> all shards that have rows.
+        max_side_px: largest longer side of stored images; None if every size was kept.
     """
 
     directory: str
@@ -66,39 +67,46 @@ class PreparedData:
     max_side_px: int | None = None
 
     def images(self, role: str) -> str:
-        """Directory of the image shards of a role."""
+        """Returns the directory of a role's image shards."""
         return storage.join(self.directory, "images", role)
 
     def names(self, role: str) -> list[str]:
+        """Returns the names of a role's shards."""
         return [shard.name for shard in self.shards.get(role, ())]
 
     def shard_rows(self, role: str) -> list[tuple[str, int]]:
-        """(shard name, rows) of a role."""
+        """Returns (shard name, number of rows) of a role's shards."""
         return [(shard.name, shard.num_rows) for shard in self.shards.get(role, ())]
 
     def num_images(self, role: str) -> int:
+        """Returns the number of images of a role."""
         return sum(rows for _, rows in self.shard_rows(role))
 
     def images_digest(self, *of_roles: str) -> str:
-        """Of images and labels, which is what training and inference depend on."""
+        """Returns the digest of images and labels, on which training and inference depend."""
         found = [tuple(shard)[:3] for role in of_roles for shard in self.shards.get(role, ())]
         return digest([self.description.to_json(), *found])
 
     def scores_digest(self, role: str) -> str:
-        """Of images, labels and masks, which is what scores depend on."""
+        """Returns the digest of images, labels and masks, on which scores depend."""
         return digest([self.description.to_json(), *self.shards[role]])
 
     def contents(self, role: str) -> dict[str, str]:
-        """Shard name -> digest of its images, labels and masks."""
+        """Returns shard name -> digest of its images, labels and masks."""
         return {s.name: f"{s.images_digest}-{s.masks_digest}" for s in self.shards[role]}
 
     @property
     def scored_role(self) -> str:
-        """The role the final network is scored on: val, or train where there is no val split."""
+        """Role on which the segmentation network is scored: val, or train without a val split."""
         return VAL if VAL in self.shards else TRAIN
 
 
 def run(context: StageContext, config: DataConfig) -> Result:
+    """Writes the shards of all splits.
+
+    Raises:
+        DataError: the data set cannot be used, or images are bad and config.on_bad_image is "fail".
+    """
     root = generate(config, context.workspace)
     settings = {k: v for k, v in to_plain(config).items() if k not in _NO_CONTENT}
     states = file_states(config, root)
@@ -108,14 +116,14 @@ def run(context: StageContext, config: DataConfig) -> Result:
     bad = [b for split in result.record.notes["splits"].values() for b in split["bad"]]
     if bad and config.on_bad_image == "fail":
         raise DataError(
-            f"{result.output_dir} was made with data.on_bad_image skip and left out {len(bad)} "
-            f"images (first: {bad[0][0]}): mend them and remove that directory, or set skip again"
+            f"{result.output_dir} was made with data.on_bad_image skip, without {len(bad)} bad "
+            f"images (first: {bad[0][0]}): repair them and remove that directory, or set skip again"
         )
     return result
 
 
 def open_prepared(result: Result) -> PreparedData:
-    """What a finished prepare stage made."""
+    """Opens the output of a finished prepare stage."""
     description = storage.read_bytes(result.path(DESCRIPTION_NAME)).decode()
     notes = result.record.notes["shards"]
     return PreparedData(
@@ -146,7 +154,7 @@ def _work(
         notes["splits"][role] = _describe(split, summaries, split_bad)
         bad += split_bad
         if not notes["shards"][role]:
-            raise DataError(f"no image of the {role} split could be used, first: {split_bad[0]}")
+            raise DataError(f"every image of the {role} split is bad, first: {split_bad[0]}")
     description = splits[TRAIN].description
     path = storage.join(attempt.output_dir, DESCRIPTION_NAME)
     storage.write_bytes(path, description.to_json().encode())
@@ -163,7 +171,7 @@ def _work(
 
 
 def split_counts(notes: dict[str, Any]) -> dict[str, int]:
-    """Images per role."""
+    """Returns role -> number of images."""
     return {role: split["num_images"] for role, split in notes["splits"].items()}
 
 
@@ -172,17 +180,17 @@ def _check_same_classes(splits: dict[str, Split]) -> None:
     if len(set(names.values())) > 1:
         different = set.symmetric_difference(*map(set, names.values()))
         raise DataError(
-            f"the splits have other classes: {', '.join(sorted(different))} occurs in one only. "
-            "Choose common ones with data.classes, or mend the annotation files"
+            f"the splits have different classes: not all have {', '.join(sorted(different))}. "
+            "Choose common classes with data.classes, or correct the annotation files"
         )
 
 
 def _warn_of_shared_images(splits: dict[str, Split]) -> None:
-    """A CSV without a split column, say, scores the network on what it was trained on."""
+    """Warns of val images that are also training images, as from a CSV without a split column."""
     shared = set.intersection(*({item.image_id for item in s.items} for s in splits.values()))
     if len(splits) > 1 and shared:
         logger.warning(
-            "%-18s %d val images are training images too: the network's score will flatter it",
+            "%-18s %d val images are also training images: the score on val will be too high",
             STAGE,
             len(shared),
         )
@@ -205,9 +213,9 @@ def _write_shards(
     states: FileStates,
     attempt: Attempt,
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Name and summary of every shard."""
+    """Writes the shards of a split, and returns name and summary of each."""
     names = _names(config, split)
-    # Balanced, because training reads shards side by side to the end of the shortest.
+    # Shards have equal sizes, because training reads several at a time up to the shortest one.
     bounds = np.linspace(0, len(split.items), len(names) + 1).astype(int)
     payloads: dict[str, Sequence[Item]] = {
         name: split.items[low:high]
@@ -241,7 +249,7 @@ def _write_shards(
 def _describe(
     split: Split, summaries: Sequence[dict[str, Any]], bad: list[list[str]]
 ) -> dict[str, Any]:
-    """Counts of a split for the record and for MLflow."""
+    """Returns counts of a split for the record and for MLflow."""
     per_class = np.sum([s["images_per_class"] for s in summaries], axis=0).tolist()
     return {
         "num_images": sum(s["num_rows"] for s in summaries),

@@ -1,4 +1,4 @@
-"""Stage refine: images, activations and a threshold to pseudo labels."""
+"""Stage refine: turns maps into pseudo labels with a threshold and the CRF."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -24,20 +24,20 @@ from slams_ray.training.sampling import ROWS_PER_GROUP
 
 STAGE = "refine"
 LABELS_DIGEST = "labels_digest"
-"""Note of what the pseudo labels are, whatever they score."""
+"""Note with the digest of the pseudo labels, which does not depend on their scores."""
 REFINERS_PER_GPU = 4
-"""Each decodes and encodes on a CPU while another computes. Not measured."""
+"""Several, because one decodes or encodes on a CPU while another uses the GPU. Not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefineInputs:
-    """What is refined.
+    """Inputs of a refinement.
 
     Attributes:
-        activations: the maps.
-        threshold: where the background threshold was chosen.
-        system: whose maps become pseudo labels.
-        background_threshold: instead of the chosen one; None takes the chosen one.
+        activations: stage that inferred the maps.
+        threshold: stage that chose the background threshold.
+        system: system whose maps become pseudo labels.
+        background_threshold: replaces the chosen threshold; None keeps it.
     """
 
     data: PreparedData
@@ -47,7 +47,7 @@ class RefineInputs:
     background_threshold: float | None = None
 
     def pair(self, config: CrfConfig) -> ConfidentPair:
-        """The threshold and the confident pair around it."""
+        """Returns the threshold and the confident pair around it."""
         chosen = self.background_threshold
         if chosen is None:
             chosen = chosen_threshold(self.threshold, self.system)
@@ -92,11 +92,12 @@ def run(
 
 
 def pseudo_labels_dir(output_dir: str) -> str:
+    """Returns the directory of pseudo-label shards in an output directory."""
     return storage.join(output_dir, "pseudo_labels")
 
 
 def refiners(config: CrfConfig, compute: ComputeConfig) -> Callable[[], Pool | None] | None:
-    """Where refinement runs: tasks on CPUs, or with the torch backend actors on GPUs if any."""
+    """Returns where refinement runs: CPU tasks, or GPU actors with the torch backend."""
     if config.backend != "torch":
         return None
     return gpu_pool(compute.device, compute.gpu_actors, REFINERS_PER_GPU)
@@ -104,10 +105,10 @@ def refiners(config: CrfConfig, compute: ComputeConfig) -> Callable[[], Pool | N
 
 @dataclass(frozen=True, kw_only=True)
 class MapperSettings:
-    """What a process that refines needs.
+    """Settings of a process that refines.
 
     Attributes:
-        export_dir: where palette PNGs go; None exports nothing.
+        export_dir: directory for palette PNGs; None exports nothing.
     """
 
     description: DatasetDescription
@@ -118,7 +119,7 @@ class MapperSettings:
 
 
 def make_mapper(settings: MapperSettings) -> RefineMapper:
-    """Runs once in every process that refines."""
+    """Builds the mapper. It runs once in every process that refines."""
     return RefineMapper(
         settings.description,
         settings.system,
@@ -130,12 +131,12 @@ def make_mapper(settings: MapperSettings) -> RefineMapper:
 
 
 def on_own_device(refinement: Refinement) -> Refinement:
-    """The refinement on the device Ray gave this process."""
+    """Returns the refinement on the device that Ray assigned to this process."""
     return replace(refinement, device=assigned_device())
 
 
 def make_refinement(config: CrfConfig) -> Refinement:
-    """What the CRF does, apart from the threshold."""
+    """Returns the settings of refinement apart from the threshold."""
     return Refinement(
         form=config.form,
         gt_prob=config.gt_prob,
@@ -153,9 +154,9 @@ def make_refinement(config: CrfConfig) -> Refinement:
 
 
 def confident_pair(config: CrfConfig, threshold: float) -> ConfidentPair:
-    """The pair around a chosen background threshold, or of alphas in the power form."""
+    """Returns the confident pair around a background threshold, or of alphas in the power form."""
     if config.form == "power":
-        # The lower alpha, the higher the background score: what is object then is surely object.
+        # A lower alpha raises the background score, so its objects are confident.
         low, high = config.alpha_pair
         return ConfidentPair(background=high, chosen=config.alpha, foreground=low)
     return ConfidentPair(
@@ -226,7 +227,7 @@ def _refine(
 
 
 def _export_lists(export_dir: str, data: PreparedData, job: ShardJob) -> None:
-    """The list and the class names other segmentation code asks for."""
+    """Writes the image list and the class names that other segmentation code reads."""
     shards = (storage.join(job.output_dir, name) for name in job.names)
     ids = (storage.read_table(shard, ["image_id"])["image_id"].to_pylist() for shard in shards)
     lists = storage.join(export_dir, "ImageSets/Segmentation", "train.txt")

@@ -1,4 +1,4 @@
-"""The pictures of a finished pipeline, in the workspace and in the parent run."""
+"""Figures of a finished pipeline, in the workspace and in the parent run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +32,7 @@ MONTAGE_NAME = "montage.png"
 
 
 def publish(context: StageContext, config: PipelineConfig, results: Mapping[str, Result]) -> None:
-    """Draws the montage of training images; shows it, curve and per-class IoU in the parent run."""
+    """Draws a montage of training images. Logs it, curve and per-class IoU to the parent run."""
     data = prepare.open_prepared(results[prepare.STAGE])
     network = results[train_segmentation.STAGE].path(MODEL_NAME)
     predictor = evaluate.make_predictor(
@@ -50,7 +50,7 @@ def publish(context: StageContext, config: PipelineConfig, results: Mapping[str,
         results[evaluate.STAGE].path(evaluate.CLASS_IOU_NAME),
     )
     for path in pictures:
-        # Without masks there is neither a curve nor a per-class IoU.
+        # Without masks there are no curve and no per-class IoU.
         if storage.exists(path):
             context.session.open().log_file(path)
 
@@ -98,6 +98,6 @@ def _example(row: Row, predictor: SegmentationPredictor, map_titles: Mapping[str
 
 
 def _first_map(row: Row, system: str) -> np.ndarray:
-    """The map of the first class, at image size."""
+    """Returns the map of the first class, at image size."""
     size = row["height"], row["width"]
     return upsample_stored(unpack_maps(row[system], row["image_labels"], *size), size)[0]

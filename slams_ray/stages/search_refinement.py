@@ -1,11 +1,12 @@
-"""Stage search_refinement: trials with the CRF in the loop, on images set aside for it.
+"""Stage search_refinement: chooses refinement settings by trials on scored training images.
 
-Half of the images scored here choose, the other half tell how well the choice holds; both numbers
-stand in search.json beside those of the configured refinement, whose threshold is chosen on the
-same half. `refine` then uses what was chosen.
+Trials choose on one half of the images. The other half is held out and tells how well the choice
+generalises. search.json holds both scores, and those of the configured refinement, whose threshold
+is chosen on the same half. The refine stage uses the chosen settings.
 
-Slices, maps and trials lie in a directory that searches share which differ in the number of trials
-or in time alone: a search with more trials extends an earlier one.
+Slices, maps and trials are stored in a directory of their own. Searches that differ only in the
+number of trials or in their time budget share it, so a search with more trials extends an earlier
+one.
 """
 
 import json
@@ -41,7 +42,7 @@ from slams_ray.stages.trials import (
 
 STAGE = "search_refinement"
 TRIALS = "search_trials"
-"""Directory of a workspace for what searches share."""
+"""Directory of a workspace for slices, maps and trials that searches share."""
 SEARCH_NAME = "search.json"
 SPACE = (
     "form",
@@ -54,13 +55,13 @@ SPACE = (
     "bilateral_sxy_px",
     "bilateral_srgb",
 )
-"""Fields of SearchConfig that list values of the CrfConfig field of the same name; those that
+"""Fields of SearchConfig that list values of the CrfConfig field of the same name. Fields that
 decide whether others have an effect come first."""
 PAIR = ("background", "chosen", "foreground")
-"""Fields of ConfidentPair, in reports of trials and in search.json."""
+"""Fields of ConfidentPair in reports of trials and in search.json."""
 _NO_RESULT = ("max_concurrent", "cpus_per_trial")
 _NO_TRIAL = ("num_samples", "time_budget_seconds")
-"""Settings that change which trials there are, and no trial."""
+"""Settings that change the number of trials, but no trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,9 @@ class Choice:
     """What a finished search chose.
 
     Attributes:
-        background_threshold: None in the power form, whose alpha is part of the CRF settings.
-        scales: of inference.
+        crf: settings of refinement.
+        background_threshold: None in the power form, whose alpha is in the CRF settings.
+        scales: scales of inference.
     """
 
     crf: CrfConfig
@@ -79,7 +81,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """What a search works on: the maps of one system, their network and their threshold."""
+    """Inputs of a search: the maps of one system, their network and their threshold."""
 
     data: PreparedData
     system: str
@@ -95,6 +97,14 @@ def run(
     inference: ActivationInferenceConfig,
     upstream: Upstream,
 ) -> Result:
+    """Runs the search.
+
+    Args:
+        config: settings of the search.
+        crf: configured refinement, which also fills in the settings that are not searched.
+        inference: configured inference of maps.
+        upstream: inputs of the search.
+    """
     settings = {k: v for k, v in to_plain(config).items() if k not in _NO_RESULT}
     settings |= {"crf": to_plain(crf), "system": upstream.system}
     inputs = {
@@ -108,7 +118,7 @@ def run(
 
 
 def choice(result: Result, crf: CrfConfig) -> Choice:
-    """What refinement and inference become by a finished search."""
+    """Returns the settings that a finished search chose for refinement and inference."""
     best = json.loads(storage.read_bytes(result.path(SEARCH_NAME)))["best"]
     pair = ConfidentPair(**{name: best[name] for name in PAIR})
     scales, settings = split_point(best["point"])
@@ -119,7 +129,7 @@ def choice(result: Result, crf: CrfConfig) -> Choice:
 def apply_point(
     crf: CrfConfig, settings: Mapping[str, Any], pair: ConfidentPair
 ) -> tuple[CrfConfig, float | None]:
-    """CRF settings, and the background threshold; None in the power form, which has an alpha."""
+    """Returns CRF settings and background threshold. The threshold is None in the power form."""
     chosen = replace(crf, **settings)
     if chosen.form == "power":
         alphas = (pair.foreground, pair.background)
@@ -142,8 +152,8 @@ def _work(
     attempt: Attempt,
 ) -> Outcome:
     directory = storage.join(context.workspace, TRIALS, shared)
-    at = replace(attempt, output_dir=directory, fingerprint=shared)
-    slices = _prepare_slices(context, config, inference, upstream, at)
+    shared_attempt = replace(attempt, output_dir=directory, fingerprint=shared)
+    slices = _prepare_slices(context, config, inference, upstream, shared_attempt)
     space = search_space(config, inference)
     trials = _run_trials(context, config, crf, slices, space)
     best = best_trial(trials, config.num_slices)
@@ -166,10 +176,10 @@ def _work(
 def _scores(
     config: SearchConfig, crf: CrfConfig, scales: str, best: SearchTrial, evaluator: Evaluator
 ) -> dict[str, float]:
-    """What the best trial reaches on the searched images, and on those held out.
+    """Returns the scores of the best trial on the searched and on the held-out images.
 
     Args:
-        scales: those of inference, by name.
+        scales: configured scales of inference, by name.
     """
     last = best.history[-1]
     return {
@@ -184,7 +194,7 @@ def _pair_of(trial: SearchTrial) -> dict[str, float]:
 
 
 def search_space(config: SearchConfig, inference: ActivationInferenceConfig) -> SearchSpace:
-    """What a trial may be; settings that have no effect in it are no part of it."""
+    """Returns the values that trials can take. A trial leaves out settings without an effect."""
     values = {"scales": scale_sets(config, inference)}
     return SearchSpace(values | {name: getattr(config, name) for name in SPACE}, has_effect)
 
@@ -194,14 +204,14 @@ def _prepare_slices(
     config: SearchConfig,
     inference: ActivationInferenceConfig,
     upstream: Upstream,
-    at: Attempt,
+    attempt: Attempt,
 ) -> ScoredSlices:
-    """Writes the slices and their maps at all scales."""
+    """Writes the slices, and their maps at all sets of scales."""
     data, system = upstream.data, upstream.system
-    slices = write_slices(config, inference, data, upstream.activations, system, at.output_dir)
+    slices = write_slices(config, inference, data, upstream.activations, system, attempt.output_dir)
     for scales in scale_sets(config, inference):
         if scales != name_of_scales(inference.scales):
-            infer_maps(scales, inference, slices, data, upstream.network, context, at)
+            infer_maps(scales, inference, slices, data, upstream.network, context, attempt)
     return slices
 
 
@@ -249,7 +259,7 @@ def _show(
 
 
 def best_trial(trials: list[SearchTrial], num_reports: int) -> SearchTrial:
-    """The trial with the highest mIoU after all slices, the first of equal ones.
+    """Returns the trial with the highest mIoU after all slices, the first of equal ones.
 
     Raises:
         TrainingError: no trial has finished.
@@ -257,7 +267,7 @@ def best_trial(trials: list[SearchTrial], num_reports: int) -> SearchTrial:
     finished = [t for t in trials if t.error is None and len(t.history) == num_reports]
     if not finished:
         raise TrainingError(
-            f"none of {len(trials)} trials finished: their errors are above; the same command "
-            "tries the failed ones again"
+            f"none of {len(trials)} trials finished: see their errors above. The same command "
+            "tries the failed trials again"
         )
     return max(finished, key=lambda trial: trial.history[-1][OBJECTIVE])

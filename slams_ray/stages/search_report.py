@@ -1,4 +1,4 @@
-"""What a search found: search.json, and a tracked run per trial."""
+"""Reports a search: search.json, and a tracked run per trial."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,22 +12,22 @@ from slams_ray.stages.slices import ScoredSlices
 from slams_ray.stages.stage import Attempt
 
 UNUSED = "unused"
-"""A parameter that has no effect in a trial; the page that compares runs leaves out those without a
-value."""
+"""Value of a parameter without an effect in a trial. MLflow's page that compares runs leaves out
+parameters without a value."""
 _SCORED = "drawn at random by search.seed from the training images that have a mask"
 _HELD_OUT = (
-    "chosen and configured refinement: thresholds and alphas are the best of the same grid on the "
-    "searched images; held-out images chose nothing"
+    "threshold or alpha of both the chosen and the configured refinement is the best of the same "
+    "grid on the searched images; held-out images took no part in any choice"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """A finished search.
+    """Findings of a finished search.
 
     Attributes:
         scores: name -> mIoU or share of pixels, as fractions.
-        best: the trial that was chosen, its point and its confident pair.
+        best: id, point and confident pair of the chosen trial.
     """
 
     slices: ScoredSlices
@@ -57,11 +57,11 @@ def track_trials(
     best: Mapping[str, Any],
     searched: Sequence[str],
 ) -> None:
-    """A child run per trial, the best point as tags, a table of all, a link that compares them.
+    """Logs a child run per trial, the best point, a table of trials, and a link that compares them.
 
     Args:
-        best: as in `Findings`.
-        searched: parameters with several values; each is an axis of the page that compares runs.
+        best: see `Findings`.
+        searched: parameters with several values, the axes of the page that compares runs.
     """
     children = []
     for trial in trials:
@@ -80,7 +80,7 @@ def track_trials(
 
 
 def _rows(trials: Sequence[SearchTrial]) -> list[dict[str, Any]]:
-    """A row per trial with its last report; all rows have the same columns."""
+    """Returns a row per trial with its last report. All rows have the same columns."""
     parameters = dict.fromkeys(name for trial in trials for name in trial.point)
     reports = dict.fromkeys(name for trial in trials for report in trial.history for name in report)
     return [

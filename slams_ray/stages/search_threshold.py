@@ -1,7 +1,6 @@
-"""Stage search_threshold: the mIoU of every background threshold, and a choice.
+"""Stage search_threshold: scores every background threshold and chooses one.
 
-One pass of integer counts serves any number of thresholds. What needs more than counting, such as a
-search of the CRF, is a stage of its own.
+One pass of integer counts scores any number of thresholds.
 """
 
 import json
@@ -39,7 +38,7 @@ class Refined:
     """Maps of one system that a refinement has changed.
 
     Attributes:
-        step: the refinement, which metrics are named after.
+        step: name of the refinement; metrics are named after it.
     """
 
     step: str
@@ -48,12 +47,12 @@ class Refined:
 
 @dataclass(frozen=True, kw_only=True)
 class _Counted:
-    """Sums over the training split, by system.
+    """Sums over the training split.
 
     Attributes:
-        num_scored: images with a mask; 0 where all masks are 255 everywhere.
-        criteria: sums for the label-free criteria.
-        curves: empty where nothing could be scored.
+        num_scored: number of images with a mask; 0 if all masks are 255 everywhere.
+        criteria: system -> sums of the label-free criteria.
+        curves: system -> threshold curve; empty if nothing can be scored.
     """
 
     num_scored: int
@@ -69,10 +68,10 @@ def run(
     systems: Sequence[str],
     refined: Refined | None = None,
 ) -> Result:
-    """Chooses a threshold for each of the systems whose maps there are.
+    """Chooses a threshold for each system.
 
     Args:
-        refined: what was done to the maps; None for maps as inferred.
+        refined: the refinement the maps went through; None for maps as inferred.
     """
     inputs = {
         "prepare": data.scores_digest(TRAIN),
@@ -84,12 +83,12 @@ def run(
 
 
 def chosen_threshold(result: Result, system: str) -> float:
-    """The background threshold a finished search chose for a system."""
+    """Returns the background threshold that a finished search chose for a system."""
     return float(_read(result)["background_threshold"][system])
 
 
 def read_curves(result: Result) -> dict[str, ThresholdCurve]:
-    """System -> curve of a finished search; empty where nothing could be scored."""
+    """Returns system -> curve of a finished search; empty if nothing could be scored."""
 
     def array(values: list[Any]) -> np.ndarray:
         return np.array(values, np.float64)  # None becomes nan
@@ -99,7 +98,7 @@ def read_curves(result: Result) -> dict[str, ThresholdCurve]:
 
 
 def label_free_choices(result: Result, system: str) -> dict[str, dict[str, float]]:
-    """Criterion -> background_threshold, and regret where there are masks."""
+    """Returns criterion -> background_threshold, and regret if there are masks."""
     return dict(_read(result)["label_free"][system])
 
 
@@ -147,7 +146,7 @@ def _count(
     systems: Sequence[str],
     attempt: Attempt,
 ) -> _Counted:
-    """One pass over the activations of the training split."""
+    """Counts in one pass over the activations of the training split."""
     num_all_classes = len(data.description.class_names)
     job = ShardJob(
         label=STAGE,
@@ -176,7 +175,7 @@ def _count(
         for name in systems:
             counts[name] += unpack(ThresholdCounts, summary[COUNTS][name])
             criteria[name] += unpack(CriterionSums, summary[CRITERIA][name])
-    # A mask that is all 255 scores nothing.
+    # Masks that are 255 everywhere score nothing.
     has_truth = counts[systems[0]].annotated.sum() > 0
     return _Counted(
         num_scored=num_scored if has_truth else 0,
@@ -188,10 +187,10 @@ def _count(
 def _track_curves(
     attempt: Attempt, curves: Mapping[str, ThresholdCurve], label_free: LabelFree
 ) -> None:
-    """Curves as step metrics (step = grid index) and as a figure.
+    """Logs curves as step metrics (step = grid index) and as a figure.
 
     Args:
-        label_free: choices without masks for the last system, which the figure marks.
+        label_free: label-free choices for the last system, which the figure marks.
     """
     for name, curve in curves.items():
         for index in range(len(curve.thresholds)):
@@ -212,7 +211,7 @@ def _track_curves(
 def _scores(
     curves: Mapping[str, ThresholdCurve], label_free: Mapping[str, LabelFree], what: str
 ) -> dict[str, float]:
-    """The scores of every system at its best threshold, those that tables show first.
+    """Returns the scores of every system. mIoUs come first, because tables show them.
 
     Args:
         what: names the scored labels: seed, or the refinement of the maps.
@@ -230,7 +229,7 @@ def _scores(
 
 
 def _curve_to_plain(curve: ThresholdCurve) -> dict[str, Any]:
-    """JSON form: nan becomes null."""
+    """Returns a curve as plain values for JSON; nan becomes null."""
 
     def plain(values: np.ndarray) -> Any:
         rounded = values.round(6).astype(object)

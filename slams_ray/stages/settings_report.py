@@ -1,4 +1,4 @@
-"""Pictures of a chosen refinement: its threshold on the curve, and what other thresholds give."""
+"""Figures of a chosen refinement: its threshold on the curve, and labels at other thresholds."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ ALPHA_FACTOR = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class ShownRefinement:
-    """A refinement, and what it was chosen on."""
+    """Refinement to show, and the stages it was chosen from."""
 
     data: PreparedData
     activations: Result
@@ -45,8 +45,10 @@ class ShownRefinement:
 
 
 def show_settings(attempt: Attempt, shown: ShownRefinement, num_examples: int) -> None:
-    """Draws and tracks two pictures: the threshold curve with the confident pair, and the labels at
-    the chosen threshold beside those at one too low and one too high.
+    """Draws and logs two figures of a refinement.
+
+    One is the threshold curve with the confident pair. The other shows the labels at the chosen
+    threshold, and at a lower and a higher one.
     """
     pictures = {
         CURVE_NAME: _curve_picture(shown),
@@ -61,7 +63,7 @@ def show_settings(attempt: Attempt, shown: ShownRefinement, num_examples: int) -
 
 
 def _curve_picture(shown: ShownRefinement) -> bytes | None:
-    """PNG; None where nothing could be scored."""
+    """Returns the curve as PNG; None if nothing could be scored."""
     curves = search_threshold.read_curves(shown.threshold)
     if not curves:
         return None
@@ -72,7 +74,7 @@ def _curve_picture(shown: ShownRefinement) -> bytes | None:
 
 
 def _montage_picture(shown: ShownRefinement, num_examples: int) -> bytes | None:
-    """PNG; None where no image has a label."""
+    """Returns the montage as PNG; None if no image has a label."""
     names = shown.data.names(TRAIN)
     rows = choose_examples(names, _sources(shown), num_examples)
     if not rows:
@@ -88,7 +90,7 @@ def _montage_picture(shown: ShownRefinement, num_examples: int) -> bytes | None:
 
 
 def values_around(form: str, chosen: float) -> tuple[float, float, float]:
-    """A background threshold or alpha too low, the chosen one, and one too high."""
+    """Returns three thresholds or alphas: one that is too low, the chosen one, one too high."""
     if form == "power":
         return chosen / ALPHA_FACTOR, chosen, chosen * ALPHA_FACTOR
     low, high = np.clip([chosen - THRESHOLD_STEP, chosen + THRESHOLD_STEP], 0.02, 0.98)

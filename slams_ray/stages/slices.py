@@ -1,6 +1,6 @@
-"""The images that score the trials of a search, cut into slices, and their maps at each scale set.
+"""Slices: the images that score the trials of a search, and their maps at each set of scales.
 
-`slices/<name>.parquet` holds images and masks, `maps/<scales>/<name>.parquet` the maps.
+`slices/<name>.parquet` holds images and masks, `maps/<scales>/<name>.parquet` holds maps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,12 +37,12 @@ class ScoredSlices:
     """Slices on storage.
 
     Attributes:
-        directory: holds them and their maps.
-        system: whose maps they are.
-        searched: names of those that choose.
-        held_out: names of those that tell how well the choice holds.
-        num_searched: images in the first.
-        num_held_out: images in the second.
+        directory: directory of the slices and their maps.
+        system: system that made the maps.
+        searched: names of the slices that the search chooses on.
+        held_out: names of the held-out slices, which test the choice.
+        num_searched: number of images in the searched slices.
+        num_held_out: number of images in the held-out slices.
         num_all_classes: classes with background.
     """
 
@@ -56,17 +56,17 @@ class ScoredSlices:
 
 
 def slices_dir(output_dir: str) -> str:
-    """Where the search that writes into output_dir keeps its slices."""
+    """Returns the directory of the slices of a search that writes into output_dir."""
     return storage.join(output_dir, "slices")
 
 
 def maps_dir(output_dir: str, scales: str) -> str:
-    """Where it keeps their maps at a set of scales."""
+    """Returns the directory of their maps at a set of scales."""
     return storage.join(output_dir, "maps", scales)
 
 
 def read_slice(slices: ScoredSlices, name: str, scales: str) -> pa.Table:
-    """The images of a slice with their masks and maps."""
+    """Reads the images of a slice with their masks and maps."""
     return with_maps(
         storage.read_table(storage.join(slices_dir(slices.directory), name)),
         storage.read_table(storage.join(maps_dir(slices.directory, scales), name)),
@@ -75,7 +75,7 @@ def read_slice(slices: ScoredSlices, name: str, scales: str) -> pa.Table:
 
 
 def scale_sets(config: SearchConfig, inference: ActivationInferenceConfig) -> tuple[str, ...]:
-    """The sets of scales to choose from, by name; those of inference where none are given."""
+    """Returns the sets of scales to choose from, by name. By default, the set of inference."""
     named = (name_of_scales(scales_of(text)) for text in config.scales)
     return tuple(dict.fromkeys(named)) or (name_of_scales(inference.scales),)
 
@@ -88,9 +88,9 @@ def write_slices(
     system: str,
     output_dir: str,
 ) -> ScoredSlices:
-    """Draws the scored images at random, and writes them and their maps at the scales of inference.
+    """Draws scored images at random, and writes them and their maps at the scales of inference.
 
-    Images alternate between the half that chooses and the half that is held out.
+    Images alternate between the searched half and the held-out half.
 
     Raises:
         ConfigError: too few training images have masks.
@@ -99,8 +99,8 @@ def write_slices(
     if len(rows) < 2 * config.num_slices:
         raise ConfigError(
             f"search.num_samples is {config.num_samples}, but only {len(rows)} training images "
-            f"have masks, expected at least {2 * config.num_slices}: trials need ground truth to "
-            "be scored on, set search.num_samples 0 or give masks"
+            f"have masks, expected at least {2 * config.num_slices}: trials need ground truth. Set "
+            "search.num_samples 0, or add masks"
         )
     configured = maps_dir(output_dir, name_of_scales(inference.scales))
     names: tuple[list[str], list[str]] = ([], [])
@@ -129,7 +129,7 @@ def _write(directory: str, name: str, rows: list[dict[str, Any]], schema: pa.Sch
 def _scored_rows(
     config: SearchConfig, data: PreparedData, activations: Result, system: str
 ) -> list[dict[str, Any]]:
-    """Random images with masks and labels, twice as many as score a trial, in random order."""
+    """Returns random images with masks and labels, up to twice config.num_images, shuffled."""
     drawn = draw_images(_candidates(data), 2 * config.num_images, config.seed)
     columns = ("image", "height", "width", "mask", "image_labels")
     sources = [
@@ -147,7 +147,7 @@ def _scored_rows(
 
 
 def _candidates(data: PreparedData) -> Iterator[tuple[str, str]]:
-    """Id and shard of every training image that can score a trial."""
+    """Yields id and shard of every training image with a mask and a label."""
     source = ShardColumns(directory=data.images(TRAIN), columns=("mask", "image_labels"))
     for shard in data.names(TRAIN):
         for row in iterate_rows([shard], [source]):
@@ -164,7 +164,7 @@ def infer_maps(
     context: StageContext,
     attempt: Attempt,
 ) -> None:
-    """Makes the maps of all slices at a set of scales."""
+    """Infers the maps of all slices at a set of scales."""
     job = ShardJob(
         label=f"maps at {scales}",
         names=[*slices.searched, *slices.held_out],

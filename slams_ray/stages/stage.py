@@ -1,4 +1,4 @@
-"""What all stages share: look for a finished output, work if there is none, keep a record."""
+"""Runs a stage unless its output exists, and records what it did."""
 
 import logging
 import time
@@ -28,12 +28,12 @@ from slams_ray.stages.error_file import remove_error, write_error
 logger = logging.getLogger(__name__)
 
 CONTENT = ("source", "prepare")
-"""Inputs that say what the data set holds: as it lies at its root, and as it was prepared."""
+"""Inputs that are digests of the data set: of its source, and of its prepared form."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageContext:
-    """Where and with what stages work; none of it changes a result."""
+    """Context of the stages: workspace, resources, tracking. Nothing in it changes a result."""
 
     workspace: str
     compute: ComputeConfig
@@ -43,14 +43,14 @@ class StageContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What the work of a stage is given.
+    """One attempt at the work of a stage.
 
     Attributes:
-        nodes: to be filled with the shards, or workers, that were on each node.
-        devices: to be filled with the shards, or workers, that each kind of device computed.
-        earlier: output directories of the same stage, whose unchanged shards may be taken over.
-        shard_prefix: what the fingerprint of a single shard begins with: it differs when anything
-            but the content of the data set differs.
+        nodes: node -> number of its shards or workers; the work fills it.
+        devices: kind of device -> number of its shards or workers; the work fills it.
+        earlier: other output directories of the stage, whose unchanged shards are reused.
+        shard_prefix: start of the fingerprint of every shard. It covers all inputs and settings
+            except the content of the data set.
     """
 
     output_dir: str
@@ -62,17 +62,17 @@ class Attempt:
     shard_prefix: str = ""
 
     def shard_fingerprints(self, contents: Mapping[str, str]) -> dict[str, str]:
-        """Shard name -> fingerprint of its output, from name -> digest of its content."""
+        """Returns shard name -> fingerprint of its output, from name -> digest of its content."""
         return {name: f"{self.shard_prefix}-{content}" for name, content in contents.items()}
 
     def earlier_shards(self, *parts: str) -> list[str]:
-        """Directories in which earlier outputs of the stage hold shards."""
+        """Returns the directories of shards in earlier outputs of the stage."""
         return [storage.join(directory, *parts) for directory in self.earlier]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the work of a stage found; becomes part of the record."""
+    """Outcome of the work of a stage, which becomes part of the record."""
 
     num_rows: int
     metrics: dict[str, float] = field(default_factory=dict)
@@ -82,13 +82,14 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A finished stage."""
+    """Output directory and record of a finished stage; cached if this run did not compute it."""
 
     output_dir: str
     record: Record
     cached: bool
 
     def path(self, *parts: str) -> str:
+        """Returns a path in the output directory."""
         return storage.join(self.output_dir, *parts)
 
 
@@ -99,16 +100,16 @@ def run_stage(
     inputs: Mapping[str, str],
     work: Callable[[Attempt], Outcome],
 ) -> Result:
-    """Runs a stage unless its output is there.
+    """Runs a stage unless its output exists.
 
     Args:
-        config: the settings the output depends on, as plain values.
-        inputs: fingerprints of the outputs, or digests of the data, it depends on; the content of
-            the data set goes by the names in `CONTENT`.
-        work: writes into the attempt's output_dir; called again after a kill, it continues there.
+        config: settings that the output depends on, as plain values.
+        inputs: fingerprints of outputs, or digests of data, that the output depends on. Digests of
+            the data set have the names in `CONTENT`.
+        work: writes into the attempt's output_dir. After a kill, it is called again and continues.
     """
-    mark = fingerprint(stage, config, inputs)
-    output_dir = storage.join(context.workspace, stage, mark)
+    own_fingerprint = fingerprint(stage, config, inputs)
+    output_dir = storage.join(context.workspace, stage, own_fingerprint)
     record = read_record(output_dir)
     if record is not None:
         logger.info("%-18s kept      %s", stage, output_dir)
@@ -118,12 +119,12 @@ def run_stage(
     started = time.monotonic()
     with context.session.stage_run(stage) as run:
         run.log_params(flatten(config))
-        run.set_tags({"slams.fingerprint": mark, "slams.output": output_dir})
+        run.set_tags({"slams.fingerprint": own_fingerprint, "slams.output": output_dir})
         attempt = Attempt(
             output_dir=output_dir,
-            fingerprint=mark,
+            fingerprint=own_fingerprint,
             run=run,
-            earlier=_earlier_outputs(context.workspace, stage, mark),
+            earlier=_earlier_outputs(context.workspace, stage, own_fingerprint),
             shard_prefix=fingerprint(stage, config, _without_content(inputs)),
         )
         try:
@@ -133,7 +134,7 @@ def run_stage(
             raise
         record = Record(
             stage=stage,
-            fingerprint=mark,
+            fingerprint=own_fingerprint,
             config=dict(config),
             inputs=dict(inputs),
             seconds=round(time.monotonic() - started, 2),
@@ -166,17 +167,17 @@ def _without_content(inputs: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in inputs.items() if name not in CONTENT}
 
 
-def _earlier_outputs(workspace: str, stage: str, mark: str) -> list[str]:
+def _earlier_outputs(workspace: str, stage: str, current: str) -> list[str]:
     parent = storage.join(workspace, stage)
-    return [storage.join(parent, name) for name in storage.list_names(parent) if name != mark]
+    return [storage.join(parent, name) for name in storage.list_names(parent) if name != current]
 
 
 def _warn_of_other_arithmetic(stage: str, record: Record, output_dir: str) -> None:
     now = provenance.arithmetic()
     if record.arithmetic != now:
         logger.warning(
-            "%-18s was made by another version of the arithmetic (%s, now %s): remove %s to make "
-            "it again",
+            "%-18s was computed by another version of the arithmetic (%s, now %s): remove %s to "
+            "compute it again",
             stage,
             record.arithmetic or "not recorded",
             now,
@@ -191,7 +192,7 @@ def _explain(
     inputs: Mapping[str, str],
     output_dir: str,
 ) -> None:
-    """Logs that the stage starts, and why an earlier output does not serve."""
+    """Logs that the stage starts, and how its inputs and settings differ from an earlier output."""
     logger.info("%-18s started   %s", stage, output_dir)
     parent = storage.join(workspace, stage)
     earlier = [
@@ -207,7 +208,7 @@ def _explain(
 
 
 def _readable_record(directory: str) -> Record | None:
-    """A record for the log; a damaged one of another output must not stop this one."""
+    """Reads a record for the log. A damaged record of another output is only logged."""
     try:
         return read_record(directory)
     except ArtifactError as error:

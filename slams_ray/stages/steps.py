@@ -1,4 +1,4 @@
-"""The stages of a pipeline as a list of steps, each on the outputs of those before it."""
+"""Steps of a pipeline: each stage works on the outputs of those before it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +31,7 @@ from slams_ray.systems.registry import trainings_of
 
 
 class PipelineRun:
-    """The finished stages of one pipeline, and what later stages derive from them.
+    """Finished stages of a pipeline, and the inputs that later stages derive from them.
 
     Attributes:
         results: finished stages by name, in order.
@@ -56,37 +56,37 @@ class PipelineRun:
 
     @property
     def _choice(self) -> search_refinement.Choice | None:
-        """What a finished search chose."""
+        """What a finished search chose; None if there is none."""
         found = self.results.get(search_refinement.STAGE)
         return None if found is None else search_refinement.choice(found, self.config.crf)
 
     @property
     def inference(self) -> ActivationInferenceConfig:
-        """How maps are inferred, at the scales that a finished search chose."""
+        """Settings of map inference, with the scales that a finished search chose."""
         configured, choice = self._configured_inference, self._choice
         return configured if choice is None else replace(configured, scales=choice.scales)
 
     @property
     def crf(self) -> CrfConfig:
-        """How maps are refined, with the settings that a finished search chose."""
+        """Settings of the CRF, with those that a finished search chose."""
         choice = self._choice
         return self.config.crf if choice is None else choice.crf
 
     @property
     def activations(self) -> Result:
-        """The maps as the last refinement of maps left them."""
+        """Maps after the last refinement of maps."""
         refined = refine_maps.refined_maps(self.results)
         return self.results[infer_activation.STAGE] if refined is None else refined
 
     @property
     def threshold(self) -> Result:
-        """The choice of a threshold for these maps."""
+        """Choice of a threshold for these maps."""
         chosen = [s for s in self.results if s.startswith(search_threshold.STAGE)]
         return self.results[chosen[-1]]
 
     @property
     def searched_threshold(self) -> float | None:
-        """The background threshold that a finished search chose, None where there is none."""
+        """Background threshold that a finished search chose; None if there is none."""
         choice = self._choice
         return None if choice is None else choice.background_threshold
 
@@ -100,9 +100,10 @@ Step = tuple[str, Callable[[PipelineRun], Result]]
 
 
 def steps(config: PipelineConfig) -> list[Step]:
-    """Name and work of each stage, in order.
+    """Returns name and work of each stage, in order.
 
-    A search may choose other scales: maps and threshold are then made again, otherwise kept.
+    A search is followed by the stages of maps and threshold. If it chose other scales, they run
+    again; otherwise their outputs are kept.
     """
     maps: list[Step] = [
         (infer_activation.STAGE, _infer),
@@ -122,7 +123,7 @@ def steps(config: PipelineConfig) -> list[Step]:
 
 
 def _map_steps(name: str) -> list[Step]:
-    """A refinement of maps, with what it needs before and the threshold after it."""
+    """Returns a refinement of maps, the stages it needs, and the choice of a threshold."""
     learnt: list[Step] = [
         (train_affinity.LABELS_STAGE, _label_affinity),
         (train_affinity.STAGE, _train_affinity),
@@ -135,7 +136,7 @@ def _map_steps(name: str) -> list[Step]:
 
 
 def stage_names(config: PipelineConfig) -> list[str]:
-    """The stages of a pipeline, each once, in order."""
+    """Returns the names of the stages of a pipeline, in order and without repetition."""
     return list(dict.fromkeys(name for name, _ in steps(config)))
 
 

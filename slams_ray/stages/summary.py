@@ -1,4 +1,4 @@
-"""The summary of a finished pipeline: summary.json, and what the parent run shows."""
+"""Summary of a pipeline: summary.json, and the description of the parent run."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ SUMMARY_NAME = "summary.json"
 
 
 def headlines(config: PipelineConfig) -> list[str]:
-    """The metrics that sum up a pipeline: seeds of every system, refined labels, network."""
+    """Returns the main metrics: seeds of every system, maps of each refinement, labels, network."""
     seeds = [f"{name}_seed_miou" for name in config.systems]
     maps = [f"{config.system}_{step}_miou" for step in config.refinement.map_steps]
     return [*seeds, *maps, "refined_miou", "segmentation_miou"]
@@ -21,6 +21,7 @@ def headlines(config: PipelineConfig) -> list[str]:
 def summarise(
     config: PipelineConfig, results: dict[str, Result], workspace: str, recipe: str
 ) -> dict[str, Any]:
+    """Returns the content of summary.json."""
     metrics = {k: v for r in results.values() for k, v in r.record.metrics.items()}
     stages = [
         {
@@ -51,7 +52,7 @@ def publish(
     results: dict[str, Result],
     summary: dict[str, Any],
 ) -> None:
-    """Writes the summary, and shows it in the parent run when there was something to do."""
+    """Writes the summary and logs it to the parent run, unless it has not changed."""
     path = storage.join(context.workspace, SUMMARY_NAME)
     text = json.dumps(summary, indent=1).encode()
     if storage.exists(path) and storage.read_bytes(path) == text:
@@ -69,7 +70,7 @@ def publish(
 
 
 def _note(summary: dict[str, Any]) -> str:
-    """The summary as Markdown, the description of the parent run."""
+    """Returns the summary as Markdown, for the description of the parent run."""
     scores = [
         f"| {name} | {100 * value:.2f} % |"
         for name, value in summary["scores"].items()

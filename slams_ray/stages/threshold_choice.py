@@ -1,4 +1,4 @@
-"""Which background threshold a finished count pass leads to, with masks and without."""
+"""Chooses the background threshold from counts, with masks or without."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from slams_ray.seeds.threshold import ThresholdCurve
 from slams_ray.systems.registry import BASELINE
 
 LabelFree = Mapping[str, Mapping[str, float]]
-"""Criterion -> background_threshold, and regret where there are masks."""
+"""Criterion -> background_threshold, and regret if there are masks."""
 
 BEST_MIOU = "highest mIoU of the seeds over the scored training images"
 MATCHED, BIMODAL = "cam_foreground", "bimodality"
@@ -19,12 +19,12 @@ def choose_without_masks(
     curves: Mapping[str, ThresholdCurve],
     can_match: bool = True,
 ) -> dict[str, LabelFree]:
-    """System -> criterion -> its threshold, and its regret where there are masks.
+    """Returns system -> criterion -> its threshold, and its regret if there are masks.
 
     Args:
-        criteria: system -> sums over the images. Foreground can be matched only where the baseline
-            is among the systems.
-        curves: system -> curve; empty where nothing could be scored.
+        criteria: system -> sums over the images. Foreground can be matched only if the baseline is
+            one of the systems.
+        curves: system -> threshold curve; empty if nothing could be scored.
         can_match: whether the maps may be matched to those of the baseline. Refined maps may not:
             they cover more of an object than the baseline does.
     """
@@ -51,10 +51,10 @@ def choose(
     curves: Mapping[str, ThresholdCurve],
     label_free: Mapping[str, LabelFree],
 ) -> tuple[dict[str, float], str]:
-    """The threshold of each system, and how it was chosen.
+    """Returns the threshold of each system, and a sentence on how it was chosen.
 
     Args:
-        curves: system -> curve; empty where nothing could be scored.
+        curves: system -> threshold curve; empty if nothing could be scored.
         label_free: system -> choices without masks.
     """
     if config.fixed is not None:

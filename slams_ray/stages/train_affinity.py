@@ -5,7 +5,7 @@ from dataclasses import replace
 from slams_ray import storage
 from slams_ray.config import AffinityConfig, BackboneConfig
 from slams_ray.data.source import TRAIN
-from slams_ray.networks.backbone import NO_WEIGHTS
+from slams_ray.networks.weights import NO_WEIGHTS
 from slams_ray.refinement.walk.training import AffinityTask, edge_warnings
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import LABELS_DIGEST, pseudo_labels_dir

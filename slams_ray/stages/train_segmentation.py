@@ -1,4 +1,4 @@
-"""Stage train_segmentation: images and pseudo labels to the segmentation network."""
+"""Stage train_segmentation: trains the segmentation network on pseudo labels."""
 
 from slams_ray.config import SegmentationConfig
 from slams_ray.data.source import TRAIN
@@ -19,6 +19,12 @@ def run(
     data: PreparedData,
     refined: Result,
 ) -> Result:
+    """Trains the segmentation network.
+
+    Args:
+        seed: random seed.
+        refined: refine stage that made the pseudo labels.
+    """
     task = SegmentationTask(config, data.description.class_names, data.max_side_px)
     labels = ShardColumns(
         directory=pseudo_labels_dir(refined.output_dir), columns=("pseudo_label",)

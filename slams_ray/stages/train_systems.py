@@ -1,4 +1,4 @@
-"""Stages that train the networks of the systems: train_encoder, train_classifier and the like."""
+"""Stages that train the networks of the systems, such as train_encoder and train_classifier."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,11 +21,11 @@ from slams_ray.systems.system import NetworkTraining
 
 @dataclass(frozen=True, kw_only=True)
 class MapNetwork:
-    """The trained network that makes the maps of a system.
+    """Trained network that makes the maps of a system.
 
     Attributes:
-        trained: the stage that trained it.
-        max_logit: higher logits count as this value in inference; None leaves them.
+        trained: stage that trained the network.
+        max_logit: value that inference clips higher logits to; None clips nothing.
     """
 
     trained: Result
@@ -46,7 +46,8 @@ def run(
     """Trains one network of a system.
 
     Args:
-        finished: finished stages by name, at least those the network is built from.
+        seed: random seed.
+        finished: finished stages by name. They include the stages that the training needs.
     """
     needed = {stage: finished[stage] for stage in training.needs}
     settings = training_settings(training.config) | {"seed": seed}
@@ -65,7 +66,7 @@ def run(
 
 
 def map_networks(config: PipelineConfig, finished: Mapping[str, Result]) -> dict[str, MapNetwork]:
-    """System -> the network that makes its maps, for all systems of a pipeline."""
+    """Returns system -> the network that makes its maps, for all systems of a pipeline."""
     return {
         name: MapNetwork(
             trained=finished[SYSTEMS[name].map_stage], max_logit=SYSTEMS[name].max_logit(config)

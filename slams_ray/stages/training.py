@@ -1,4 +1,4 @@
-"""How a stage trains one network."""
+"""Trains one network in a stage."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from slams_ray.config import (
 )
 from slams_ray.config.networks import TrainedConfig
 from slams_ray.data.source import TRAIN, VAL
-from slams_ray.networks.backbone import NO_WEIGHTS
+from slams_ray.networks.weights import NO_WEIGHTS
 from slams_ray.runtime.tracking_address import credentials
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
@@ -31,7 +31,7 @@ Network = TypeVar("Network", EncoderConfig, ClassifierConfig, SegmentationConfig
 
 MODEL_NAME = "model.pt"
 LAST = "last_metrics"
-"""Note of a training: the last of its step metrics."""
+"""Note with the last step metrics of a training."""
 IMAGE_COLUMNS = ("image", "image_labels")
 
 
@@ -45,10 +45,12 @@ def train(
     attempt: Attempt,
     more_sources: Sequence[ShardColumns] = (),
 ) -> Outcome:
-    """Trains a task on the training shards and leaves model.pt in the attempt's directory.
+    """Trains a task on the training shards, and writes model.pt into the attempt's directory.
 
     Args:
-        more_sources: shards read beside the image shards.
+        label: name of the training in progress lines.
+        seed: random seed.
+        more_sources: further shards, which are read together with the image shards.
     """
     image_columns = ShardColumns(directory=data.images(TRAIN), columns=IMAGE_COLUMNS)
     training = Training(
@@ -61,7 +63,7 @@ def train(
         seed=seed,
     )
     training.check_workers(context.compute.train_workers)
-    # Built here once and dropped: bad weights end the stage now, not after a worker's restarts.
+    # Built once to check it: bad weights fail here at once, and not after restarts of a worker.
     training.build()
     result = fit(
         TrainingJob(
@@ -95,11 +97,11 @@ def train(
 
 
 _NO_RESULT = ("checkpoint_every_steps", "log_every_steps")
-"""Training settings that change what is seen of a training, not its result."""
+"""Training settings that do not change the result."""
 
 
 def with_absolute_weights(config: PipelineConfig) -> PipelineConfig:
-    """The settings with absolute paths of weights files: workers run in another directory."""
+    """Returns the settings with absolute paths of weights: workers run in other directories."""
     return replace(
         config,
         encoder=_absolute(config.encoder),
@@ -116,7 +118,7 @@ def _absolute(config: Network) -> Network:
 
 
 def training_settings(config: TrainedConfig) -> dict[str, Any]:
-    """The settings a trained network depends on, its backbone's apart."""
+    """Returns the settings that a trained network depends on, without those of its backbone."""
     settings = to_plain(config)
     settings["training"] = {k: v for k, v in settings["training"].items() if k not in _NO_RESULT}
     settings.pop("backbone", None)
@@ -124,12 +126,12 @@ def training_settings(config: TrainedConfig) -> dict[str, Any]:
 
 
 def backbone_settings(backbone: BackboneConfig) -> dict[str, Any]:
-    """The settings of a backbone, with a weights file named by its content instead of its path."""
+    """Returns the settings of a backbone. A digest replaces the path of a weights file."""
     return to_plain(backbone) | {"weights": _weights_identity(backbone.weights)}
 
 
 def _weights_identity(weights: str) -> str:
-    """The SHA-256 of a weights file; other names as they are."""
+    """Returns the SHA-256 digest of a weights file; other names are returned unchanged."""
     if not storage.exists(weights):
         return weights
     return "sha256:" + hashlib.sha256(storage.read_bytes(weights)).hexdigest()

@@ -1,4 +1,4 @@
-"""What a trial of the search reports, and how a choice does on images held out."""
+"""Trials of a search: their reports, and the scores of the choice on held-out images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +21,9 @@ OBJECTIVE = "miou"
 
 
 def candidates(config: SearchConfig, form: str) -> list[float]:
-    """Background thresholds, evenly; or alphas, evenly on a logarithmic scale.
+    """Returns evenly spaced background thresholds, or logarithmically spaced alphas.
 
-    The one that calls most pixels object comes first.
+    The first value labels most pixels as object.
     """
     if form == "power":
         return [float(v) for v in np.geomspace(*config.alphas, config.num_thresholds)[::-1]]
@@ -31,7 +31,7 @@ def candidates(config: SearchConfig, form: str) -> list[float]:
 
 
 def split_point(point: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The set of scales of a point, and its CRF settings."""
+    """Splits a point into its set of scales and its CRF settings."""
     crf = dict(point)
     return crf.pop("scales"), crf
 
@@ -39,11 +39,13 @@ def split_point(point: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 def score_slices(
     config: SearchConfig, crf: CrfConfig, slices: ScoredSlices, point: Mapping[str, Any]
 ) -> Iterator[dict[str, float]]:
-    """After each searched slice: the best mIoU over thresholds on the slices so far, and the
-    confident pair around that threshold.
+    """Yields a report after each searched slice.
+
+    A report holds the best mIoU over the thresholds on all slices so far, its threshold, and the
+    confident pair around it.
 
     Args:
-        crf: what the point leaves open.
+        crf: settings that the point does not contain.
     """
     scales, settings = split_point(point)
     refinement = on_own_device(make_refinement(replace(crf, **settings)))
@@ -68,11 +70,11 @@ def score_slices(
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """Scores refinements on slices, slice by slice on the cluster.
+    """Scores refinements on slices, on the cluster.
 
     Attributes:
-        attempt: where the counts are kept.
-        pool: of GPUs, as `ShardJob` takes it.
+        attempt: attempt whose output directory gets the counts.
+        pool: pool of workers, as in `ShardJob`.
     """
 
     slices: ScoredSlices
@@ -87,12 +89,12 @@ class Evaluator:
         values: Sequence[float],
         scales: str,
     ) -> list[float]:
-        """mIoU on the named slices at each threshold or alpha.
+        """Returns the mIoU on the named slices at each threshold or alpha.
 
         Args:
-            label: names the evaluation on storage and in progress lines.
+            label: name of the evaluation in progress lines, and of its directory.
             values: see `candidates`.
-            scales: of the maps.
+            scales: set of scales of the maps.
         """
         columns = tuple(SLICE_SCHEMA.names)
         directory = self.slices.directory
@@ -120,7 +122,7 @@ class Evaluator:
 def make_scorer(
     slices: ScoredSlices, refinement: Refinement, values: Sequence[float]
 ) -> ScoreMapper:
-    """Runs once in every process that evaluates."""
+    """Builds the mapper. It runs once in every process that scores."""
     return ScoreMapper(slices.system, on_own_device(refinement), values, slices.num_all_classes)
 
 
@@ -132,16 +134,16 @@ def held_out_scores(
     chosen: float,
     evaluator: Evaluator,
 ) -> dict[str, float]:
-    """mIoU of the chosen and of the configured refinement on images that chose nothing of either.
+    """Returns the mIoU of the chosen and the configured refinement on held-out images.
 
-    The configured refinement gets its threshold or alpha as a trial does: the best of those of the
-    search on the searched images.
+    The threshold or alpha of the configured refinement is chosen like that of a trial: it is the
+    best of the grid on the searched images.
 
     Args:
-        crf: the configured refinement.
-        configured_scales: of its maps.
-        point: the chosen one.
-        chosen: its threshold or alpha.
+        crf: configured refinement.
+        configured_scales: scales of the maps of the configured refinement.
+        point: point of the chosen trial.
+        chosen: threshold or alpha of the chosen trial.
     """
     slices = evaluator.slices
     scales, settings = split_point(point)

@@ -1,1 +1,1 @@
-"""Many pipelines beside one another: methods over seeds, losses switched off one by one."""
+"""Studies over many pipelines: systems over random seeds, and ablations of single settings."""

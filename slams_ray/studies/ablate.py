@@ -1,4 +1,4 @@
-"""What each part of the method pays: one setting changed at a time, over seeds, by seed mIoU."""
+"""Ablation: changes one part of the method at a time, and compares seed mIoU."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -47,7 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "initialised from CAM": {"activation.initialise_from_cam": True},
     "not initialised from CAM": {"activation.initialise_from_cam": False},
 }
-"""Name -> settings that differ from the recipe."""
+"""Variant -> settings that differ from the recipe."""
 
 
 def run(
@@ -59,21 +59,24 @@ def run(
     max_concurrent: int | None = None,
     show: Show = no_show,
 ) -> list[Score]:
-    """Trains every variant in a trial of Ray Tune and writes `<workspace>/ablate.json`.
+    """Trains each variant in a trial of its own, and writes `<workspace>/ablate.json`.
 
     Args:
-        variants: names of `VARIANTS`; none means all. Those that the recipe is are left out.
-        max_concurrent: trials at the same time; None takes what the cluster's nodes or GPUs allow.
-        show: called with the scores, before a failure is raised.
+        seeds: random seeds.
+        variants: names of `VARIANTS`; none means all. Variants equal to the recipe are left out.
+        max_concurrent: number of trials at the same time; None means as many as the cluster's
+            nodes or GPUs allow.
+        show: called with the scores, before an error is raised.
 
     Raises:
         ConfigError: there is no such variant, or another driver works in the workspace.
-        TrainingError: trials failed; the others are in the table, the same command tries again.
+        TrainingError: some trials failed. The table holds the others, and the same command tries
+            the failed ones again.
     """
     unknown = [name for name in variants if name not in VARIANTS]
     if unknown:
         raise ConfigError(f"there is no variant {unknown[0]!r}: choose from {', '.join(VARIANTS)}")
-    # Those the recipe is already would be trained beside it into the same directory.
+    # A variant equal to the recipe would be trained at the same time in the same directory.
     others = [name for name in variants or VARIANTS if override(config, VARIANTS[name]) != config]
     chosen = [RECIPE, *others]
     name = f"{NAME} {recipe}"
@@ -82,7 +85,7 @@ def run(
         pipeline.open_session(config, workspace, name) as session,
     ):
         context = pipeline.make_context(config, session)
-        # Before the variants of a seed ask for them side by side.
+        # Stages that variants share run here once, before concurrent trials need them.
         for seed in seeds:
             pipeline.run_stages(replace(config, seed=seed), context, search_threshold.STAGE)
         parent = session.open()
@@ -105,7 +108,7 @@ def run(
 def run_variant(
     config: PipelineConfig, workspace: str, recipe: str, parent_id: str | None, point: Point
 ) -> Iterator[dict[str, float]]:
-    """One report: the scores of a variant, and of the baselines beside it."""
+    """Yields one report with the scores of a variant and of the baselines."""
     varied = replace(override(config, VARIANTS[point["variant"]]), seed=point["seed"])
     name = f"{recipe} {_label(point)}"
     with pipeline.open_session(varied, workspace, name, parent_id) as session:
@@ -123,7 +126,7 @@ def _label(point: Point) -> str:
 
 
 def _scores(trials: Sequence[SearchTrial], system: str) -> list[Score]:
-    """Rows of every variant under its name, and of each baseline once per random seed."""
+    """Returns the scores of variants, and those of each baseline once per random seed."""
     scores: dict[tuple[str, int, str], Score] = {}
     for trial in trials:
         for score in to_scores(trial.history[-1] if trial.history else {}, trial.point["seed"]):

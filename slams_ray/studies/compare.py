@@ -1,7 +1,7 @@
-"""Systems beside one another under one protocol, over random seeds.
+"""Compares systems under one protocol, over random seeds.
 
-All share data, backbone, crops, scales and the way their threshold is chosen. Each is refined and
-trained on separately, at its own threshold.
+All systems share data, backbone, crops, scales and the way of choosing a threshold. Each system has
+its own threshold, its own refinement and its own segmentation network.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,24 +28,27 @@ def run(
     max_concurrent: int | None = None,
     show: Show = no_show,
 ) -> list[Score]:
-    """Runs every random seed in a trial and writes `<workspace>/compare.json`.
+    """Runs each random seed in a trial of its own, and writes `<workspace>/compare.json`.
 
     Finished stages are kept.
 
     Args:
-        max_concurrent: seeds at the same time; None takes what the cluster's nodes or GPUs allow.
-        show: called with the scores, before a failure is raised.
+        seeds: random seeds.
+        max_concurrent: number of seeds at the same time; None means as many as the cluster's nodes
+            or GPUs allow.
+        show: called with the scores, before an error is raised.
 
     Raises:
         ConfigError: another driver works in the workspace.
-        TrainingError: seeds failed; the others are in the table, the same command tries again.
+        TrainingError: some seeds failed. The table holds the others, and the same command tries
+            the failed ones again.
     """
     name = f"{NAME} {recipe}"
     with (
         workspace_lock(workspace, name),
         pipeline.open_session(config, workspace, name) as session,
     ):
-        # Once, before the seeds ask for it side by side.
+        # Data is prepared once, before concurrent trials need it.
         prepare.run(pipeline.make_context(config, session), config.data)
         parent = session.open()
         parent.set_tags({"slams.budget": budget(config)})
@@ -75,7 +78,7 @@ def _label(point: Point) -> str:
 
 
 def budget(config: PipelineConfig) -> str:
-    """For how many epochs each network is trained."""
+    """Returns the number of epochs of each network, as a sentence."""
     encoder, classifier, activation, segmentation = (
         f"{part.training.epochs:g}"
         for part in (config.encoder, config.classifier, config.activation, config.segmentation)
@@ -90,14 +93,14 @@ def budget(config: PipelineConfig) -> str:
 def run_seed(
     config: PipelineConfig, workspace: str, recipe: str, parent_id: str | None, point: Point
 ) -> Iterator[dict[str, float]]:
-    """One report: the scores of every system from images to network; shared stages run once."""
+    """Yields one report with the scores of every system. Shared stages run once."""
     config = replace(config, seed=point["seed"])
     name = f"{recipe} seed {config.seed}"
     with pipeline.open_session(config, workspace, name, parent_id) as session:
         context = pipeline.make_context(config, session)
         scores = []
         for system in config.systems:
-            # The same systems in the same order: all pipelines of the seed share their maps.
+            # The order of systems stays the same, so all pipelines of a seed share their maps.
             own = replace(config, system=system, baselines=config.systems)
             results = pipeline.run_stages(own, context, evaluate.STAGE)
             scores += collect(results, system, config.seed)

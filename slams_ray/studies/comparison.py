@@ -1,4 +1,4 @@
-"""Scores of methods over seeds: mean, spread and paired differences."""
+"""Scores over random seeds: mean, standard deviation and paired differences."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,13 @@ from statistics import fmean, stdev
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One number of a comparison.
+    """One score of a study.
 
     Attributes:
         method: name of a system, or of a variant of one.
-        metric: seed_miou and so on; fractions.
+        seed: random seed.
+        metric: name of the metric, such as seed_miou.
+        value: value of the metric; scores are fractions.
     """
 
     method: str
@@ -22,7 +24,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Mean and sample standard deviation over seeds; the deviation of one seed is nan."""
+    """Mean and sample standard deviation over random seeds; nan deviation for a single seed."""
 
     mean: float
     deviation: float
@@ -30,13 +32,17 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Raises statistics.StatisticsError for no values."""
+    """Returns the spread of values.
+
+    Raises:
+        statistics.StatisticsError: there are no values.
+    """
     deviation = stdev(values) if len(values) > 1 else float("nan")
     return Spread(mean=fmean(values), deviation=deviation, num_seeds=len(values))
 
 
 def by_method(scores: Iterable[Score], metric: str) -> dict[str, dict[int, float]]:
-    """Method -> seed -> value of one metric, in order of appearance."""
+    """Returns method -> random seed -> value of one metric, in order of appearance."""
     found: dict[str, dict[int, float]] = {}
     for score in scores:
         if score.metric == metric:
@@ -45,7 +51,7 @@ def by_method(scores: Iterable[Score], metric: str) -> dict[str, dict[int, float
 
 
 def spreads(scores: Sequence[Score]) -> dict[str, dict[str, Spread]]:
-    """Method -> metric -> spread over seeds, in order of appearance."""
+    """Returns method -> metric -> spread over random seeds, in order of appearance."""
     table: dict[str, dict[str, Spread]] = {}
     for metric in dict.fromkeys(score.metric for score in scores):
         for method, values in by_method(scores, metric).items():
@@ -56,7 +62,7 @@ def spreads(scores: Sequence[Score]) -> dict[str, dict[str, Spread]]:
 def paired_differences(
     scores: Iterable[Score], metric: str, method: str, baseline: str
 ) -> Mapping[int, float]:
-    """Seed -> value of the method minus that of the baseline, for seeds that have both."""
+    """Returns random seed -> value of the method minus value of the baseline, where both exist."""
     found = by_method(scores, metric)
     ours, theirs = found.get(method, {}), found.get(baseline, {})
     return {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}

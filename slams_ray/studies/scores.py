@@ -1,4 +1,4 @@
-"""From finished stages to the rows of a study, and from rows to files and tracked pictures."""
+"""Scores of a study: collected from finished stages, and published as table and figure."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -30,12 +30,12 @@ METRICS = {
     "refined_miou": (refine.STAGE, "refined_miou"),
     "segmentation_miou": (evaluate.STAGE, "segmentation_miou"),
 }
-"""Metric of a study -> stage and name in its record."""
+"""Metric of a study -> stage, and name in the record of the stage."""
 FIGURE_METRICS = (PRIMARY, "walk_miou", "refined_miou", "segmentation_miou")
 
 
 def collect(results: Mapping[str, Result], system: str, seed: int) -> list[Score]:
-    """The scores of one system in the stages that have run."""
+    """Returns the scores of one system in the stages that have finished."""
     scores = []
     for metric, (stage, name) in METRICS.items():
         found = results[stage].record.metrics if stage in results else {}
@@ -59,29 +59,31 @@ def finish(
     failed: Sequence[str],
     num_pieces: int,
 ) -> None:
-    """Publishes and shows what there is, and only then says what failed.
+    """Publishes and shows the scores, and then raises an error if trials failed.
 
     Args:
-        titles: method -> how the figure names it, from top to bottom, the baseline first.
-        failed: labels of the pieces that failed, of `num_pieces`.
+        name: name of the study and of its files.
+        titles: method -> title in the figure, from top to bottom, the baseline first.
+        failed: labels of the trials that failed.
+        num_pieces: number of all trials.
 
     Raises:
-        TrainingError: there are such.
+        TrainingError: trials failed.
     """
     if scores:
         publish(scores, workspace, name, run, titles)
         show(scores)
     if failed:
         raise TrainingError(
-            f"{len(failed)} of {num_pieces} failed ({'; '.join(failed)}): their errors are above, "
-            "and the same command tries them again"
+            f"{len(failed)} of {num_pieces} failed ({'; '.join(failed)}): see their errors above. "
+            "The same command tries them again"
         )
 
 
 def publish(
     scores: Sequence[Score], workspace: str, name: str, run: Run, titles: Mapping[str, str]
 ) -> None:
-    """Writes `<name>.json` and `<name>.png` into the workspace and logs both with a table.
+    """Writes `<name>.json` and `<name>.png` into the workspace, and logs them and a table.
 
     Args:
         titles: see `finish`.
@@ -89,15 +91,15 @@ def publish(
     rows = [vars(score) for score in scores]
     table = storage.join(workspace, f"{name}.json")
     storage.write_bytes(table, (json.dumps(rows, indent=1) + "\n").encode())
-    picture = storage.join(workspace, f"{name}.png")
+    figure = storage.join(workspace, f"{name}.png")
     values = {m: by_method(scores, m) for m in FIGURE_METRICS}
     shown = {
         metric: {method: list(of_seeds.values()) for method, of_seeds in methods.items()}
         for metric, methods in values.items()
         if methods
     }
-    storage.write_bytes(picture, to_png(comparison_figure(shown, titles)))
-    for path in (table, picture):
+    storage.write_bytes(figure, to_png(comparison_figure(shown, titles)))
+    for path in (table, figure):
         run.log_file(path)
     run.log_table(rows, f"{name}_rows.json")
     run.log_metrics(

@@ -1,4 +1,4 @@
-"""Pipelines of a study side by side: one trial of Ray Tune for each point of a grid."""
+"""Runs the pipelines of a study concurrently: one trial of Ray Tune per point of a grid."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from slams_ray.studies.comparison import Score
 
 Point = Mapping[str, Any]
 TRIAL_CPUS = 0.01
-"""A trial waits for the trainings and maps it starts, which take CPUs of their own."""
+"""Close to 0, because a trial only waits for stages, which have CPUs of their own."""
 
 
 def run_grid(
@@ -26,14 +26,15 @@ def run_grid(
     metric: str,
     max_concurrent: int | None,
 ) -> list[SearchTrial]:
-    """Runs `work` for every point of a grid; finished points are kept.
+    """Runs `work` for every point of a grid. Finished points are kept.
 
     Args:
-        work: reports the scores of a point once, as method/metric -> value.
-        directory: of the study's records.
-        label: names a point before the lines that its trial logs.
-        metric: one that every report holds.
-        max_concurrent: points at the same time; None takes what the nodes or GPUs allow.
+        work: yields one report of the scores of a point, method/metric -> value.
+        directory: directory of the study's records.
+        label: returns the name of a point, which starts the log lines of its trial.
+        metric: a metric that every report contains.
+        max_concurrent: number of points at the same time; None means as many as the nodes or GPUs
+            allow.
     """
     compute = config.compute
     limit = max_concurrent or cluster.num_trainings(compute.train_workers, compute.device)
@@ -48,12 +49,13 @@ def run_grid(
         time_budget_seconds=None,
         seed=0,
     )
-    mark = fingerprint("grid", {"config": to_plain(config), "grid": dict(grid)}, {})
-    return search(work, SearchSpace(grid), plan, storage.join(directory, mark), label)
+    settings = {"config": to_plain(config), "grid": dict(grid)}
+    output_dir = storage.join(directory, fingerprint("grid", settings, {}))
+    return search(work, SearchSpace(grid), plan, output_dir, label)
 
 
 def to_report(scores: Sequence[Score]) -> dict[str, float]:
-    """Scores as a trial reports them: method/metric -> value."""
+    """Turns scores into the report of a trial: method/metric -> value."""
     return {f"{score.method}/{score.metric}": score.value for score in scores}
 
 

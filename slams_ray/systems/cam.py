@@ -1,6 +1,6 @@
-"""CAM: the maps of an image classifier (Zhou et al. 2016; recipe of IRN, Ahn et al. 2019).
+"""CAM: the maps of an image classifier (docs/method.md, CAM baseline).
 
-It is the baseline that every other system is compared with, and the start of some.
+CAM is the baseline of every comparison, and other systems can start from its classifier.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from slams_ray.config import ClassifierConfig, PipelineConfig
 from slams_ray.data.transforms import normalise, valid_mask
 from slams_ray.networks.activation_network import ActivationNetwork, classification_scores
-from slams_ray.networks.backbone import load_backbone_weights
+from slams_ray.networks.weights import load_backbone_weights
 from slams_ray.systems.classification import ImageLabelTask, classifier_loss
 from slams_ray.systems.system import NetworkTraining, System
 from slams_ray.training.task import Batch, TrainingModule
@@ -22,7 +22,7 @@ STAGE = "train_classifier"
 
 
 class ClassifierTraining(TrainingModule):
-    """Multi-label soft margin on the mean of the maps."""
+    """Trains with the multi-label soft margin loss on the mean of the maps."""
 
     network: ActivationNetwork
 
@@ -56,7 +56,7 @@ class ClassifierTask(ImageLabelTask):
 
 
 def classifier_training(config: PipelineConfig) -> NetworkTraining:
-    """The classifier, which other systems may start from."""
+    """Returns the training of the classifier, which other systems may start from."""
     classifier = config.classifier
     return NetworkTraining(
         stage=STAGE,

@@ -1,4 +1,4 @@
-"""What the three trainings on image labels share: their samples, and scores by multi-label mAP."""
+"""What all trainings on image labels share: labelled crops, and evaluation by multi-label mAP."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from slams_ray.training.task import LabelledCrops, Row, Sampler, multi_hot
 
 
 class ImageLabelTask:
-    """Samples are labelled crops; the network is evaluated by its scores of whole images."""
+    """Task that trains on labelled crops and evaluates the network on whole images."""
 
     inference: Mapping[str, Any] | None = None
 
@@ -31,12 +31,12 @@ class ImageLabelTask:
         return LabelledCrops(self.training, self.num_classes)
 
     def score(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-        """(1, C) scores of a (1, 3, H, W) normalised image."""
+        """Returns (1, C) scores of a (1, 3, H, W) normalised image."""
         return classification_scores(network(image))
 
     @torch.inference_mode()
     def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
-        """Scores whole images, the longer side resized to the middle of the training range.
+        """Scores whole images. Their longer side is resized to the middle of the training range.
 
         Returns:
             scores (N, C) float32 and labels (N, C) uint8.
@@ -60,7 +60,11 @@ class ImageLabelTask:
 
 
 def mean_average_precision(results: Sequence[dict[str, np.ndarray]]) -> float:
-    """mAP over the classes that occur, of the results of all workers; nan when none occurs."""
+    """Returns the mean average precision over the classes that occur, nan if none occurs.
+
+    Args:
+        results: scores and labels from each worker, as `ImageLabelTask.evaluate` returns them.
+    """
     from sklearn.metrics import average_precision_score
 
     scores = np.concatenate([r["scores"] for r in results])
@@ -74,7 +78,14 @@ def mean_average_precision(results: Sequence[dict[str, np.ndarray]]) -> float:
 
 
 def classifier_loss(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Multi-label soft margin (IRN), mean over C. scores, labels: (B, C). Returns (B,)."""
+    """Multi-label soft margin loss (IRN), mean over C.
+
+    Args:
+        scores, labels: (B, C).
+
+    Returns:
+        (B,).
+    """
     return F.binary_cross_entropy_with_logits(
         scores.float(), labels.float(), reduction="none"
     ).mean(dim=1)

@@ -1,12 +1,12 @@
-"""What a collapsed training looks like, and what to change (table in method section 3)."""
+"""Detects collapsed trainings and says which settings to change (docs/method.md, Collapse)."""
 
 from collections.abc import Mapping, Sequence
 
 EMPTY_MEAN, FULL_MEAN, UNIFORM_CONTRAST = 0.03, 0.97, 0.03
-"""Limits for the mean and the standard deviation of maps in [0, 1]; on the built-in set and on
-photographs trained maps had means of .1 to .6 and contrasts above .15."""
+"""Limits for the mean and the standard deviation of maps in [0, 1]. Healthy maps, on the built-in
+set and on photographs, had means of 0.1 to 0.6 and standard deviations above 0.15."""
 DEAD_FRACTION = 0.9
-"""A class is dead when more than this share of its maps is empty."""
+"""A class counts as dead when more than this share of its maps is empty."""
 
 ADVICE = {
     "all-zero": (
@@ -15,23 +15,23 @@ ADVICE = {
     ),
     "all-one": (
         "the maps of present classes cover the whole image: raise activation.losses.regularization "
-        "or activation.losses.foreground. With normalised masks, whose maximum is 1, they "
-        "may be uniform: raise encoder.dimmed_fraction, or lower activation.losses.equivariance"
+        "or activation.losses.foreground. Normalised masks have a maximum of 1, so the maps may be "
+        "uniform: raise encoder.dimmed_fraction, or lower activation.losses.equivariance"
     ),
     "uniform": (
         "the maps of present classes are the same everywhere: raise encoder.dimmed_fraction, or "
         "lower activation.losses.equivariance or activation.training.learning_rate"
     ),
 }
-"""Collapse -> what it is and what to change."""
+"""Kind of collapse -> what it means and which settings to change."""
 
 
 def diagnose_maps(mean: float, contrast: float) -> str | None:
-    """Key of `ADVICE` for the maps of a whole training, None for healthy ones.
+    """Returns the kind of collapse, a key of `ADVICE`, or None for healthy maps.
 
     Args:
         mean: mean activation of present classes, in [0, 1].
-        contrast: mean standard deviation within a map.
+        contrast: standard deviation within a map, mean over the maps.
     """
     if mean < EMPTY_MEAN:
         return "all-zero"
@@ -41,7 +41,7 @@ def diagnose_maps(mean: float, contrast: float) -> str | None:
 
 
 def map_warnings(metrics: Mapping[str, float]) -> list[str]:
-    """Warnings for the last `activation_mean` and `activation_contrast` of a training."""
+    """Returns warnings for the last `activation_mean` and `activation_contrast` of a training."""
     if "activation_mean" not in metrics:
         return []
     mean, contrast = metrics["activation_mean"], metrics["activation_contrast"]
@@ -57,12 +57,12 @@ def map_warnings(metrics: Mapping[str, float]) -> list[str]:
 def dead_class_warnings(
     title: str, num_maps: Sequence[int], num_empty: Sequence[int], class_names: Sequence[str]
 ) -> list[str]:
-    """One warning naming the classes whose maps are empty in nearly all their images.
+    """Returns at most one warning, which names the classes whose maps are nearly all empty.
 
     Args:
-        title: of the system whose maps they are.
-        num_maps, num_empty: (K,) maps per class and how many are zero everywhere.
-        class_names: (K,) background first.
+        title: title of the system that made the maps.
+        num_maps, num_empty: (K,) number of maps per class, and how many of them are all zero.
+        class_names: (K,) names, background first.
     """
     dead = [
         name
@@ -79,11 +79,11 @@ def dead_class_warnings(
 
 
 def dead_semantics_warnings(dead: Sequence[str]) -> list[str]:
-    """One warning naming the categories the encoder gives no embedding."""
+    """Returns at most one warning, which names the classes without an embedding."""
     if not dead:
         return []
     return [
-        f"dead category: the encoder's similarity to {', '.join(dead)} is 0 in every image that "
-        "shows it, so their maps learn nothing: lower encoder.training.learning_rate, or train "
+        f"dead class: the encoder's similarity to {', '.join(dead)} is 0 in every image that shows "
+        "the class, so its maps learn nothing: lower encoder.training.learning_rate, or train "
         "longer"
     ]

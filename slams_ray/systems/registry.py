@@ -1,4 +1,4 @@
-"""Every system by name."""
+"""Registry of the systems, by name."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,16 +10,16 @@ from slams_ray.systems.system import NetworkTraining, System
 SYSTEMS: Mapping[str, System] = {system.name: system for system in (cam.SYSTEM, slams.SYSTEM)}
 
 BASELINE = cam.SYSTEM.name
-"""The system that others are compared with. Its maps also guide the choice of a threshold where
-there are no masks."""
+"""Name of the system that others are compared with. Its maps also guide the choice of a threshold
+when there are no masks."""
 
 
 def titles(names: Iterable[str]) -> dict[str, str]:
-    """Name -> title of the systems with these names."""
+    """Returns name -> title for the given systems."""
     return {name: SYSTEMS[name].title for name in names}
 
 
 def trainings_of(config: PipelineConfig) -> list[NetworkTraining]:
-    """The networks of all systems of a pipeline, in order, each once."""
+    """Returns the trainings of all systems of a pipeline, in order and without repetition."""
     found = {t.stage: t for name in config.systems for t in SYSTEMS[name].trainings(config)}
     return list(found.values())

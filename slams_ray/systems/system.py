@@ -1,4 +1,4 @@
-"""What a system is: a name, the networks it trains, and the one that makes its maps."""
+"""Definition of a system: its name, the networks it trains, and the one that makes its maps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ Metrics = Mapping[str, float]
 
 
 def no_warnings(last: Metrics, results: Metrics) -> list[str]:
-    """For a network whose training has no known way to collapse."""
+    """Returns no warnings. For networks whose training has no known way to collapse."""
     return []
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkTraining:
-    """One network of a system and how it is trained.
+    """Training of one network of a system.
 
     Attributes:
-        stage: name of its stage, which is also its directory in the workspace.
-        label: names the training in progress lines and metrics.
+        stage: name of the stage, and of its directory in the workspace.
+        label: name of the training in progress lines and metrics.
         config: settings of the network and of its training.
-        backbone: the backbone; its weights file is an absolute path.
-        needs: stages whose checkpoints the network is built from.
+        backbone: settings of the backbone. The path of a weights file must be absolute.
+        needs: stages whose checkpoints are needed to build the network.
         make_task: (class names, stage -> bytes of its checkpoint) -> the task to train.
-        warnings: (last step metrics, metrics of the trained network) -> what looks like a collapse.
+        warnings: (last step metrics, metrics of the trained network) -> warnings of a collapse.
     """
 
     stage: str
@@ -40,15 +40,15 @@ class NetworkTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """A way to learn maps from image labels.
+    """Way to learn maps from image labels.
 
     Attributes:
-        name: as settings and metrics spell it.
-        title: as figures and tables spell it.
-        map_stage: the stage whose network makes the maps.
-        trainings: settings -> the networks to train, in order. Systems that need the same network
-            name the same stage, and it is trained once.
-        max_logit: settings -> higher logits count as this value in inference; None leaves them.
+        name: name in settings and metrics.
+        title: name in figures and tables.
+        map_stage: stage whose network makes the maps.
+        trainings: settings -> the networks to train, in order. Two systems that need the same
+            network name the same stage, and the network is trained once.
+        max_logit: settings -> value that inference clips higher logits to; None clips nothing.
     """
 
     name: str

@@ -13,8 +13,8 @@ from slams_ray.networks.backbone import (
     build_backbone,
     freeze_batch_norm,
     freeze_blocks,
-    load_backbone_weights,
 )
+from slams_ray.networks.weights import load_backbone_weights
 
 
 def random_images(*shape: int) -> torch.Tensor:

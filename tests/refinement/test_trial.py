@@ -43,7 +43,7 @@ def slice_of(shard: Any) -> pa.Table:
 def test_maps_of_other_images_are_refused(shard: Any) -> None:
     table = slice_of(shard)
     maps = table.select(["image_id", MAPS])
-    with pytest.raises(ArtifactError, match="has maps of"):
+    with pytest.raises(ArtifactError, match="of different images"):
         with_maps(table.drop_columns([MAPS]), maps.slice(1), MAPS)
 
 

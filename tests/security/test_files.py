@@ -18,9 +18,10 @@ import torch
 from slams_ray import storage
 from slams_ray.artifacts import read_record
 from slams_ray.errors import ArtifactError, ConfigError
-from slams_ray.networks.backbone import build_backbone, load_backbone_weights
+from slams_ray.networks.backbone import build_backbone
 from slams_ray.networks.checkpoint import dump_network, load_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
+from slams_ray.networks.weights import load_backbone_weights
 from slams_ray.seeds import shard_work as count
 from slams_ray.seeds.label_free import CriterionSums
 

@@ -1,4 +1,4 @@
-"""Every collapse of method section 3, provoked by training or by dead weights, is named."""
+"""Every collapse of docs/method.md, provoked by training or by dead weights, is named."""
 
 from collections.abc import Callable
 from typing import Any

@@ -144,7 +144,7 @@ def test_masks_are_cut_at_the_thresholds_of_the_crop_after_resizing(
     task = make_task("activation", encoder_input_px=24, binarisation_width=0.05)
     module = task.build().eval()
     batch = {name: value[3:] for name, value in make_batch(task, rows).items()}
-    thresholds = batch["cut"][0]
+    thresholds = batch["mask_threshold"][0]
     assert thresholds.dtype == torch.float32
     assert thresholds.shape == (3,)
     assert ((thresholds >= 0.25) & (thresholds <= 0.75)).all()

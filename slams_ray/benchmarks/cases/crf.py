@@ -1,4 +1,4 @@
-"""How fast the compiled CRF is beside pydensecrf, as ratios, and how well both agree.
+"""Speed of our CRFs against pydensecrf, and agreement with it.
 
 python -m jobs.benchmark crf --voc-dir VOC2012 --output crf.json
 """
@@ -14,43 +14,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CrfCommand(BenchmarkCommand):
-    """Work on photographs of a VOC tree, or on generated images of their size."""
+    """Measures on photographs of a VOC tree, or on generated images of the same size."""
 
     voc_dir: str | None = None
-    """A VOC tree with masks; none: generated images."""
+    """VOC tree with masks. Without one, images are generated."""
     num_images: int = 40
-    """Images of the agreement."""
+    """Number of images to measure agreement on."""
     num_timed: int = 3
-    """How many of them each timed call refines."""
+    """Number of these images that a timed call refines."""
     num_workers: tuple[int, ...] = (2,)
-    """Workers, one core each, that refine through Ray against as many plain processes;
-    none leaves Ray out."""
+    """Numbers of Ray workers, with one core each, to compare with as many plain processes. An empty
+    list leaves Ray out."""
     images_per_shard: int = 12
-    """Images of a shard there; stages have 64 of photographs by default."""
+    """Number of images in a shard for Ray workers. The prepare stage stores 64 by default."""
     shards_per_worker: int = 6
-    """Shards for each worker in each round."""
+    """Number of shards for each worker in a round."""
     rounds: int = 5
-    """Times each pair is measured."""
+    """Number of times each pair is measured."""
 
 
 def measure(command: CrfCommand) -> "list[Row]":
+    """Returns the rows of the case."""
     from slams_ray.benchmarks.harness import pictures, shards, workers
     from slams_ray.benchmarks.measurements import crf, refine
 
     if command.voc_dir is None:
-        shown = pictures.generated(command.num_images)
+        chosen = pictures.generated(command.num_images)
     else:
-        shown = pictures.photographs(command.voc_dir, command.num_images)
-    timed = shown[: command.num_timed]
+        chosen = pictures.photographs(command.voc_dir, command.num_images)
+    timed = chosen[: command.num_timed]
     rows = [
         *crf.speed_rows(timed, command.rounds),
         *crf.sharing_rows(timed, 8, command.rounds),
-        *crf.agreement_rows(shown),
+        *crf.agreement_rows(chosen),
     ]
     with shards.scratch(command.workspace) as directory:
         for number in command.num_workers:
             num_shards = number * command.shards_per_worker
-            shard = shown[: command.images_per_shard]
+            shard = chosen[: command.images_per_shard]
             comparison = refine.refine_comparison(shard, num_shards, f"{directory}/{number}")
             rows.append(workers.comparison_row(comparison, number, command.rounds))
     return rows

@@ -1,4 +1,4 @@
-"""What mixed precision, layout, compilation and batches gain on a GPU, and how busy it is kept.
+"""Gain of precision, layout, compilation and batches on a GPU, and utilisation of the GPU.
 
 python -m jobs.benchmark gpu --voc-dir VOC2012
 """
@@ -15,37 +15,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuCommand(BenchmarkCommand):
-    """Networks, crops and batches of a recipe, with random weights, on one GPU of this machine."""
+    """Measures the networks, crops and batches of a recipe, with random weights, on one GPU."""
 
     recipe: Literal["demo", "folder", "voc12", "coco14"] = "voc12"
-    """Whose settings are taken."""
+    """Recipe whose settings are used."""
     device: Literal["gpu", "cpu"] = "gpu"
-    """cpu times the same work there, where it makes no difference to ask for mixed precision; how
-    busy it is cannot be told."""
+    """cpu measures the same work on the CPU, without mixed precision and utilisation."""
     voc_dir: str | None = None
-    """A VOC tree with masks; none: the built-in set."""
+    """VOC tree with masks. Without one, the built-in set is used."""
     num_images: int = 512
-    """Images that are trained on and inferred, again and again."""
+    """Number of images. Training and inference use them repeatedly."""
     images_per_shard: int = 32
-    """Rows of a shard."""
+    """Number of images in a shard."""
     max_side_px: int = 512
-    """Photographs are stored with at most this many pixels on their longer side."""
+    """Largest longer side of stored photographs."""
     steps: int = 20
-    """Optimisation steps of a timed window."""
+    """Number of optimisation steps in a timed window."""
     waves: int = 4
-    """Times that all feeders' batches are taken while a training through Ray is watched, after two
-    times that warm it up."""
+    """Length of the measured training through Ray. A wave is one round of all data-loading tasks.
+    Two waves of warm-up come first."""
     data_loading_tasks: int = 16
-    """Processes that feed that training."""
+    """Number of data-loading tasks of that training."""
     actors_per_gpu: tuple[int, ...] = (1, 2)
-    """Inference actors that share the GPU, for each a row."""
+    """Numbers of inference actors that share the GPU; each number is a row."""
     compiled: bool = True
-    """Compile the networks too and time them, last of all; wants a C++ compiler."""
+    """Also measure compiled networks, at the end. This needs a C++ compiler."""
     rounds: int = 5
-    """Times each pair is measured."""
+    """Number of times each pair is measured."""
 
 
 def measure(command: GpuCommand) -> "list[Row]":
+    """Returns the rows of the case."""
     from slams_ray.benchmarks.harness import shards, training_loops
     from slams_ray.benchmarks.measurements import gpu, inference
 
@@ -66,10 +66,10 @@ def measure(command: GpuCommand) -> "list[Row]":
             shards=data, models=models, config=config.inference, directory=directory
         )
         if command.device == "gpu":
-            feeders = command.data_loading_tasks
+            num_tasks = command.data_loading_tasks
             for name, one in trainings.items():
-                windows = gpu.fed_windows(one, feeders, command.steps, command.waves)
-                rows += gpu.training_busy_rows(name, one, device, windows, directory, feeders)
+                windows = gpu.fed_windows(one, num_tasks, command.steps, command.waves)
+                rows += gpu.training_busy_rows(name, one, device, windows, directory, num_tasks)
             for number in command.actors_per_gpu:
                 rows += gpu.inference_busy_rows(work, device, number)
         rows += gpu.inference_rows(work, device, command.rounds)

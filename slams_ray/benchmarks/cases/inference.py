@@ -1,4 +1,4 @@
-"""Activation inference through Ray against bare PyTorch loops, and against the field's practice.
+"""Activation inference through Ray against bare PyTorch loops and the field's scripts.
 
 python -m jobs.benchmark inference --voc-dir VOC2012
 """
@@ -14,30 +14,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceCommand(BenchmarkCommand):
-    """Work on photographs of a VOC tree, or on the built-in set."""
+    """Measures on photographs of a VOC tree, or on the built-in set."""
 
     voc_dir: str | None = None
-    """A VOC tree with masks; none: the built-in set."""
+    """VOC tree with masks. Without one, the built-in set is used."""
     models: tuple[str, str] | None = None
-    """Checkpoints of a CAM classifier and an activation network, model.pt of the stages that train
-    them; none: MobileNetV2 with random weights."""
+    """Checkpoints (model.pt) of a CAM classifier and of an activation network. Without them,
+    MobileNetV2 with random weights is used."""
     scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)
-    """Image scales, each with its mirror image."""
+    """Scales of the image and of its mirror image."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What our networks compute in; those they are compared with as trained compute in float32."""
+    """Precision of our networks. Networks as trained, which they are compared with, use float32."""
     max_side_px: int = 256
-    """Photographs are stored with at most this many pixels on their longer side."""
+    """Largest longer side of stored photographs."""
     num_workers: tuple[int, ...] = (1, 2)
-    """Workers, one core each, that run against as many bare loops; none leaves Ray out."""
+    """Numbers of Ray workers, with one core each, to compare with as many bare loops. An empty list
+    leaves Ray out."""
     images_per_shard: int = 12
-    """Images of a shard; stages have 64 of photographs by default."""
+    """Number of images in a shard. The prepare stage stores 64 by default."""
     shards_per_worker: int = 4
-    """Shards for each worker in each round."""
+    """Number of shards for each worker in a round."""
     rounds: int = 3
-    """Times each pair is measured."""
+    """Number of times each pair is measured."""
 
 
 def measure(command: InferenceCommand) -> "list[Row]":
+    """Returns the rows of the case."""
     from slams_ray.benchmarks.harness import shards, workers
     from slams_ray.benchmarks.measurements import inference
     from slams_ray.config import ActivationInferenceConfig
@@ -59,7 +61,7 @@ def measure(command: InferenceCommand) -> "list[Row]":
         models = inference.open_models(command.models, data, directory)
         config = ActivationInferenceConfig(scales=command.scales, precision=command.precision)
         work = inference.Inference(shards=data, models=models, config=config, directory=directory)
-        comparisons = [inference.inference_comparison(work, made) for made in (False, True)]
+        comparisons = [inference.inference_comparison(work, merged) for merged in (False, True)]
         return [
             *inference.loop_rows(work, command.rounds),
             *inference.storage_rows(work, trained=command.models is not None),

@@ -1,4 +1,4 @@
-"""Peak memory of the count curve and of evaluation while the number of images grows 16 times.
+"""Peak memory of the threshold curve and of evaluation as the number of images grows 16 times.
 
 python -m jobs.benchmark memory --voc-dir VOC2012
 """
@@ -14,19 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryCommand(BenchmarkCommand):
-    """Work on photographs of a VOC tree, or on the built-in set."""
+    """Measures on photographs of a VOC tree, or on the built-in set."""
 
     voc_dir: str | None = None
-    """A VOC tree with masks; none: the built-in set."""
+    """VOC tree with masks. Without one, the built-in set is used."""
     num_shards: int = 4
-    """Shards at the smallest size."""
+    """Number of shards of the smallest size."""
     images_per_shard: int = 8
-    """Images of a shard."""
+    """Number of images in a shard."""
     factors: tuple[int, ...] = (1, 4, 16)
-    """How many times as many shards are mapped; all are compared with the first."""
+    """Multiples of the number of shards. The first one is the reference of the others."""
 
 
 def measure(command: MemoryCommand) -> "list[Row]":
+    """Returns the rows of the case."""
     from slams_ray.benchmarks.harness import shards
     from slams_ray.benchmarks.measurements import memory
 

@@ -1,4 +1,4 @@
-"""What a pipeline on the built-in set spends on its stages' own work, and what a job's start takes.
+"""Share of a pipeline's wall time spent in useful work, and start-up cost of a job.
 
 python -m jobs.benchmark overhead
 """
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class OverheadCommand(BenchmarkCommand):
-    """The recipe demo on a cluster that runs already."""
+    """Measures the recipe demo on a running cluster."""
 
     rounds: int = 5
-    """Times the start of a job is measured."""
+    """Number of times the start of a job is measured."""
 
 
 def measure(command: OverheadCommand) -> "list[Row]":
+    """Returns the rows of the case."""
     from slams_ray.benchmarks.harness import shards
     from slams_ray.benchmarks.measurements import overhead
 

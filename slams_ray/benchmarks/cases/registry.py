@@ -1,4 +1,4 @@
-"""Every benchmark case by name: its settings, and what measures its rows."""
+"""Registry of benchmark cases: name -> settings, and function that measures the rows."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""How fast the threshold curve and the shared lattice are, as ratios.
+"""Speed of the threshold curve, of shared lattices and of concurrent trials.
 
 python -m jobs.benchmark threshold --output threshold.json
 """
@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdCommand(BenchmarkCommand):
-    """Work on generated images of the size of VOC's."""
+    """Measures on generated images of the size of VOC images."""
 
     num_images: int = 12
-    """Images of the curve."""
+    """Number of images of the curve."""
     rounds: int = 7
-    """Times each pair is measured."""
+    """Number of times each pair is measured."""
     num_trials: int = 2
-    """Trials side by side, a core each."""
+    """Number of concurrent trials, with one core each."""
 
 
 def measure(command: ThresholdCommand) -> "list[Row]":
+    """Returns the rows of the case."""
     from slams_ray.benchmarks.measurements.threshold import curve_rows, lattice_row
     from slams_ray.benchmarks.measurements.trials import trial_row
 

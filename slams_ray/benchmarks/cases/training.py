@@ -1,4 +1,4 @@
-"""The trainings of a recipe against bare PyTorch loops with a DataLoader.
+"""Trainings of a recipe against bare PyTorch loops with a DataLoader.
 
 python -m jobs.benchmark training --recipe demo
 """
@@ -15,29 +15,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCommand(BenchmarkCommand):
-    """Networks, crops and batches of a recipe, with random weights."""
+    """Measures the networks, crops and batches of a recipe, with random weights."""
 
     recipe: Literal["demo", "folder", "voc12", "coco14"] = "demo"
-    """Whose settings are taken."""
+    """Recipe whose settings are used."""
     voc_dir: str | None = None
-    """A VOC tree with masks; none: the built-in set."""
+    """VOC tree with masks. Without one, the built-in set is used."""
     num_images: int = 320
-    """Images that are trained on, again and again."""
+    """Number of images. Trainings use them repeatedly."""
     images_per_shard: int = 40
-    """Rows of a shard."""
+    """Number of images in a shard."""
     max_side_px: int = 512
-    """Photographs are stored with at most this many pixels on their longer side."""
+    """Largest longer side of stored photographs."""
     steps: int = 10
-    """Optimisation steps of a timed window."""
+    """Number of optimisation steps in a timed window."""
     windows: int = 4
-    """Windows of a training through Ray, after one that warms it up."""
+    """Number of measured windows of a training through Ray. A warm-up window comes first."""
     rounds: int = 5
-    """Times the pair in one process is measured."""
+    """Number of times each pair in one process is measured."""
     ray_rounds: int = 2
-    """Times the pair through Ray is measured; 0 leaves it out."""
+    """Number of times each pair through Ray is measured; 0 leaves Ray out."""
 
 
 def measure(command: TrainingCommand) -> "list[Row]":
+    """Returns the rows of the case."""
     from slams_ray.benchmarks.harness import shards, training_loops
     from slams_ray.benchmarks.measurements import training
 

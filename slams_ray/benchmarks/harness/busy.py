@@ -1,4 +1,4 @@
-"""How busy the GPUs of this machine are while something runs, as their driver counts it."""
+"""Utilisation of the GPUs of this machine, as their driver counts it."""
 
 import os
 import shutil
@@ -18,42 +18,45 @@ COMMAND = (
     "--format=csv,noheader,nounits",
     "--loop-ms=200",
 )
-"""Per cent of the time since the driver's last sample in which any kernel ran."""
+"""utilization.gpu is the per cent of time since the last sample in which a kernel ran."""
 _TIME = "%Y/%m/%d %H:%M:%S.%f"
 
 
 @dataclass
 class BusyLog:
-    """What the driver said of the GPUs that are watched.
+    """Samples of GPU utilisation.
 
     Attributes:
-        samples: (when, which GPU, share of the time it computed).
-        not_understood: lines that are no samples.
+        samples: (time in seconds since the epoch, index of the GPU, share of time it was busy).
+        not_understood: lines that could not be parsed.
     """
 
     samples: list[tuple[float, int, float]] = field(default_factory=list)
     not_understood: list[str] = field(default_factory=list)
 
     def share(self, began: float, ended: float) -> float:
-        """Of the busiest GPU: mean over its samples between two times in seconds since the epoch.
+        """Returns the utilisation of the busiest GPU, averaged over its samples between two times.
+
+        Args:
+            began, ended: times in seconds since the epoch.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is no sample.
         """
         by_gpu: dict[int, list[float]] = {}
         for when, gpu, share in list(self.samples):
             if began <= when <= ended:
                 by_gpu.setdefault(gpu, []).append(share)
         if not by_gpu:
-            said = f" but said {self.not_understood[:2]}" if self.not_understood else ""
+            lines = f" but printed {self.not_understood[:2]}" if self.not_understood else ""
             raise ConfigError(
-                f"nvidia-smi gave no sample in the {ended - began:.1f} s that were measured{said}: "
-                "measure longer, or on a GPU that it can tell of"
+                f"nvidia-smi gave no sample in the measured {ended - began:.1f} s{lines}: measure "
+                "longer, or on a GPU whose utilisation it reports"
             )
         return max(mean(shares) for shares in by_gpu.values())
 
     def add(self, line: str) -> None:
-        """A line that the driver printed."""
+        """Adds a line that nvidia-smi printed."""
         try:
             when, gpu, per_cent = line.split(", ")
             sample = datetime.strptime(when, _TIME).timestamp(), int(gpu), float(per_cent) / 100
@@ -64,22 +67,22 @@ class BusyLog:
 
 
 def check_watchable() -> None:
-    """Raises ConfigError where the GPUs that will work cannot be watched from here."""
+    """Raises ConfigError if this process cannot watch the GPUs that will work."""
     if shutil.which(COMMAND[0]) is None:
         raise ConfigError(
-            "nvidia-smi is not on the PATH: it tells how busy a GPU is; take a machine with a "
-            "driver of NVIDIA's"
+            "nvidia-smi is not on the PATH, but it reports the utilisation of a GPU: use a machine "
+            "with an NVIDIA driver"
         )
     if os.environ.get("RAY_ADDRESS"):
         raise ConfigError(
-            "RAY_ADDRESS names a cluster, but only the GPUs of this machine can be watched: unset "
-            "it and run this on the machine with the GPU"
+            "RAY_ADDRESS names a cluster, but only GPUs of this machine can be watched: unset it, "
+            "and run the benchmark on the machine with the GPU"
         )
 
 
 @contextmanager
 def watched_gpus() -> Iterator[BusyLog]:
-    """Asks for as long as the block runs: for the GPUs of CUDA_VISIBLE_DEVICES, or for all."""
+    """Samples the GPUs of CUDA_VISIBLE_DEVICES, or all GPUs, within a with statement."""
     log = BusyLog()
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     command = (*COMMAND, f"--id={chosen}") if chosen else COMMAND

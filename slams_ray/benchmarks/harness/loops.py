@@ -1,6 +1,6 @@
-"""The alternatives to our inference: a bare PyTorch loop, and the field's practice.
+"""Alternatives to our inference: a bare PyTorch loop, and the field's script.
 
-Written on their own, as one writes a script, so that they cannot profit from what they measure.
+They do not use our inference code, so that they are independent references.
 """
 
 import io
@@ -27,7 +27,7 @@ def bare_shard(
     networks: Mapping[str, nn.Module],
     scales: Sequence[float],
 ) -> None:
-    """Writes the activation shard that our mapper writes of an image shard."""
+    """Writes the activation shard of an image shard, with the same content as our mapper's."""
     table = pq.read_table(path, columns=COLUMNS).to_pydict()
     maps: dict[str, list[bytes]] = {name: [] for name in networks}
     for data, labels in zip(table["image"], table["image_labels"], strict=True):
@@ -63,8 +63,10 @@ def field_image(
     network: nn.Module,
     scales: Sequence[float],
 ) -> None:
-    """Leaves <stem>.cam.npy and <stem>.high_res.npy as IRN's make_cam does: float32 maps of the
-    present classes, at stride 4 and at full resolution, from all classes' maps at both.
+    """Writes <stem>.cam.npy and <stem>.high_res.npy as IRN's make_cam does.
+
+    The files hold float32 maps of the present classes, at stride 4 and at full resolution. Like
+    make_cam, the loop resizes the maps of all classes.
     """
     pixels = _pixels(_decode(data))
     height, width = pixels.shape[-2:]

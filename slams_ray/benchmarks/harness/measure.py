@@ -1,4 +1,4 @@
-"""Ratios of times: two ways of doing the same work, timed in turn."""
+"""Measures the ratio of times of two ways to do the same work."""
 
 import os
 import platform
@@ -13,14 +13,15 @@ import torch
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of a benchmark.
+    """One row of a benchmark.
 
     Attributes:
-        what, against: what is measured, and the alternative it is compared with.
-        ratio: what the alternative takes over what ours takes, time unless `what` says otherwise,
-            median of the rounds: above 1 ours is better.
-        goal: the least ratio that is good enough; 0 where the row only tells.
-        met: whether it is.
+        what: what is measured.
+        against: alternative that it is compared with.
+        ratio: time of the alternative over our time, or the quantity that `what` names; median
+            over the rounds. Above 1, ours is faster.
+        goal: smallest ratio that is good enough; 0 if there is no goal.
+        met: whether the ratio reaches the goal.
         spread: lower and upper quartile of the ratio over the rounds.
         machine: cores and processor.
     """
@@ -44,12 +45,12 @@ def compare(
     rounds: int,
     clock: Callable[[], float] = time.process_time,
 ) -> Row:
-    """Times both in turn, A B A B, after one untimed call of each.
+    """Measures both in turn, A B A B, after one unmeasured call of each.
 
     Args:
-        goal: least ratio of their time to ours.
-        clock: CPU seconds of this process, which other work on the machine hardly changes;
-            time.perf_counter where several processes work.
+        goal: smallest ratio of their time to ours that is good enough.
+        clock: returns seconds. The default counts CPU time of this process, which other work on
+            the machine hardly changes. Use time.perf_counter if several processes work.
     """
     ours()
     theirs()
@@ -61,7 +62,7 @@ def compare(
 
 
 def row(what: str, against: str, ratios: Sequence[float], *, goal: float) -> Row:
-    """The row of ratios measured one after another: their median and quartiles."""
+    """Returns the row of repeatedly measured ratios, with their median and quartiles."""
     ratio = median(ratios)
     lower, _, upper = quantiles(ratios, n=4) if len(ratios) > 1 else (ratio, ratio, ratio)
     return Row(
@@ -82,7 +83,7 @@ def _seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def machine() -> str:
-    """Cores and processor of this machine, and the GPU that this process has used, if any."""
+    """Describes this machine: cores, processor, and the GPU if this process has used one."""
     information = Path("/proc/cpuinfo")
     text = information.read_text() if information.exists() else ""
     names = [line.split(":", 1)[1].strip() for line in text.splitlines() if "model name" in line]

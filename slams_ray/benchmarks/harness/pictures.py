@@ -1,4 +1,4 @@
-"""Images with masks to measure on: made up, or photographs of a VOC tree."""
+"""Images with masks to measure on: generated ones, or photographs of a VOC tree."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import numpy as np
 from PIL import Image
 
 HEIGHT, WIDTH = 375, 500
-"""The usual size of VOC's photographs."""
+"""Usual size of VOC photographs."""
 Picture = tuple[np.ndarray, np.ndarray]
-"""(H, W, 3) uint8 image and (H, W) uint8 class indices, 255 where unknown."""
+"""(H, W, 3) uint8 image, and (H, W) uint8 class indices, 255 where unknown."""
 
 
 def generated(num_pictures: int, height: int = HEIGHT, width: int = WIDTH) -> list[Picture]:
-    """Blurred colour patches with the grain of a photograph, each patch of one of three classes."""
+    """Generates blurred colour patches of three classes, with the noise of a photograph."""
     rng = np.random.default_rng(0)
     pictures = []
     for _ in range(num_pictures):
@@ -26,7 +26,7 @@ def generated(num_pictures: int, height: int = HEIGHT, width: int = WIDTH) -> li
 
 
 def photographs(voc_dir: str, num_pictures: int) -> list[Picture]:
-    """Images and masks of a VOC tree, evenly from its training list."""
+    """Reads images and masks of a VOC tree, evenly spaced in its training list."""
     root = Path(voc_dir)
     names = (root / "ImageSets/Segmentation/train.txt").read_text().split()
     pictures = []
@@ -37,5 +37,5 @@ def photographs(voc_dir: str, num_pictures: int) -> list[Picture]:
 
 
 def resized(array: np.ndarray, height: int, width: int, resampling: Image.Resampling) -> np.ndarray:
-    """An image or mask at another size."""
+    """Resizes an image or mask."""
     return np.array(Image.fromarray(array).resize((width, height), resampling))

@@ -1,4 +1,4 @@
-"""Memory of this process and of the Ray workers it started, from /proc."""
+"""Memory of this process and of its Ray workers, read from /proc."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ SECONDS_BETWEEN_LOOKS = 0.1
 
 @contextmanager
 def watched_workers() -> Iterator[dict[int, int]]:
-    """Peak bytes of every Ray worker of this process, by process id, filled when the block ends."""
+    """Records process id -> peak bytes of each Ray worker of this process, in a with statement."""
     peaks: dict[int, int] = {}
     stopped = threading.Event()
 
@@ -31,7 +31,7 @@ def watched_workers() -> Iterator[dict[int, int]]:
 
 
 def peak_bytes(pid: int) -> int:
-    """Largest resident set so far; 0 of a process that has ended."""
+    """Returns the largest resident set of a process so far; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -41,6 +41,7 @@ def peak_bytes(pid: int) -> int:
 
 
 def is_ray_worker(pid: int) -> bool:
+    """Whether a process is a Ray worker; False if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
     except (FileNotFoundError, ProcessLookupError):
@@ -48,12 +49,12 @@ def is_ray_worker(pid: int) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """Process ids of all children and theirs."""
+    """Returns the process ids of all children and their descendants."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                # The name in brackets may hold blanks; the parent is the second field after it.
+                # The name in brackets can contain spaces. The parent is the second field after it.
                 fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
             except (FileNotFoundError, ProcessLookupError):
                 continue

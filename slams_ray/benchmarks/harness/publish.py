@@ -1,4 +1,4 @@
-"""The rows of a benchmark as JSON and as an MLflow run."""
+"""Publishes the rows of a benchmark as JSON and as an MLflow run."""
 
 import json
 import re
@@ -12,16 +12,16 @@ from slams_ray.runtime.tracking import Tracker
 
 EXPERIMENT = "benchmarks"
 MAX_NAME = 240
-"""MLflow takes metric names of 250 characters."""
+"""MLflow accepts metric names of up to 250 characters."""
 
 
 def publish(
     rows: Sequence[Row], name: str, workspace: str, output: str, settings: Mapping[str, Any]
 ) -> None:
-    """Writes the rows to `output` and logs them to a run of their own, named after the benchmark.
+    """Writes the rows to `output`, and logs them to a run named after the benchmark.
 
     Args:
-        settings: of the command, logged as parameters.
+        settings: settings of the command, logged as parameters.
     """
     text = json.dumps([asdict(row) for row in rows], indent=1) + "\n"
     storage.write_bytes(output, text.encode())
@@ -35,7 +35,7 @@ def publish(
 
 
 def row_metrics(row: Row) -> dict[str, float]:
-    """ratio, goal and quartiles, each under a name MLflow accepts; charts group by the prefix."""
+    """Returns ratio, goal and quartiles under names that MLflow accepts. Charts group by prefix."""
     label = re.sub(r"[^\w .:/-]", "", f"{row.what} against {row.against}").replace("/", " of ")
     values = {
         "ratio": row.ratio,

@@ -20,11 +20,11 @@ FEWEST_GENERATED = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
-    """Shards of equally many images each.
+    """Shards with the same number of images each.
 
     Attributes:
-        root: the shards stand in its images/train, as those of `prepare` do.
-        images_per_shard: rows of every shard.
+        root: directory whose images/train holds the shards, as in the output of prepare.
+        images_per_shard: number of rows of each shard.
     """
 
     root: str
@@ -43,7 +43,7 @@ class Shards:
 
 @contextmanager
 def scratch(workspace: str) -> Iterator[str]:
-    """A directory of the workspace for what is measured, removed afterwards."""
+    """Creates a directory in the workspace, and removes it at the end."""
     parent = Path(storage.absolute(workspace))
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix="scratch-") as directory:
@@ -56,10 +56,11 @@ def data_config(
     max_side_px: int | None,
     classes: tuple[str, ...] = (),
 ) -> DataConfig:
-    """The training split of a VOC tree, or that many generated images.
+    """Returns the settings of a VOC tree, or of generated images.
 
     Args:
-        classes: of the VOC tree; empty takes all.
+        num_images: number of generated images.
+        classes: classes of the VOC tree to use; empty means all.
     """
     if voc_dir is None:
         return DataConfig(
@@ -75,9 +76,9 @@ def data_config(
 def write_shards(
     config: DataConfig, workspace: str, num_shards: int, images_per_shard: int
 ) -> Shards:
-    """Shards as `prepare` writes them, and a column pseudo_label, which is the mask.
+    """Writes shards like those of prepare, with the masks as a further column pseudo_label.
 
-    Images come evenly from the split; where it has too few they come again.
+    Images are evenly spaced in the split. They repeat if there are too few.
     """
     split = load_split(config, generate(config, workspace), TRAIN)
     mapper = PrepareMapper(split.description, "fail", max_side_px=config.max_side_px)

@@ -1,6 +1,6 @@
-"""The trainings of a recipe, as our loop takes their steps and as a script would.
+"""Trainings of a recipe in two loops: ours, and that of a plain PyTorch script.
 
-The script's loop is written on its own, so that it cannot profit from what it measures.
+The script's loop does not use our training code, so that it is an independent reference.
 """
 
 import copy
@@ -21,8 +21,8 @@ from slams_ray.config import (
     SegmentationConfig,
     TrainingConfig,
 )
-from slams_ray.networks.backbone import NO_WEIGHTS
 from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.weights import NO_WEIGHTS
 from slams_ray.refinement.walk.training import AffinityTask
 from slams_ray.segmentation.training import SegmentationTask
 from slams_ray.systems.cam import ClassifierTask
@@ -39,7 +39,7 @@ Part = TypeVar("Part", EncoderConfig, ClassifierConfig, SegmentationConfig)
 
 
 def make_trainings(config: PipelineConfig, shards: Shards) -> dict[str, Training]:
-    """The trainings of a recipe with random weights."""
+    """Returns name -> training of a recipe, with random weights."""
     names = shards.description.class_names
     torch.manual_seed(SEED)
     encoder = EncoderTask(_without_weights(config.encoder), names)
@@ -80,7 +80,7 @@ def _without_weights(part: Part) -> Part:
 
 
 def with_foreground(training: Training, weight: float) -> Training:
-    """The training of the activation network with another weight of the foreground loss."""
+    """Returns the training of the activation network with another weight of the foreground loss."""
     task = copy.copy(training.task)
     assert isinstance(task, ActivationTask)
     task.config = replace(task.config, losses=replace(task.config.losses, foreground=weight))
@@ -88,14 +88,14 @@ def with_foreground(training: Training, weight: float) -> Training:
 
 
 def lasting(training: Training, num_steps: int) -> Training:
-    """The same training with as many steps."""
+    """Returns the training with epochs changed so that it has num_steps steps."""
     num_images = sum(rows for _, rows in training.shard_rows)
     epochs = num_steps * training.config.batch_size / num_images
     return replace(training, config=replace(training.config, epochs=epochs))
 
 
 class _Images(Dataset[dict[str, np.ndarray]]):
-    """What a script would write: encoded rows in memory, decoded and augmented on access."""
+    """Dataset of a plain script: encoded rows in memory, decoded and augmented on access."""
 
     def __init__(self, training: Training) -> None:
         names = [name for name, _ in training.shard_rows]
@@ -112,7 +112,7 @@ class _Images(Dataset[dict[str, np.ndarray]]):
 
 
 class BareLoop:
-    """A DataLoader and forward, backward, update; nothing is clipped, logged or checked."""
+    """Loop of a plain script: DataLoader, forward, backward, update. Nothing else is computed."""
 
     def __init__(self, training: Training, num_data_loading_tasks: int) -> None:
         torch.manual_seed(SEED)
@@ -145,7 +145,7 @@ class BareLoop:
 
 
 def planned_batches(training: Training) -> Iterator[dict[str, torch.Tensor]]:
-    """The batches of a training with one worker."""
+    """Yields the batches of a training with one worker."""
     size = training.config.batch_size
     waiting: dict[str, np.ndarray] = {}
     reader = training.loader
@@ -158,7 +158,7 @@ def planned_batches(training: Training) -> Iterator[dict[str, torch.Tensor]]:
 
 
 class OurLoop:
-    """Our plan, samples and step, in this process and without Ray."""
+    """Our sampling and optimisation step, in this process without Ray."""
 
     def __init__(self, training: Training) -> None:
         torch.manual_seed(SEED)

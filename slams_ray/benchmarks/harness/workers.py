@@ -1,4 +1,4 @@
-"""Workers of Ray Data against as many plain processes: shards per second once all are warm."""
+"""Compares warm Ray Data workers with as many plain processes, in shards per second."""
 
 import multiprocessing
 import os
@@ -18,16 +18,20 @@ from slams_ray.runtime import cluster
 from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, ShardWork, Summary, run_shards
 
 PlainLoop = Callable[[Sequence[str], str], None]
-"""(shard names, output directory): writes the output of every shard, one after another."""
+"""(shard names, output directory) -> None: writes the output of each shard in turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The same shards mapped by Ray's workers and by plain processes.
+    """Benchmark comparison of two loops over the same shards: Ray workers and plain processes.
 
     Attributes:
-        inputs, make_work: as of a `ShardJob`.
-        plain: what a plain process does; picklable.
+        what: name of the work, for the row.
+        against: name of the plain loop, for the row.
+        names: shards to map.
+        inputs, make_work: see `ShardJob`.
+        plain: loop of a plain process; picklable.
+        directory: directory for the outputs of both loops.
     """
 
     what: str
@@ -42,9 +46,9 @@ class Comparison:
 def comparison_row(
     comparison: Comparison, num_workers: int, rounds: int, goal: float = 0.95
 ) -> Row:
-    """N workers on N cores against N processes on the same cores, in turn."""
+    """Returns the row of a comparison: N Ray workers against N processes, on the same cores."""
     with cores(num_workers), ray_connection():
-        # The first map on a cluster starts actors of Ray itself, an eighth of a core each.
+        # The first map on a cluster also starts Ray's own actors, of an eighth of a core each.
         few = replace(comparison, names=comparison.names[:num_workers])
         map_by_ray(few, num_workers, f"ray-{num_workers}-first")
         ratios = [
@@ -62,14 +66,14 @@ def comparison_row(
 
 
 def ray_rate(comparison: Comparison, num_workers: int, label: str) -> float:
-    """Shards per second of warm actors, as a stage runs them."""
+    """Returns shards per second of warm actors, as a stage runs them."""
     return warm_rate(map_by_ray(comparison, num_workers, label), num_workers)
 
 
 def map_by_ray(
     comparison: Comparison, num_workers: int, label: str, gpus_each: float = 0
 ) -> list[list[float]]:
-    """For each actor the times at which it finished its shards."""
+    """Maps the shards with Ray, and returns the times at which each actor finished its shards."""
     output_dir = storage.join(comparison.directory, label)
     job = ShardJob(
         label=label,
@@ -87,7 +91,7 @@ def map_by_ray(
 
 
 def plain_rate(comparison: Comparison, num_workers: int, label: str) -> float:
-    """Shards per second of plain processes side by side."""
+    """Returns shards per second of concurrent plain processes."""
     output_dir = storage.join(comparison.directory, label)
     Path(output_dir).mkdir(parents=True)
     shares = [list(comparison.names[rank::num_workers]) for rank in range(num_workers)]
@@ -106,13 +110,13 @@ def plain_rate(comparison: Comparison, num_workers: int, label: str) -> float:
 
 
 def warm_rate(finished: Sequence[Sequence[float]], num_workers: int) -> float:
-    """Shards per second of all workers together, from when the last has finished its first.
+    """Returns shards per second of all workers, after each has finished its first shard.
 
     Args:
-        finished: for each worker the times at which it finished its shards.
+        finished: times at which each worker finished its shards.
 
     Raises:
-        ConfigError: too few shards for every worker to finish two.
+        ConfigError: a worker finished fewer than two shards in that time.
     """
     warm = warm_since(finished)
     later = [sorted(t for t in times if t >= warm) for times in finished]
@@ -125,12 +129,12 @@ def warm_rate(finished: Sequence[Sequence[float]], num_workers: int) -> float:
 
 
 def warm_since(finished: Sequence[Sequence[float]]) -> float:
-    """When the last worker has finished its first shard."""
+    """Returns the time at which every worker has finished its first shard."""
     return max(min(times) for times in finished)
 
 
 class _SignedWork:
-    """Work whose summary says which process did it."""
+    """Work whose summary contains the id of its process."""
 
     def __init__(self, make_work: Callable[[], ShardWork]) -> None:
         self.work = make_work()
@@ -141,7 +145,7 @@ class _SignedWork:
 
 
 def _finished(output_dir: str, name: str) -> float:
-    """When a shard stood in place, by the clock of the file system."""
+    """Returns the time at which a shard was written, by the clock of the file system."""
     return Path(output_dir, name).stat().st_mtime
 
 
@@ -154,8 +158,8 @@ def _plain_process(plain: PlainLoop, names: Sequence[str], output_dir: str) -> N
 
 @contextmanager
 def ray_connection() -> Iterator[None]:
-    """A Ray connection, or cluster, that is given up afterwards."""
-    # Ray gives its workers a low priority, which on a busy machine would be what is measured.
+    """Connects to Ray, or starts a cluster, and disconnects at the end."""
+    # Ray lowers the priority of its workers, which would distort ratios on a busy machine.
     os.environ.setdefault("RAY_worker_niceness", "0")
     cluster.connect()
     try:
@@ -166,12 +170,12 @@ def ray_connection() -> Iterator[None]:
 
 @contextmanager
 def cores(number: int) -> Iterator[None]:
-    """Leaves this thread, and all it starts, that many of the cores it has."""
+    """Restricts this thread, and everything it starts, to a number of its cores."""
     usable = os.sched_getaffinity(0)
     if len(usable) < number:
         raise ConfigError(
-            f"{number} workers need as many cores, this process has {len(usable)}: "
-            "measure fewer workers, or give it more cores"
+            f"{number} workers need {number} cores, and this process has {len(usable)}: measure "
+            "fewer workers, or use more cores"
         )
     os.sched_setaffinity(0, sorted(usable)[-number:])
     try:

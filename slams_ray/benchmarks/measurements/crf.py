@@ -1,4 +1,4 @@
-"""Our dense CRFs against pydensecrf: time, shared lattices, and whether they agree."""
+"""Measures our dense CRFs against pydensecrf: time, shared lattices and agreement."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ _ON_CPUS: tuple[Backend, ...] = ("pydensecrf", "numba")
 
 
 def degraded(truth: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
-    """(H, W) label positions such as a seed has: stride 16, an eighth of the cells wrong."""
+    """Returns (H, W) label positions like those of a seed: stride 16, 1/8 of the cells wrong."""
     rng = np.random.default_rng(seed)
     positions = np.searchsorted(classes, truth) + 1
     positions[~np.isin(truth, classes)] = 0
@@ -45,7 +45,7 @@ def degraded(truth: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
 def refined(
     backend: Backend, image: np.ndarray, unaries: Sequence[np.ndarray], kernels: CrfKernels
 ) -> list[np.ndarray]:
-    """(H, W) label positions for each (L, H, W) unary, from one lattice."""
+    """Returns (H, W) label positions for each (L, H, W) unary, from one lattice."""
     device = "cuda" if backend == "torch" and torch.cuda.is_available() else "cpu"
     crf = make_crf(backend, image, len(unaries[0]), kernels, device)
     return [posterior.argmax(axis=0) for posterior in crf.infer_all(unaries, ITERATIONS)]
@@ -54,7 +54,7 @@ def refined(
 def speed_rows(
     pictures: Sequence[Picture], rounds: int, field_labels: Sequence[int] = (21, 81)
 ) -> list[Row]:
-    """Construction and inference against pydensecrf, with present labels and with all of them."""
+    """Returns rows of building and inference against pydensecrf, with few labels and with all."""
 
     def work(backend: Backend, num_labels: int, kernels: CrfKernels) -> None:
         for image, _ in pictures:
@@ -89,7 +89,7 @@ def speed_rows(
 def _torch_row(
     pictures: Sequence[Picture], work: Callable[[Backend, int, CrfKernels], None], rounds: int
 ) -> Row:
-    """On a GPU where this process has one; on a CPU torch is there for comparison alone."""
+    """Returns the row of the torch CRF, on a GPU if there is one. On a CPU, the row has no goal."""
     on_gpu = torch.cuda.is_available()
     return compare(
         f"torch CRF on a {'GPU' if on_gpu else 'CPU'}, 3 labels, label form",
@@ -103,7 +103,7 @@ def _torch_row(
 
 
 def sharing_rows(pictures: Sequence[Picture], num_unaries: int, rounds: int) -> list[Row]:
-    """Several unaries of an image on one lattice, against a lattice for each."""
+    """Returns rows of several unaries on one lattice, against one lattice per unary."""
     work = [
         (image, [np.roll(_stripes(image, 3), 9 * i, axis=2) for i in range(num_unaries)])
         for image, _ in pictures
@@ -132,10 +132,10 @@ def sharing_rows(pictures: Sequence[Picture], num_unaries: int, rounds: int) -> 
 
 
 def agreement_rows(pictures: Sequence[Picture]) -> list[Row]:
-    """Fraction of pixels that are labelled as by pydensecrf, and the ratio of mIoU to its."""
+    """Returns rows of the share of pixels labelled as by pydensecrf, and of the ratio of mIoUs."""
     rows = []
     for form, kernels in (("label", KERNELS), ("softmax", SOFTMAX_KERNELS)):
-        alike: dict[str, list[float]] = {backend: [] for backend in _OURS}
+        agreement: dict[str, list[float]] = {backend: [] for backend in _OURS}
         counts = dict.fromkeys(get_args(Backend), np.zeros((NUM_CATEGORIES, NUM_CATEGORIES + 1)))
         for seed, (image, truth) in enumerate(pictures):
             classes = np.setdiff1d(truth, [0, IGNORE_INDEX])
@@ -145,23 +145,24 @@ def agreement_rows(pictures: Sequence[Picture]) -> list[Row]:
             unary = label_unary(labels, len(classes) + 1, GT_PROB)
             found = {b: refined(b, image, [unary], kernels)[0] for b in counts}
             for backend in _OURS:
-                alike[backend].append(float((found[backend] == found["pydensecrf"]).mean()))
+                is_equal = found[backend] == found["pydensecrf"]
+                agreement[backend].append(float(is_equal.mean()))
             names = np.append(0, classes).astype(np.uint8)
             for backend, positions in found.items():
                 counts[backend] = counts[backend] + confusion_matrix(
                     truth, names[positions], NUM_CATEGORIES
                 )
         miou = {b: segmentation_scores(c.astype(np.int64)).miou for b, c in counts.items()}
-        # 0.1 point of mIoU.
-        least = 1 - 0.001 / miou["pydensecrf"]
+        # The mIoU may be lower by 0.1 point.
+        goal = 1 - 0.001 / miou["pydensecrf"]
         for backend in _OURS:
-            ratio, shares = miou[backend] / miou["pydensecrf"], alike[backend]
+            ratio, shares = miou[backend] / miou["pydensecrf"], agreement[backend]
             name = f"{backend}, {form} kernels, {len(shares)} images:"
             rows += [
                 _quality_row(
                     f"{name} pixels labelled alike", float(np.mean(shares)), 0.999, shares
                 ),
-                _quality_row(f"{name} mIoU", ratio, least, [ratio]),
+                _quality_row(f"{name} mIoU", ratio, goal, [ratio]),
             ]
     return rows
 
@@ -172,7 +173,7 @@ def _quality_row(what: str, ratio: float, goal: float, values: list[float]) -> R
 
 
 def _stripes(image: np.ndarray, num_labels: int) -> np.ndarray:
-    """(L, H, W) energy of three upright stripes, or as many as there are labels."""
+    """Returns the (L, H, W) energy of three vertical stripes, or of two for two labels."""
     height, width = image.shape[:2]
     labels = np.arange(width) * min(num_labels, 3) // width + np.zeros((height, 1), int)
     return label_unary(labels, num_labels, GT_PROB)

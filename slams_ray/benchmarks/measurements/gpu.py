@@ -1,4 +1,4 @@
-"""What each measure for GPUs gains on one, and how busy trainings and inference keep it."""
+"""Measures optimizations for GPUs, and the utilisation of a GPU by trainings and inference."""
 
 import gc
 import itertools
@@ -31,7 +31,7 @@ _ALL = "all of the time"
 
 
 def find_device(kind: str) -> torch.device:
-    """The device of a kind, "gpu" or "cpu".
+    """Returns the device of a kind, "gpu" or "cpu".
 
     Raises:
         ConfigError: there is no GPU, or none that can be watched.
@@ -40,15 +40,14 @@ def find_device(kind: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError(
-            "this machine has no GPU that torch can use: run it on one that has, or give "
-            "--device cpu"
+            "torch finds no GPU on this machine: use a machine with a GPU, or --device cpu"
         )
     check_watchable()
     return torch.device("cuda")
 
 
 class Steps:
-    """Optimisation steps on batches that wait on the device, so that nothing else is timed."""
+    """Optimisation steps on batches that are already on the device."""
 
     def __init__(
         self,
@@ -78,7 +77,7 @@ class Steps:
 def step_rows(
     name: str, training: Training, device: torch.device, steps_each: int, rounds: int
 ) -> list[Row]:
-    """A step as we take it, against one without each of our measures."""
+    """Returns rows of our training step against steps without one of our optimizations."""
     ours = Steps(training, device)
     seconds = _seconds(lambda: ours.run(steps_each), device)
     others: dict[str, Callable[[], Steps]] = {
@@ -91,7 +90,7 @@ def step_rows(
     rate = steps_each * training.config.batch_size / seconds
     rows = [_rate_row(f"training step of {name}", rate)]
     for by, build in others.items():
-        # One beside ours at a time: four copies would not fit where one does.
+        # Only one alternative exists at a time, because more copies may not fit on the GPU.
         other = build()
         rows.append(
             compare(
@@ -110,8 +109,8 @@ def step_rows(
 def compiled_row(
     name: str, training: Training, device: torch.device, steps_each: int, rounds: int
 ) -> Row:
-    """Told and without a goal: trainings are not compiled."""
-    # What other trainings compiled counts towards the limit of recompilations of the same code.
+    """Returns the row of a compiled step. It has no goal, because trainings are not compiled."""
+    # Compilations of other trainings count towards torch's limit of recompilations.
     torch.compiler.reset()
     gc.collect()
     compiled, ours = Steps(training, device, compiled=True), Steps(training, device)
@@ -131,15 +130,17 @@ def _without_amp(training: Training) -> Training:
 
 
 def _rate_row(what: str, images_per_second: float) -> Row:
-    """Images per second in the place of the ratio."""
+    """Returns a row with images per second in place of a ratio."""
     return row(f"{what}: images per second", "", [images_per_second], goal=0)
 
 
 def fed_windows(
     training: Training, num_data_loading_tasks: int, steps_each: int, rounds: int
 ) -> Windows:
-    """Windows that show whether feeders keep up: what all of them make at once is taken twice
-    before the first is measured, and so many times more while it is.
+    """Returns windows that are long enough to show whether data loading keeps up.
+
+    A wave is the images that all data-loading tasks hold at once. The warm-up takes two waves, the
+    measurement `rounds` waves.
     """
     config = training.config
     wave = num_data_loading_tasks * STEPS_PER_LOADING_TASK * config.batch_size
@@ -155,13 +156,13 @@ def training_busy_rows(
     directory: str,
     num_data_loading_tasks: int | None,
 ) -> list[Row]:
-    """Share of the time the GPU computes while a training runs through Ray Train and Ray Data."""
-    # Ray's workers want the memory this process holds and no longer needs.
+    """Returns rows of images per second and GPU utilisation of a training through Ray."""
+    # Ray workers need the GPU memory that this process holds without need.
     gc.collect()
     torch.cuda.empty_cache()
     output_dir = storage.join(directory, f"{name}-busy")
     with ray_connection(), watched_gpus() as busy:
-        # The point before the measured windows tells when they began.
+        # The time of the point before the measured windows is their start.
         wider = replace(windows, num_warm=windows.num_warm - 1, number=windows.number + 1)
         kind = "gpu" if device.type == "cuda" else "cpu"
         points = ray_points(training, wider, output_dir, num_data_loading_tasks, kind)
@@ -175,7 +176,7 @@ def training_busy_rows(
 
 
 def inference_rows(inference: Inference, device: torch.device, rounds: int) -> list[Row]:
-    """Both methods' maps of the images of a shard, as we infer them and without each measure."""
+    """Returns rows of our inference of both systems, against inference without one optimization."""
     table = storage.read_table(inference.shards.paths[0], list(COLUMNS))
     dtype = inference_dtype(inference.config.precision, device)
     ours = _predict(inference, device, table, dtype, None)
@@ -214,21 +215,21 @@ def _predict(
 def inference_busy_rows(
     inference: Inference, device: torch.device, actors_per_gpu: int
 ) -> list[Row]:
-    """Share of the time the GPU computes while that many warm actors map shards on it."""
+    """Returns rows of images per second and GPU utilisation of warm inference actors."""
     comparison = inference_comparison(inference)
     label = f"busy-{actors_per_gpu}"
     gpus_each = 1 / actors_per_gpu if device.type == "cuda" else 0
     with ray_connection(), watched_gpus() as busy:
         finished = map_by_ray(comparison, actors_per_gpu, label, gpus_each)
     rate = warm_rate(finished, actors_per_gpu) * inference.shards.images_per_shard
-    # Until the first has no more to do.
+    # The interval ends when the first actor has no more shards.
     share = busy.share(warm_since(finished), min(max(times) for times in finished))
     what = f"activation inference, actors on the GPU: {actors_per_gpu}"
     return [_rate_row(what, rate), row(f"{what}: GPU busy", _ALL, [share], goal=GOAL_BUSY)]
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Of the second call: the first also starts what there is to start."""
+    """Returns the seconds of a second call. The first call is a warm-up."""
     work()
     began = _now(device)
     work()
@@ -236,7 +237,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _now(device: torch.device) -> float:
-    """The time once everything asked of the device so far is done."""
+    """Returns the time after all pending work of the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -1,4 +1,4 @@
-"""Activation inference against a bare loop and against the field's practice: time and bytes."""
+"""Measures activation inference against a bare loop and the field's script: time and bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from slams_ray.seeds.threshold import ThresholdCounts, count_thresholds, thresho
 from slams_ray.stages.infer_activation import COLUMNS, MapSettings, make_mapper
 
 BASELINE, OTHER = SYSTEMS = ("cam", "slams")
-"""Two networks, whose maps are made in one pass."""
+"""Two systems, whose maps are inferred in one pass."""
 BACKBONE = BackboneConfig(name="mobilenet_v2", output_stride=16)
 NUM_LEVELS = 256
 CPU = torch.device("cpu")
@@ -35,10 +35,11 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Inference:
-    """The stage's work: shards, a checkpoint for each method, its settings.
+    """Work of the infer_activation stage: shards, checkpoints and settings.
 
     Attributes:
-        directory: where everything that is timed writes.
+        models: system -> path of its checkpoint.
+        directory: directory for all outputs.
     """
 
     shards: Shards
@@ -53,7 +54,7 @@ class Inference:
     def networks(
         self, dtype: torch.dtype | None, device: torch.device = CPU
     ) -> dict[str, torch.nn.Module]:
-        """The networks as our stage makes them to compute in dtype; None: as trained."""
+        """Loads the networks, optimized for inference in dtype. None leaves them as trained."""
         found: dict[str, torch.nn.Module] = {
             name: load_network(storage.read_bytes(path), path, "activation_network")
             for name, path in self.models.items()
@@ -74,14 +75,14 @@ class Inference:
 
 
 def open_models(given: Sequence[str] | None, shards: Shards, directory: str) -> dict[str, str]:
-    """The checkpoints given for CAM and SLAMs, or random ones."""
+    """Returns system -> checkpoint: the given ones of CAM and SLAMs, or random ones."""
     if given is None:
         return random_models(shards, directory)
     return {method: storage.absolute(path) for method, path in zip(SYSTEMS, given, strict=True)}
 
 
 def known_classes(given: Sequence[str] | None) -> tuple[str, ...]:
-    """Names of the object classes the checkpoints were trained for; empty without any."""
+    """Returns the object classes of the given checkpoints; empty without checkpoints."""
     if given is None:
         return ()
     data = storage.read_bytes(storage.absolute(given[0]))
@@ -91,10 +92,10 @@ def known_classes(given: Sequence[str] | None) -> tuple[str, ...]:
 def random_models(
     shards: Shards, directory: str, backbone: BackboneConfig = BACKBONE
 ) -> dict[str, str]:
-    """Checkpoints with random weights, one for each method.
+    """Writes checkpoints with random weights, one for each system.
 
-    BatchNorm takes its statistics from an image of the shards: with those it is built with, the
-    maps would all be 0.
+    BatchNorm gets its statistics from an image of the shards. With its initial statistics, all maps
+    would be 0.
     """
     data = storage.read_table(shards.paths[0], ["image"])["image"][0].as_py()
     pixels = normalise(torch.from_numpy(decode_image(data, "first image").copy())[None])
@@ -119,7 +120,11 @@ def random_models(
 
 
 def bare_loop(inference: Inference, made: bool, names: Sequence[str], output_dir: str) -> None:
-    """What a plain process does: loads the networks once, then shard after shard."""
+    """Work of a plain process: loads the networks once, then infers shard after shard.
+
+    Args:
+        made: whether the networks are optimized for inference.
+    """
     networks = inference.networks(inference.dtype if made else None)
     for name in names:
         path = storage.join(inference.shards.directory, name)
@@ -127,7 +132,10 @@ def bare_loop(inference: Inference, made: bool, names: Sequence[str], output_dir
 
 
 def loop_rows(inference: Inference, rounds: int) -> list[Row]:
-    """The first shard by our mapper, with reading and writing, against bare loops and the field."""
+    """Returns rows of our mapper against bare loops and the field's script.
+
+    All of them read, infer and write the first shard.
+    """
     torch.set_num_threads(1)
     name = inference.shards.names[0]
     path = inference.shards.paths[0]
@@ -146,10 +154,13 @@ def loop_rows(inference: Inference, rounds: int) -> list[Row]:
         for method, network in as_trained.items():
             write_field(path, storage.join(field_dir, method), network, inference.config.scales)
 
-    as_trained, made = inference.networks(None), inference.networks(inference.dtype)
+    as_trained, optimized = inference.networks(None), inference.networks(inference.dtype)
     rows = []
     what = f"activation inference in {str(inference.dtype).removeprefix('torch.')}, one thread"
-    for against, networks in (("a bare loop, same networks", made), ("a bare loop", as_trained)):
+    for against, networks in (
+        ("a bare loop, same networks", optimized),
+        ("a bare loop", as_trained),
+    ):
         theirs = partial(bare_shard, path, bare_dir, networks, inference.config.scales)
         rows.append(compare(what, ours, against, theirs, goal=0.95, rounds=rounds))
     against = "image by image, float32 maps through np.save"
@@ -160,7 +171,7 @@ def loop_rows(inference: Inference, rounds: int) -> list[Row]:
 def write_field(
     path: str, output_dir: str, network: torch.nn.Module, scales: Sequence[float]
 ) -> None:
-    """The field's files of every image of a shard, for one network, as its scripts do it."""
+    """Writes the field's files of each image of a shard, for one network."""
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     for image in storage.read_table(path, ["image_id", "image", "image_labels"]).to_pylist():
         stem = Path(output_dir) / image["image_id"]
@@ -168,10 +179,11 @@ def write_field(
 
 
 def storage_rows(inference: Inference, trained: bool) -> list[Row]:
-    """Bytes of the CAM maps of all shards, and the mIoU of the best threshold of either form.
+    """Returns rows of stored bytes and best seed mIoU of CAM's maps, ours against the field's.
 
     Args:
-        trained: whether the networks are; random ones have seeds of no meaning, and no goal.
+        trained: whether the networks are trained. Seeds of random networks mean nothing, so their
+            mIoU has no goal.
     """
     torch.set_num_threads(1)
     work, network = inference.make_work(), inference.networks(None)[BASELINE]
@@ -202,18 +214,18 @@ def storage_rows(inference: Inference, trained: bool) -> list[Row]:
 
 
 def _stored_bytes(path: str, column: str) -> int:
-    """Compressed bytes of a column of a Parquet file."""
+    """Returns the compressed bytes of a column of a Parquet file."""
     metadata = pq.read_metadata(path)
-    loading_tasks = [
+    column_chunks = [
         metadata.row_group(group).column(number)
         for group in range(metadata.num_row_groups)
         for number in range(metadata.num_columns)
     ]
-    return sum(c.total_compressed_size for c in loading_tasks if c.path_in_schema == column)
+    return sum(c.total_compressed_size for c in column_chunks if c.path_in_schema == column)
 
 
 def _seed_miou(shards: Shards, ours_dir: str, field_dir: str) -> tuple[float, float]:
-    """mIoU at the best threshold, of our stored maps and of the field's full-size ones."""
+    """Returns the best mIoU of our stored maps, and of the field's full-size maps."""
     num_all_classes = len(shards.description.class_names)
     counts = [ThresholdCounts.zeros(num_all_classes, NUM_LEVELS) for _ in range(2)]
     for name, path in zip(shards.names, shards.paths, strict=True):
@@ -235,11 +247,11 @@ def _seed_miou(shards: Shards, ours_dir: str, field_dir: str) -> tuple[float, fl
 
 
 def inference_comparison(inference: Inference, made: bool = False) -> Comparison:
-    """Ray's warm workers against bare loops side by side.
+    """Returns the comparison of warm Ray workers with concurrent bare loops.
 
     Args:
-        made: the loops too compute with networks made for inference: what is left between the two
-            is what Ray takes.
+        made: whether the bare loops also use networks optimized for inference. The ratio then shows
+            the cost of Ray alone.
     """
     return Comparison(
         what="activation inference",

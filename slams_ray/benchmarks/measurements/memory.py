@@ -1,4 +1,4 @@
-"""Peak memory of the count curve and of evaluation while the number of images grows."""
+"""Measures peak memory of the threshold curve and of evaluation as the number of images grows."""
 
 import json
 import multiprocessing
@@ -44,7 +44,7 @@ SYSTEMS = ("cam", "slams")
 
 
 def memory_rows(shards: Shards, factors: Sequence[int] = FACTORS) -> list[Row]:
-    """Peak of driver and largest worker at every factor against that of the shards as they are."""
+    """Returns rows of the peak memory of driver plus largest worker, against the first factor."""
     write_inputs(shards)
     rows = []
     for name, stage in (("the count curve", _search), ("evaluation", _evaluate)):
@@ -75,7 +75,7 @@ def _mebibytes(number: int) -> str:
 
 
 def write_inputs(shards: Shards) -> None:
-    """What both stages read beside the images: maps and a segmentation network, of random nets."""
+    """Writes the other inputs of both stages: maps and a network, from random weights."""
     names = shards.description.class_names
     torch.manual_seed(0)
     architecture: dict[str, Any] = {
@@ -99,7 +99,7 @@ def write_inputs(shards: Shards) -> None:
 
 
 def repeated(shards: Shards, factor: int) -> Shards:
-    """The shards that many times, as links under further names."""
+    """Returns the shards repeated factor times, as links with further names."""
     names = [f"{number:06d}.parquet" for number in range(len(shards.names) * factor)]
     for number, name in enumerate(names):
         source = shards.names[number % len(shards.names)]
@@ -110,7 +110,7 @@ def repeated(shards: Shards, factor: int) -> Shards:
 
 
 def _peak_of_process(stage: Stage, shards: Shards, workspace: str) -> int:
-    """Bytes: a process of its own for every measurement, because a peak never falls."""
+    """Returns the peak bytes of a stage, run in a new process, because a peak never falls."""
     spawn = multiprocessing.get_context("spawn")
     process = spawn.Process(target=_measure, args=(stage, shards, workspace))
     process.start()

@@ -1,4 +1,4 @@
-"""What of a pipeline's time its stages work, and what starting and joining them takes."""
+"""Measures the share of wall time spent in useful work, and start-up cost."""
 
 import json
 import resource
@@ -20,13 +20,13 @@ from slams_ray.stages.stage import Result
 
 Interval = tuple[float, float]
 LEAST_WORK = 0.65
-"""Share of the time that must be work: at most 35 % are orchestration."""
+"""Smallest share of useful work: at most 35 % of the wall time is orchestration."""
 IMPORT_SECONDS, HELP_SECONDS = 0.3, 2.0
 
 
 def pipeline_rows(config: PipelineConfig, workspace: str, recipe: str) -> list[Row]:
-    """A whole pipeline on a running cluster, and each of its stages."""
-    # The data set is there before the pipeline starts, as any other would be.
+    """Returns rows of a whole pipeline on a running cluster, and of each stage."""
+    # Generating the data set is not part of a pipeline, because other data sets already exist.
     generate(config.data, workspace)
     cluster.connect()
     started = time.perf_counter()
@@ -46,7 +46,7 @@ def _share_row(what: str, wall: float, own: float, goal: float) -> Row:
 
 
 def intervals(result: Result) -> list[Interval]:
-    """When the workers of a stage worked: on each shard, or from the first step to the end."""
+    """Returns the intervals in which a stage worked: one per shard, or one per training."""
     files = storage.list_files(result.output_dir)
     if TRAINING_NAME in files:
         began, ended = json.loads(storage.read_bytes(result.path(TRAINING_NAME)))["worked"]
@@ -55,7 +55,7 @@ def intervals(result: Result) -> list[Interval]:
 
 
 def union_seconds(found: Sequence[Interval]) -> float:
-    """Seconds in which at least one interval runs."""
+    """Returns the length of the union of intervals, in seconds."""
     total, reached = 0.0, float("-inf")
     for began, ended in sorted(found):
         total += max(0.0, ended - max(began, reached))
@@ -64,7 +64,7 @@ def union_seconds(found: Sequence[Interval]) -> float:
 
 
 def start_rows(rounds: int) -> list[Row]:
-    """CPU seconds of importing the package and of a job's help, against what they may take."""
+    """Returns rows of CPU seconds of importing the package and of a job's help, against limits."""
     return [
         _start_row("import slams_ray", ["-c", "import slams_ray"], IMPORT_SECONDS, rounds),
         _start_row("jobs.pipeline --help", ["-m", "jobs.pipeline", "--help"], HELP_SECONDS, rounds),
@@ -74,14 +74,17 @@ def start_rows(rounds: int) -> list[Row]:
 def _start_row(what: str, arguments: Sequence[str], limit: float, rounds: int) -> Row:
     _cpu_seconds(arguments)
     taken = [_cpu_seconds(arguments) for _ in range(rounds)]
-    least, most = min(taken), max(taken)
+    fastest, slowest = min(taken), max(taken)
     return row(
-        f"{what}, {least:.2f} to {most:.2f} s", f"{limit} s", [limit / t for t in taken], goal=1.0
+        f"{what}, {fastest:.2f} to {slowest:.2f} s",
+        f"{limit} s",
+        [limit / t for t in taken],
+        goal=1.0,
     )
 
 
 def _cpu_seconds(arguments: Sequence[str]) -> float:
-    """Of a Python process in the root of the source."""
+    """Returns the CPU seconds of a Python process in the root of the source."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, *arguments], cwd=root, check=True, stdout=subprocess.DEVNULL)

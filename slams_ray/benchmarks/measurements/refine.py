@@ -1,4 +1,4 @@
-"""The refine stage by Ray's workers against plain processes."""
+"""Measures refinement by Ray workers against plain processes."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -30,11 +30,11 @@ SYSTEM = "slams"
 
 
 def refine_comparison(pictures: Sequence[Picture], num_shards: int, directory: str) -> Comparison:
-    """The stage's refinement by Ray's warm workers, against plain processes that refine alike.
+    """Returns the comparison of warm Ray workers with plain processes in the same refinement.
 
     Args:
-        pictures: all of one shard; every shard holds the same.
-        directory: gets the shards and the outputs.
+        pictures: images of a shard. All shards have the same images.
+        directory: directory for shards and outputs.
     """
     names = [f"{number:06d}.parquet" for number in range(num_shards)]
     tables = _refinement_tables(pictures)
@@ -57,7 +57,7 @@ def refine_comparison(pictures: Sequence[Picture], num_shards: int, directory: s
 
 
 def make_refinement() -> RefineMapper:
-    """Three mean-field runs an image on one lattice, as the stage does."""
+    """Returns a mapper like that of the stage: three mean-field runs per image on one lattice."""
     description = DatasetDescription(
         name="benchmark",
         class_names=tuple(str(index) for index in range(NUM_CATEGORIES)),
@@ -71,7 +71,7 @@ def make_refinement() -> RefineMapper:
 
 
 def _refinement_tables(pictures: Sequence[Picture]) -> dict[str, pa.Table]:
-    """An image shard, and one of maps that are 1 where the degraded truth is of the class."""
+    """Returns an image shard, and an activation shard of maps made from degraded ground truth."""
     images, maps = [], []
     for number, (image, truth) in enumerate(pictures):
         classes = np.setdiff1d(truth, [0, IGNORE_INDEX])

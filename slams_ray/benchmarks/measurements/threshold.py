@@ -1,4 +1,4 @@
-"""The threshold curve against evaluating thresholds one by one; lattices shared and rebuilt."""
+"""Measures the threshold curve against single evaluations, and shared against rebuilt lattices."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -32,7 +32,7 @@ Image = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def images(num_images: int, num_all_classes: int) -> list[Image]:
-    """Stored maps, classes and ground truth of the size of VOC, one to three classes each."""
+    """Generates stored maps, one to three classes each, and ground truth of VOC size."""
     rng = np.random.default_rng(0)
     made = []
     for number in range(num_images):
@@ -45,7 +45,7 @@ def images(num_images: int, num_all_classes: int) -> list[Image]:
 
 
 def curve(data: Sequence[Image], num_all_classes: int, num_thresholds: int) -> np.ndarray:
-    """mIoU of every threshold from one pass."""
+    """Returns the mIoU of every threshold from one pass."""
     counts = ThresholdCounts.zeros(num_all_classes, num_thresholds)
     for maps, classes, truth in data:
         activation = upsample_stored(maps, truth.shape)
@@ -56,7 +56,7 @@ def curve(data: Sequence[Image], num_all_classes: int, num_thresholds: int) -> n
 
 
 def single(data: Sequence[Image], num_all_classes: int, threshold: float) -> np.ndarray:
-    """Confusion counts of one threshold, as the field evaluates it."""
+    """Returns the confusion counts of one threshold, as the field's scripts do."""
     counts = np.zeros((num_all_classes, num_all_classes + 1), np.int64)
     for maps, classes, truth in data:
         labels = seed_labels(upsample_stored(maps, truth.shape), classes, threshold)
@@ -65,7 +65,7 @@ def single(data: Sequence[Image], num_all_classes: int, threshold: float) -> np.
 
 
 def curve_rows(num_images: int, rounds: int, num_singles: int = 100) -> list[Row]:
-    """The curve against one and many single evaluations, and against fewer thresholds."""
+    """Returns rows of the curve against one and many evaluations, and against fewer thresholds."""
     torch.set_num_threads(1)
     data = images(num_images, NUM_CATEGORIES)
     ours = partial(curve, data, NUM_CATEGORIES, NUM_LEVELS)
@@ -93,8 +93,8 @@ def curve_rows(num_images: int, rounds: int, num_singles: int = 100) -> list[Row
 
 
 def lattice_row(num_thresholds: int, rounds: int) -> Row:
-    """CRF over thresholds of one image with its lattice shared, against rebuilding it."""
-    # With the grain of a photograph: on flat patches a lattice has few points and costs little.
+    """Returns the row of a CRF at several thresholds: one shared lattice against rebuilt ones."""
+    # The image has noise like a photograph, because flat patches need few lattice vertices.
     image, _ = generated(1)[0]
     maps, _, _ = images(2, 4)[1]
     activation = upsample_stored(maps, (HEIGHT, WIDTH))

@@ -1,4 +1,4 @@
-"""The trainings against a bare PyTorch loop with a DataLoader: images per second."""
+"""Measures trainings against a bare PyTorch loop with a DataLoader."""
 
 import json
 import multiprocessing
@@ -28,7 +28,7 @@ from slams_ray.training.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """How long a training is measured: windows of steps, after some that warm it up."""
+    """Measured windows of a training, in steps, and the warm-up windows before them."""
 
     steps_each: int
     number: int
@@ -40,9 +40,9 @@ class Windows:
 
 
 def step_row(name: str, training: Training, steps_each: int, rounds: int) -> Row:
-    """CPU time of our step and feed in one process, against the bare loop in one process."""
+    """Returns the row of our step and data loading against the bare loop, each in one process."""
     torch.set_num_threads(1)
-    # One round more warms up.
+    # One more round is the warm-up.
     ours = OurLoop(lasting(training, steps_each * (rounds + 1)))
     theirs = BareLoop(training, 0)
     return compare(
@@ -56,10 +56,10 @@ def step_row(name: str, training: Training, steps_each: int, rounds: int) -> Row
 
 
 def foreground_row(training: Training, steps_each: int, rounds: int) -> Row:
-    """CPU time of an activation step without the category-foreground loss, against one with it.
+    """Returns the row of an activation step without the category-foreground loss, against with it.
 
     Args:
-        training: of the activation network; its foreground weight is set for either side.
+        training: training of the activation network. Its foreground weight is replaced.
     """
     torch.set_num_threads(1)
     without, with_loss = (
@@ -85,19 +85,20 @@ def ray_row(
     num_data_loading_tasks: int | None,
     rounds: int,
 ) -> Row:
-    """Images per second of a training through Ray Train and Ray Data, against the bare loop with as
-    many processes that feed it; both use all cores of this process.
+    """Returns the row of a training through Ray against the bare loop, in images per second.
+
+    Both have the same number of data-loading processes, and all cores of this process.
     """
-    feeders = num_data_loading_tasks or FEEDERS_ON_CPU
+    num_tasks = num_data_loading_tasks or FEEDERS_ON_CPU
     ratios = []
     with ray_connection():
         for number in range(rounds):
             own_dir = storage.join(directory, f"{name}-{number}")
-            points = ray_points(training, windows, own_dir, feeders)
+            points = ray_points(training, windows, own_dir, num_tasks)
             own = [point["images_per_second"] for point in points]
             path = storage.join(directory, f"{name}-{number}.json")
-            ratios.append(median(own) / median(bare_rates(training, windows, path, feeders)))
-    against = f"a bare loop, DataLoader of {feeders}"
+            ratios.append(median(own) / median(bare_rates(training, windows, path, num_tasks)))
+    against = f"a bare loop, DataLoader of {num_tasks}"
     return row(f"training of {name} through Ray", against, ratios, goal=0.95)
 
 
@@ -108,7 +109,7 @@ def ray_points(
     num_data_loading_tasks: int | None,
     device: str = "cpu",
 ) -> list[dict[str, float]]:
-    """What a training logs at the end of each window after the warm ones."""
+    """Runs a training through Ray, and returns what it logs at the end of each measured window."""
     result = fit(
         TrainingJob(
             label="benchmark",
@@ -135,7 +136,7 @@ def ray_points(
 def bare_rates(
     training: Training, windows: Windows, path: str, num_data_loading_tasks: int
 ) -> list[float]:
-    """Images per second in each window after the warm ones, of a process of its own."""
+    """Runs the bare loop in a process of its own; returns images per second of measured windows."""
     arguments = (training, windows, path, num_data_loading_tasks, len(os.sched_getaffinity(0)))
     process = multiprocessing.get_context("spawn").Process(target=_bare_process, args=arguments)
     process.start()

@@ -1,4 +1,4 @@
-"""Concurrent trials of a search against plain processes that score the same slices."""
+"""Measures concurrent trials of a search against plain processes that score the same slices."""
 
 import multiprocessing
 import time
@@ -33,7 +33,7 @@ _FINISHED = "finished"
 
 
 def trial_row(num_trials: int, num_slices: int, rounds: int) -> Row:
-    """Slices per second of N trials of Ray Tune against N processes on the same cores, warm."""
+    """Returns the row of N warm Ray Tune trials against N processes, in slices per second."""
     ratios = []
     with TemporaryDirectory() as directory, cores(num_trials), ray_connection():
         names = write_slices(directory, num_slices, IMAGES_PER_SLICE)
@@ -49,7 +49,7 @@ def trial_row(num_trials: int, num_slices: int, rounds: int) -> Row:
 
 
 def write_slices(directory: str, num_slices: int, images_per_slice: int) -> list[str]:
-    """Slices of generated images of the size of VOC's with maps, as a search keeps them; names."""
+    """Writes slices of generated images of VOC size and their maps. Returns the names of slices."""
     palette = voc_palette(NUM_CATEGORIES)
     names = []
     for number in range(num_slices):
@@ -82,7 +82,7 @@ def write_slices(directory: str, num_slices: int, images_per_slice: int) -> list
 def _score(
     directory: str, names: list[str], point: Mapping[str, Any]
 ) -> Iterator[dict[str, float]]:
-    """The reports of a trial, each with the time at which it was made."""
+    """Yields the reports of a trial, each with its time."""
     settings = {name: value for name, value in point.items() if name != "copy"}
     crf = replace(CrfConfig(), iterations=4)
     slices = ScoredSlices(
@@ -99,7 +99,7 @@ def _score(
 
 
 def trials_rate(directory: str, names: list[str], num_trials: int, label: str) -> float:
-    """Slices per second of all trials of a search together."""
+    """Returns slices per second of all trials of a search together."""
     trials = search(
         partial(_score, directory, names),
         SearchSpace(
@@ -123,7 +123,7 @@ def trials_rate(directory: str, names: list[str], num_trials: int, label: str) -
 
 
 def processes_rate(directory: str, names: list[str], num_processes: int) -> float:
-    """Slices per second of all processes together."""
+    """Returns slices per second of all processes together."""
     spawn = multiprocessing.get_context("spawn")
     queue = spawn.SimpleQueue()
     processes = [

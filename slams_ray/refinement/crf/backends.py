@@ -1,4 +1,4 @@
-"""Which program computes the CRF."""
+"""Choice of the CRF implementation."""
 
 from typing import Literal, get_args
 
@@ -16,16 +16,19 @@ def make_crf(
     kernels: CrfKernels,
     device: str = "cpu",
 ) -> Crf:
-    """The CRF of an (H, W, 3) uint8 image, its lattices built.
+    """Builds the CRF of an (H, W, 3) uint8 image, with its lattices.
 
     Args:
-        device: torch's name of where its backend computes; the others know CPUs only.
+        device: torch device of the torch backend. The other backends use the CPU.
+
+    Raises:
+        ValueError: there is no such backend.
     """
     if backend == "pydensecrf":
         from slams_ray.refinement.crf.reference import ReferenceCrf
 
         return ReferenceCrf(image, num_labels, kernels)
-    # numba takes half a second to import, torch three.
+    # Imported where it is used: numba takes half a second to import, torch three seconds.
     if backend == "numba":
         from slams_ray.refinement.crf.mean_field import LatticeCrf
 

@@ -1,4 +1,4 @@
-"""Compiling a function of arrays to machine code, kept on disk for the next process."""
+"""Compiles functions of arrays to machine code, cached on disk for the next process."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -8,17 +8,16 @@ from numba import njit
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 REORDERING = {"contract", "reassoc", "arcp", "nsz"}
-"""What LLVM needs to vectorise sums. Not the whole of fastmath: it would let infinities and NaN
-mean anything."""
+"""Flags that LLVM needs to vectorise sums. All of fastmath would give up infinities and NaN."""
 
 
 def compiled(function: Function) -> Function:
-    """`function` compiled when first called, for the types it is called with.
+    """Returns a function that is compiled on its first call, for the types of that call.
 
-    numba keeps the code beside the source, or in the user's cache directory where that is
-    read-only, and replaces files whole: workers may start at once. Where neither can be written,
-    each process compiles for itself. To tell whether kept code is stale numba looks at the file of
-    the function alone: compiled functions may call only those of their own file.
+    numba caches the code next to the source, or in the user's cache directory if the source is
+    read-only. It replaces files atomically, so workers can compile at the same time. Where neither
+    directory is writable, each process compiles for itself. numba invalidates its cache per file,
+    so compiled functions must not call functions of other files.
     """
     options: dict[str, Any] = {"error_model": "numpy", "fastmath": REORDERING}
     try:

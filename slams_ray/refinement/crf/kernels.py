@@ -1,7 +1,7 @@
-"""What every CRF program shares: kernels, interface, checks of its input.
+"""What all CRF implementations share: kernels, interface, checks of the input.
 
-Building the bilateral lattice depends on image and kernel but not on the unary, so one CRF serves
-any number of unaries (thresholds, alphas) of the same image.
+The bilateral lattice depends on the image and the kernel, but not on the unary. So one CRF serves
+any number of unaries (thresholds, alphas) of an image.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,10 +13,10 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class CrfKernels:
-    """Pairwise kernels: a Gaussian in position and a bilateral in position and colour.
+    """Pairwise kernels: a Gaussian of position, and a bilateral one of position and colour.
 
-    Standard deviations in pixels (sxy) and 8-bit colour steps (srgb); compatibilities are Potts
-    weights.
+    sxy and srgb are standard deviations in pixels and in 8-bit colour steps. Compatibilities are
+    Potts weights.
     """
 
     gaussian_sxy_px: float
@@ -30,26 +30,28 @@ class Crf(Protocol):
     """Mean-field inference on one image."""
 
     def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
-        """(L, H, W) posterior, float32, of an (L, H, W) energy (negative log probability)."""
+        """Returns the (L, H, W) float32 posterior of an (L, H, W) energy, -log probability."""
         ...
 
     def infer_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
-        """The posterior of each of several energies."""
+        """Yields the posterior of each energy."""
         ...
 
 
 def check_image(image: np.ndarray) -> None:
-    # pydensecrf reads raw memory: a wrong dtype, layout or shape would crash the process, not
-    # raise.
+    """Raises ValueError unless the image is (H, W, 3) uint8 and not empty."""
+    # pydensecrf reads raw memory: a wrong dtype, layout or shape would crash the process.
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"image is {image.dtype}{image.shape}, expected uint8 (H, W, 3)")
 
 
 def check_num_labels(num_labels: int) -> None:
+    """Raises ValueError for fewer than two labels."""
     if num_labels < 2:
         raise ValueError(f"num_labels is {num_labels}, expected >= 2")
 
 
 def check_unary(unary: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless the unary has the expected shape."""
     if unary.shape != shape:
         raise ValueError(f"unary is {unary.shape}, expected {shape}")

@@ -1,10 +1,11 @@
-"""Permutohedral lattice, compiled: Gaussian filtering of scattered points in linear time.
+"""Compiled permutohedral lattice: Gaussian filtering of scattered points in linear time.
 
 Source: Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice"
-(Eurographics 2010). A point in d dimensions lies in a simplex of d + 1 lattice vertices. Filtering
-spreads its value over them by barycentric weights (splat), blurs along the d + 1 directions of the
-lattice with [1/2, 1, 1/2], and reads the result back by the same weights (slice). As in pydensecrf,
-only vertices that receive a splat exist, and the result is scaled by 1 / (1 + 2^-d).
+(Eurographics 2010). A simplex of d + 1 lattice vertices encloses each point in d dimensions. The
+filter spreads the value of a point over these vertices by barycentric weights (splat), blurs along
+the d + 1 directions of the lattice with [1/2, 1, 1/2], and reads the result back by the same
+weights (slice). As in pydensecrf, only vertices that receive a splat exist, and the result is
+scaled by 1 / (1 + 2^-d).
 """
 
 from dataclasses import dataclass
@@ -15,23 +16,23 @@ from slams_ray.refinement.crf.compilation import compiled
 from slams_ray.refinement.crf.lattice_points import axis_scale, key_steps, key_strides
 
 BLOCK = 256
-"""Points placed at a time: every loop over them vectorises, and their state stays in L1."""
+"""Points placed at a time: every loop over them vectorises, and their state fits into L1 cache."""
 ROOM = 4
-"""Slots of the hash table per key: collisions are mispredicted branches."""
+"""Slots of the hash table per key. Few collisions mean few mispredicted branches."""
 FIRST_ROOM = 1 << 14
 HASH_FACTOR = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lattice:
-    """The vertices around N points in d dimensions, and how V vertices adjoin.
+    """Lattice of V vertices around N points in d dimensions.
 
     Attributes:
-        vertices: (N, d + 1) uint32, the simplex of each point. Unsigned, because numba wraps
-            negative indices at a cost.
-        weights: (N, d + 1) float32, barycentric weights times a factor per point such that splat,
-            blur and slice make the symmetrically normalised filter D^-1/2 K D^-1/2.
-        neighbours: (d + 1, V, 2) uint32, the vertices on either side in each direction, V where
+        vertices: (N, d + 1) uint32, the vertices of each point's simplex. They are unsigned,
+            because numba checks signed indices for negative values.
+        weights: (N, d + 1) float32, barycentric weights times a factor per point. The factor turns
+            splat, blur and slice into the symmetrically normalised filter D^-1/2 K D^-1/2.
+        neighbours: (d + 1, V, 2) uint32, the vertices on either side in each direction; V where
             there is none.
     """
 
@@ -41,7 +42,7 @@ class Lattice:
 
 
 def build_lattice(features: np.ndarray) -> Lattice:
-    """Lattice of the points with (d, N) float32 features, in standard deviations of the kernel."""
+    """Builds the lattice of (d, N) float32 features, in standard deviations of the kernel."""
     num_dims, num_points = features.shape
     scaled = features * axis_scale(num_dims)[:, None]
     strides = key_strides(np.ptp(scaled, axis=1))
@@ -62,11 +63,11 @@ def _register(
     vertices: np.ndarray,
     weights: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers the vertices in the order of their first point; fills vertices and weights.
+    """Numbers the vertices in the order of their first point. Fills vertices and weights.
 
     Returns:
-        keys (V,) int64 and the hash table over them: vertex or -1, int32, open addressing. The
-        table is small because keys stand outside, where neighbouring pixels find them in cache.
+        keys (V,) int64 and the hash table over them: vertex or -1, int32, open addressing. Keys
+        are not in the table, so the table is small, and neighbouring pixels find keys in cache.
     """
     num_dims, num_points = scaled.shape
     offset = np.empty((num_dims + 1, BLOCK), np.float32)
@@ -86,7 +87,7 @@ def _register(
                 hop[rank[j, b]] = steps[j]
             if count + num_dims + 1 > keys.size:
                 keys, table = _grown(keys, table)
-            # From vertex k to k + 1 leads the direction in which the point has rank d - k.
+            # Vertex k + 1 follows vertex k in the direction in which the point has rank d - k.
             key = base[b]
             above = ordered[0] - np.float32(1)
             for k in range(num_dims + 1):
@@ -114,16 +115,16 @@ def _enclose(
     rank: np.ndarray,
     base: np.ndarray,
 ) -> None:
-    """Places points start to stop, at most `BLOCK`, relative to the nearest vertex of remainder 0.
+    """Finds the nearest vertex of remainder 0 of the points from start to stop, at most `BLOCK`.
 
-    Follows pydensecrf's order of operations in float32, ties included, so that the same points fall
-    into the same simplices.
+    Operations and ties follow pydensecrf's order in float32, so that the same points fall into the
+    same simplices.
 
     Args:
         scaled: (d, N) float32 features in units of the lattice.
-        strides: (d,) int64, coordinates to key.
-        offset: (d + 1, BLOCK) float32, filled with the point less the vertex, over d + 1.
-        rank: (d + 1, BLOCK) int32, filled with each coordinate's place by descending offset.
+        strides: (d,) int64, turn coordinates into a key.
+        offset: (d + 1, BLOCK) float32, filled with (point - vertex) / (d + 1).
+        rank: (d + 1, BLOCK) int32, filled with each coordinate's rank by descending offset.
         base: (BLOCK,) int64, filled with the vertex's key.
     """
     num_dims = len(scaled)
@@ -131,7 +132,7 @@ def _enclose(
     num_axes = num_dims + 1
     step = np.float32(num_axes)
     total = np.zeros(size, np.float32)
-    # Onto the hyperplane of coordinates that sum to zero.
+    # Project onto the hyperplane of coordinates that sum to zero.
     for j in range(num_dims, 0, -1):
         for b in range(size):
             offset[j, b] = total[b] - np.float32(j) * scaled[j - 1, start + b]
@@ -146,7 +147,7 @@ def _enclose(
             total[b] += nearest
             base[b] += np.int64(nearest) * stride
             offset[j, b] -= nearest * step
-    # The rounded coordinates may sum to more or less than zero; ranks tell which ones give way.
+    # The rounded coordinates may not sum to zero. Ranks tell which coordinates are adjusted.
     for i in range(num_axes):
         for b in range(size):
             rank[i, b] = np.int32(total[b])
@@ -167,7 +168,7 @@ def _enclose(
 
 @compiled
 def _slot(table: np.ndarray, keys: np.ndarray, key: int) -> np.uint64:
-    """Where the table holds the key, or the free slot where it would."""
+    """Returns the slot of a key, or the free slot to put it into."""
     mask = np.uint64(table.size - 1)
     mixed = np.uint64(key) * np.uint64(HASH_FACTOR)
     slot = (mixed ^ (mixed >> np.uint64(32))) & mask
@@ -180,7 +181,7 @@ def _slot(table: np.ndarray, keys: np.ndarray, key: int) -> np.uint64:
 
 @compiled
 def _grown(keys: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same keys with twice the room."""
+    """Returns keys and table with twice the room."""
     larger = np.empty(2 * keys.size, np.int64)
     larger[: keys.size] = keys
     table = np.full(2 * table.size, -1, np.int32)
@@ -191,7 +192,7 @@ def _grown(keys: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 @compiled
 def _link(keys: np.ndarray, table: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Neighbours; one search finds both sides of a pair."""
+    """Finds the neighbours of each vertex. One search serves both vertices of a pair."""
     neighbours = np.full((steps.size, keys.size, 2), keys.size, np.uint32)
     for j in range(steps.size):
         for v in range(keys.size):
@@ -204,6 +205,7 @@ def _link(keys: np.ndarray, table: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 @compiled
 def _normalise(weights: np.ndarray, vertices: np.ndarray, neighbours: np.ndarray) -> None:
+    """Scales the weights in place, so that the filter is symmetrically normalised."""
     num_points, num_corners = weights.shape
     values = np.zeros(neighbours.shape[1] + 1, np.float32)
     for n in range(num_points):
@@ -215,7 +217,7 @@ def _normalise(weights: np.ndarray, vertices: np.ndarray, neighbours: np.ndarray
         total = np.float32(0)
         for k in range(num_corners):
             total += weights[n, k] * values[vertices[n, k]]
-        # One factor before the filter and one after it; the filter's scale rides on both.
+        # Splat and slice both apply the factor, so it includes the square root of the scale.
         factor = np.sqrt(scale / (scale * total + np.float32(1e-20)))
         for k in range(num_corners):
             weights[n, k] *= factor
@@ -226,21 +228,20 @@ def blur(
     values: np.ndarray,
     spare: np.ndarray,
     neighbours: np.ndarray,
-    lanes: tuple[int, ...],
+    unrolled: tuple[int, ...],
     num_channels: int,
 ) -> None:
-    """Blurs along every direction in turn, all channels at once, in place.
+    """Blurs all channels along every direction in turn, in place.
 
     Args:
-        values: ((V + 1) * C,) float32, channels innermost; the last vertex stands for missing
+        values: ((V + 1) * C,) float32, channels innermost. The last vertex represents missing
             neighbours and is zero.
-        spare: as large, zero in its last vertex.
-        lanes: C numbers, or none. Their number is known to the compiler, which unrolls; 2 to 3
-            times faster for few channels.
-        num_channels: C where lanes is empty.
-
+        spare: array of the same size for intermediate values, zero in its last vertex.
+        unrolled: tuple of C numbers, or an empty one. The compiler knows its length and unrolls the
+            loop over channels, which is 2 to 3 times faster for few channels.
+        num_channels: C, used where unrolled is empty.
     """
-    channels = len(lanes) if len(lanes) else num_channels
+    channels = len(unrolled) if len(unrolled) else num_channels
     num_axes, num_vertices, _ = neighbours.shape
     half = np.float32(0.5)
     source, target = values, spare

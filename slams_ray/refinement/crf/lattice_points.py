@@ -1,4 +1,4 @@
-"""Pixels as points of permutohedral lattices: what `lattice` and `lattice_torch` share."""
+"""Pixels as points of permutohedral lattices, shared by `lattice` and `lattice_torch`."""
 
 import numpy as np
 
@@ -7,12 +7,13 @@ from slams_ray.refinement.crf.kernels import CrfKernels
 
 MAX_KEY = 2**62
 _FIELDS = {2: "crf.gaussian_sxy_px", 5: "crf.bilateral_sxy_px or crf.bilateral_srgb"}
-"""Axes of a kernel -> the settings that are its standard deviations."""
+"""Number of axes of a kernel -> settings of its standard deviations."""
 
 
 def kernel_points(image: np.ndarray, kernels: CrfKernels) -> list[tuple[np.ndarray, float]]:
-    """(d, N) float32 features of the pixels, in standard deviations, and compatibility, of the
-    Gaussian kernel (d = 2) and of the bilateral one (d = 5).
+    """Returns features and compatibility of the Gaussian (d = 2) and bilateral (d = 5) kernels.
+
+    Features are (d, N) float32, one column per pixel, in standard deviations of the kernel.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -28,32 +29,32 @@ def kernel_points(image: np.ndarray, kernels: CrfKernels) -> list[tuple[np.ndarr
 
 
 def relative_energy(unary: np.ndarray) -> np.ndarray:
-    """(L - 1, N) float32, energy of label 0 less that of the others, of (L, H, W) energies."""
+    """Returns (L - 1, N) float32: energy of label 0 minus energy of each other label."""
     flat = unary.reshape(len(unary), -1)
     return np.asarray(flat[0] - flat[1:], np.float32)
 
 
 def axis_scale(num_dims: int) -> np.ndarray:
-    """(d,) float32 that bring the blur's standard deviation to 1 (Adams et al., section 3)."""
+    """Returns (d,) float32 scales that make the blur's standard deviation 1 (Adams et al. 2010)."""
     index = np.arange(1, num_dims + 1)
     scale = (num_dims + 1) * np.sqrt(2 / 3) / np.sqrt(index * (index + 1))
     return scale.astype(np.float32)
 
 
 def key_strides(extent: np.ndarray) -> np.ndarray:
-    """(d,) int64 that turn the coordinates of a vertex into one integer of its own.
+    """Returns (d,) int64 strides that turn the coordinates of a vertex into a unique integer.
 
     Args:
-        extent: (d,) how far the scaled points reach along each axis.
+        extent: (d,) extent of the scaled points along each axis.
 
     Raises:
-        ConfigError: there are more vertices than integers.
+        ConfigError: the vertices do not fit into 62 bits.
     """
     num_dims = len(extent)
     extent = extent.astype(float)
     strides = [1]
     for j in range(num_dims):
-        # How far coordinate j reaches over the points; rounding to a vertex and stepping to its
+        # Extent of coordinate j over the points. Rounding to a vertex and stepping to its
         # neighbour add less than 2 (d + 1) at either end.
         reach = extent[j:].sum() + (j * extent[j - 1] if j else 0)
         strides.append(strides[-1] * (int(reach) + 4 * (num_dims + 1)))
@@ -61,12 +62,12 @@ def key_strides(extent: np.ndarray) -> np.ndarray:
         reaches = ", ".join(f"{value:.0f}" for value in extent)
         fields = _FIELDS.get(num_dims, "the standard deviations of the kernel")
         raise ConfigError(
-            f"the pixels of an image reach {reaches} lattice units along the axes of a CRF kernel, "
-            f"too many to number its vertices by 62 bits: raise {fields}"
+            f"the pixels of an image extend over {reaches} lattice units along the axes of a CRF "
+            f"kernel, too many to number the vertices with 62 bits: raise {fields}"
         )
     return np.array(strides[:-1], np.int64)
 
 
 def key_steps(strides: np.ndarray) -> np.ndarray:
-    """(d + 1,) int64, from the key of a vertex to its neighbour's in each direction."""
+    """Returns (d + 1,) int64 steps from the key of a vertex to its neighbour in each direction."""
     return strides.sum() - (len(strides) + 1) * np.append(strides, 0)

@@ -1,7 +1,7 @@
 """Permutohedral lattice in torch (see `lattice`), for GPUs.
 
-Splat, each blur and slice are sums of few weighted rows, which torch calls an embedding bag: one
-kernel each, and none adds atomically, so results do not depend on the order in which threads come.
+Splat, each blur and slice are sums of a few weighted rows. torch's embedding bag computes each in
+one kernel without atomic additions, so results do not depend on the order of threads.
 """
 
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from slams_ray.refinement.crf.lattice_points import axis_scale, key_steps, key_s
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TorchLattice:
-    """The filter D^-1/2 K D^-1/2 of N points over V vertices (see `lattice.Lattice`).
+    """Filter D^-1/2 K D^-1/2 of N points over V vertices (see `lattice.Lattice`).
 
     Attributes:
-        vertices: (N, d + 1) int32, the simplex of each point.
+        vertices: (N, d + 1) int32, the vertices of each point's simplex.
         weights: (N, d + 1) float32.
-        points: (N (d + 1),) int32, the points that splat on the first vertex, then the second, ...
-        point_weights: (N (d + 1),) float32, their weights.
-        starts: (V + 1,) int32, where those of each vertex begin; the last one has none.
-        neighbours: (d + 1, V + 1, 3) int32: vertex and its neighbours in each direction; V, which
-            is always zero, where there is none.
+        points: (N (d + 1),) int32, the points that splat on vertex 0, then those of vertex 1, ...
+        point_weights: (N (d + 1),) float32, weights of `points`.
+        starts: (V + 1,) int32, where the points of each vertex begin. The last vertex has none.
+        neighbours: (d + 1, V + 1, 3) int32: vertex and its neighbours in each direction. Missing
+            neighbours are vertex V, whose value is always zero.
         blur_weights: (V + 1, 3) float32, 1 for the vertex and 1/2 for its neighbours.
     """
 
@@ -36,7 +36,7 @@ class TorchLattice:
     blur_weights: torch.Tensor
 
     def filter(self, values: torch.Tensor) -> torch.Tensor:
-        """(N, C) float32 to the same."""
+        """Filters (N, C) float32 values; the result has the same shape."""
         spread = F.embedding_bag(
             self.points,
             values,
@@ -51,7 +51,7 @@ class TorchLattice:
 
 @torch.inference_mode()
 def build_lattice(features: torch.Tensor) -> TorchLattice:
-    """The lattice of points with (d, N) float32 features."""
+    """Builds the lattice of (d, N) float32 features, in standard deviations of the kernel."""
     num_dims, num_points = features.shape
     scaled = features * torch.from_numpy(axis_scale(num_dims)).to(features.device)[:, None]
     extent = scaled.amax(dim=1) - scaled.amin(dim=1)
@@ -60,7 +60,7 @@ def build_lattice(features: torch.Tensor) -> TorchLattice:
     offset, rank, base = _enclose(scaled, torch.from_numpy(strides).to(features.device))
     ordered = torch.empty_like(offset).scatter_(0, rank, offset)
     hop = torch.empty_like(rank).scatter_(0, rank, steps[:, None].expand_as(rank))
-    # From vertex k to k + 1 leads the direction in which the point has rank d - k.
+    # Vertex k + 1 follows vertex k in the direction in which the point has rank d - k.
     keys = base + torch.cat([torch.zeros_like(hop[:1]), hop.flip(0)[:-1].cumsum(dim=0)])
     weights = ordered.flip(0) - torch.cat([ordered[:1] - 1, ordered.flip(0)[:-1]])
 
@@ -84,15 +84,16 @@ def build_lattice(features: torch.Tensor) -> TorchLattice:
 def _enclose(
     scaled: torch.Tensor, strides: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Places points relative to the nearest vertex of remainder 0, as `lattice` does.
+    """Finds the nearest vertex of remainder 0 of each point, as `lattice` does.
 
     Returns:
-        offset (d + 1, N) float32, the point less the vertex, over d + 1; rank (d + 1, N) int64,
-        each coordinate's place by descending offset; base (N,) int64, the vertex's key.
+        offset (d + 1, N) float32, (point - vertex) / (d + 1); rank (d + 1, N) int64, each
+        coordinate's rank by descending offset; base (N,) int64, the vertex's key.
     """
     num_dims = len(scaled)
     num_axes = num_dims + 1
-    # Onto the hyperplane of coordinates that sum to zero, in pydensecrf's order of operations.
+    # Project onto the hyperplane of coordinates that sum to zero, in pydensecrf's order of
+    # operations.
     total = torch.zeros_like(scaled[0])
     coordinates = []
     for j in range(num_dims, 0, -1):
@@ -101,7 +102,7 @@ def _enclose(
     offset = torch.stack([total, *reversed(coordinates)])
     nearest = (offset / num_axes).round()
     offset = offset - nearest * num_axes
-    # The rounded coordinates may sum to more or less than zero; ranks tell which ones give way.
+    # The rounded coordinates may not sum to zero. Ranks tell which coordinates are adjusted.
     rank = nearest.sum(dim=0).long().expand_as(offset).clone()
     for i in range(num_axes):
         rank[i] += (offset[i] <= offset[:i]).sum(dim=0) + (offset[i] < offset[i + 1 :]).sum(dim=0)
@@ -112,7 +113,7 @@ def _enclose(
 
 
 def _link(keys: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Neighbours of the vertices with (V,) ascending keys."""
+    """Finds the neighbours of the vertices with (V,) ascending keys."""
     own = torch.arange(len(keys) + 1, device=keys.device)
     sides = []
     for sign in (-1, 1):
@@ -124,11 +125,11 @@ def _link(keys: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
 
 
 def _normalised(lattice: TorchLattice, order: torch.Tensor) -> TorchLattice:
-    """The same lattice with weights that make the filter symmetrically normalised."""
+    """Returns the lattice with weights scaled so that the filter is symmetrically normalised."""
     num_points, num_corners = lattice.weights.shape
     scale = 1 / (1 + 2.0 ** (1 - num_corners))
     ones = torch.ones(num_points, 1, device=lattice.weights.device)
-    # One factor before the filter and one after it; the filter's scale rides on both.
+    # Splat and slice both apply the factor, so it includes the square root of the scale.
     factor = (scale / (scale * lattice.filter(ones) + 1e-20)).sqrt()
     weights = lattice.weights * factor
     return TorchLattice(
@@ -137,5 +138,5 @@ def _normalised(lattice: TorchLattice, order: torch.Tensor) -> TorchLattice:
 
 
 def _sum_rows(rows: torch.Tensor, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """(M, C) sums of `values` (V, C) at (M, K) rows, weighted."""
+    """Returns (M, C) weighted sums of the rows of (V, C) values that (M, K) rows name."""
     return F.embedding_bag(rows, values, mode="sum", per_sample_weights=weights)

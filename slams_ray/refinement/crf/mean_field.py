@@ -1,10 +1,10 @@
-"""Dense CRF on permutohedral lattices, compiled: pydensecrf's result in a fraction of its time.
+"""Compiled dense CRF on permutohedral lattices: pydensecrf's result in a fraction of its time.
 
 Source: Krähenbühl, Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
-Potentials" (NeurIPS 2011). With Potts compatibility only differences of labels matter: the filter
-is linear, so L labels need the L - 1 channels Q_l - Q_0, which give the logits relative to label 0.
-Slice, softmax and the next splat are one pass over the pixels. Several unaries of one image share
-it, and with it the look-ups of vertices: those of two labels take 1.3 times as long one by one.
+Potentials" (NeurIPS 2011). With Potts compatibility only differences of labels matter, and the
+filter is linear. So L labels need L - 1 channels, Q_l - Q_0, which give logits relative to label 0.
+Slice, softmax and the next splat are one pass over the pixels. Several unaries of an image share
+the pass and its look-ups of vertices. With two labels, one pass per unary takes 1.3 times as long.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,9 +18,9 @@ from slams_ray.refinement.crf.lattice import Lattice, blur, build_lattice
 from slams_ray.refinement.crf.lattice_points import kernel_points, relative_energy
 
 BLOCK = 256
-"""Pixels updated at a time: the softmax vectorises over them."""
+"""Pixels updated at a time. The softmax vectorises over them."""
 UNROLLED = (8, 4, 3, 2, 1)
-"""Numbers of channels that code is compiled for."""
+"""Numbers of channels with compiled code of their own."""
 LOG2_E = np.float32(np.log2(np.e))
 LN2 = np.log(2.0)
 A1, A2, A3, A4, A5, A6 = (
@@ -29,12 +29,12 @@ A1, A2, A3, A4, A5, A6 = (
 
 Pair = tuple[np.ndarray, np.ndarray]
 Kernel = tuple[np.ndarray, np.ndarray, np.ndarray, np.float32, tuple[int, ...]]
-"""Vertices, weights and neighbours of a `Lattice`, compatibility, and d + 1 numbers: how many there
-are is known to the compiler."""
+"""Vertices, weights and neighbours of a `Lattice`, compatibility, and a tuple of d + 1 numbers. The
+compiler knows its length."""
 
 
 class LatticeCrf:
-    """Mean-field inference on one image, its lattices built once.
+    """Mean-field inference on one image, whose lattices are built once.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -51,36 +51,36 @@ class LatticeCrf:
         )
 
     def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
-        """(L, H, W) posterior, float32, of an (L, H, W) energy (negative log probability)."""
+        """Returns the (L, H, W) float32 posterior of an (L, H, W) energy, -log probability."""
         return next(self.infer_all([unary], iterations))
 
     def infer_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
-        """The posterior of each of several energies; holds as many as share a pass."""
+        """Yields the posterior of each energy. Holds as many energies as share a pass."""
         num_channels = self._shape[0] - 1
         waiting = iter(unaries)
         while group := list(islice(waiting, num_together(UNROLLED[0], num_channels))):
             while group:
-                fitting = num_together(len(group), num_channels)
-                yield from self._infer_together(group[:fitting], iterations)
-                group = group[fitting:]
+                num_shared = num_together(len(group), num_channels)
+                yield from self._infer_together(group[:num_shared], iterations)
+                group = group[num_shared:]
 
     def _infer_together(self, unaries: Sequence[np.ndarray], iterations: int) -> np.ndarray:
-        """(G, L, H, W) posteriors of G energies in one pass."""
+        """Returns the (G, L, H, W) posteriors of G energies, computed in one pass."""
         for unary in unaries:
             check_unary(unary, self._shape)
         energy = np.concatenate([relative_energy(unary) for unary in unaries])
         num_channels = len(energy)
-        lanes = (0,) * num_channels if num_channels in UNROLLED else ()
+        unrolled = (0,) * num_channels if num_channels in UNROLLED else ()
         posterior = np.empty((len(unaries), self._shape[0], energy.shape[1]), np.float32)
         kernels = (self._first, self._second)
         values, spare = self._zeros(num_channels), self._zeros(num_channels)
-        # The zeroth update reads zeros from the lattices: the softmax of the unary.
+        # Update 0 reads zeros from the lattices, so it is the softmax of the unary.
         for iteration in range(iterations + 1):
             if iteration > 0:
                 for kernel, filled, other in zip(kernels, values, spare, strict=True):
-                    blur(filled, other, kernel[2], lanes, num_channels)
+                    blur(filled, other, kernel[2], unrolled, num_channels)
                     other[:] = 0
-            _update(energy, posterior, kernels, values, spare, lanes, iteration == iterations)
+            _update(energy, posterior, kernels, values, spare, unrolled, iteration == iterations)
             values, spare = spare, values
         return posterior.reshape(-1, *self._shape)
 
@@ -90,7 +90,7 @@ class LatticeCrf:
 
 
 def num_together(num_unaries: int, num_channels: int) -> int:
-    """How many unaries of so many channels each the next pass takes: at least 1."""
+    """Returns how many of the unaries share the next pass, at least 1."""
     fitting = (width // num_channels for width in UNROLLED if width % num_channels == 0)
     return next((number for number in fitting if number <= num_unaries), 1)
 
@@ -107,23 +107,23 @@ def _update(
     kernels: tuple[Kernel, Kernel],
     values: Pair,
     following: Pair,
-    lanes: tuple[int, ...],
+    unrolled: tuple[int, ...],
     is_last: bool,
 ) -> None:
-    """One parallel update of all pixels: slice, softmax, and splat or keep.
+    """Updates all pixels in parallel: slice, softmax, and splat, or output in the last update.
 
     Args:
-        energy: (G * C, N) float32 of G unaries, energy of label 0 less that of label 1..C.
+        energy: (G * C, N) float32 of G unaries, energy of label 0 minus energy of label 1..C.
         posterior: (G, C + 1, N) float32, filled by the last update.
         values: blurred values on both lattices, as in `blur`.
-        following: zeros, filled by every update but the last with the new values.
-        lanes: G * C numbers to unroll, or none (see `blur`).
+        following: zeros, filled with the new values by every update but the last.
+        unrolled: G * C numbers, or none (see `blur`).
     """
     first, second = kernels
     num_channels, num_pixels = energy.shape
     num_unaries = len(posterior)
     own = num_channels // num_unaries
-    # Rows of the channels, then those of label 0 of each unary.
+    # The rows of the channels come first, then a row of label 0 for each unary.
     state = np.empty((num_channels + num_unaries, BLOCK), np.float32)
     scratch = np.empty((2, BLOCK), np.float32)
     for start in range(0, num_pixels, BLOCK):
@@ -131,8 +131,8 @@ def _update(
         size = stop - start
         channels, zeroth = state[:num_channels], state[num_channels:]
         channels[:, :size] = energy[:, start:stop]
-        _slice(channels, values[0], start, stop, first, lanes)
-        _slice(channels, values[1], start, stop, second, lanes)
+        _slice(channels, values[0], start, stop, first, unrolled)
+        _slice(channels, values[1], start, stop, second, unrolled)
         for u in range(num_unaries):
             others = channels[u * own : (u + 1) * own]
             _softmax(others, zeroth[u], scratch, size)
@@ -144,8 +144,8 @@ def _update(
                 for b in range(size):
                     others[c, b] -= zeroth[u, b]
         if not is_last:
-            _splat(following[0], channels, start, stop, first, lanes)
-            _splat(following[1], channels, start, stop, second, lanes)
+            _splat(following[0], channels, start, stop, first, unrolled)
+            _splat(following[1], channels, start, stop, second, unrolled)
 
 
 @compiled
@@ -155,11 +155,11 @@ def _slice(
     start: int,
     stop: int,
     kernel: Kernel,
-    lanes: tuple[int, ...],
+    unrolled: tuple[int, ...],
 ) -> None:
-    """Adds to the logits what the pixels read from a lattice."""
+    """Adds the filtered values of a lattice to the logits of the pixels."""
     vertices, weights, _, compat, corners = kernel
-    channels = len(lanes) if len(lanes) else len(state)
+    channels = len(unrolled) if len(unrolled) else len(state)
     for n in range(start, stop):
         for k in range(len(corners)):
             vertex = np.uint64(vertices[n, k]) * np.uint64(channels)
@@ -175,11 +175,11 @@ def _splat(
     start: int,
     stop: int,
     kernel: Kernel,
-    lanes: tuple[int, ...],
+    unrolled: tuple[int, ...],
 ) -> None:
     """Spreads the pixels' channels over a lattice."""
     vertices, weights, _, _, corners = kernel
-    channels = len(lanes) if len(lanes) else len(state)
+    channels = len(unrolled) if len(unrolled) else len(state)
     for n in range(start, stop):
         for k in range(len(corners)):
             vertex = np.uint64(vertices[n, k]) * np.uint64(channels)
@@ -190,7 +190,7 @@ def _splat(
 
 @compiled
 def _softmax(state: np.ndarray, zeroth: np.ndarray, scratch: np.ndarray, size: int) -> None:
-    """Logits relative to label 0 to probabilities; fills those of label 0."""
+    """Turns logits relative to label 0 into probabilities. Fills zeroth with those of label 0."""
     top, total = scratch
     if len(state) == 1:
         _softmax_of_two(state[0], zeroth, total, size)
@@ -218,7 +218,7 @@ def _softmax(state: np.ndarray, zeroth: np.ndarray, scratch: np.ndarray, size: i
 
 @compiled
 def _softmax_of_two(logit: np.ndarray, zeroth: np.ndarray, scratch: np.ndarray, size: int) -> None:
-    """The same for one channel, with one exponential for both labels."""
+    """Does the same for one channel, with one exponential for both labels."""
     for b in range(size):
         scratch[b] = -abs(logit[b])
     _exp(scratch[:size])
@@ -232,10 +232,10 @@ def _softmax_of_two(logit: np.ndarray, zeroth: np.ndarray, scratch: np.ndarray, 
 
 @compiled
 def _exp(x: np.ndarray) -> None:
-    """exp of numbers <= 0 in place, to 2e-7 of the value; numba's own does not vectorise.
+    """Computes exp of numbers <= 0 in place, to a relative error of 2e-7.
 
-    2^(whole + rest): the whole part goes into the exponent bits of a float, the rest through the
-    power series.
+    numba's own exp does not vectorise. Here exp is 2^(whole + rest): the whole part becomes the
+    exponent bits of a float, and a power series gives 2^rest.
     """
     bits = np.empty(x.size, np.int32)
     power = bits.view(np.float32)
@@ -250,7 +250,7 @@ def _exp(x: np.ndarray) -> None:
 
 
 def compile_ahead() -> None:
-    """Leaves the code of `UNROLLED` in numba's cache, so that no worker waits for it."""
+    """Fills numba's cache with the code for `UNROLLED`, so that no worker waits for compilation."""
     kernels = CrfKernels(
         gaussian_sxy_px=1.0,
         gaussian_compat=1.0,

@@ -1,4 +1,4 @@
-"""Dense CRF on permutohedral lattices in torch, for GPUs; the method is that of `mean_field`."""
+"""Dense CRF on permutohedral lattices in torch, for GPUs. The algorithm is that of `mean_field`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -12,18 +12,18 @@ from slams_ray.refinement.crf.lattice_points import kernel_points, relative_ener
 from slams_ray.refinement.crf.lattice_torch import build_lattice
 
 MAX_CHANNELS = 16
-"""Labels less one, times unaries, that one pass takes, more only where one unary has more. A pass
-holds about 8 floats a channel for each pixel and 2 for each vertex, of which there are up to 6 a
-pixel where an image is noise."""
+"""Largest number of channels in a pass, unless one unary has more: unaries times (labels - 1). Each
+channel needs about 8 floats per pixel and 2 per vertex. A noisy image has up to 6 vertices per
+pixel."""
 
 
 class TorchCrf:
-    """Mean-field inference on one image, its lattices built once.
+    """Mean-field inference on one image, whose lattices are built once.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         num_labels: L >= 2; the lattices do not depend on it.
-        device: where it computes.
+        device: torch device of the computation.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class TorchCrf:
         ]
 
     def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
-        """(L, H, W) posterior, float32, of an (L, H, W) energy (negative log probability)."""
+        """Returns the (L, H, W) float32 posterior of an (L, H, W) energy, -log probability."""
         return next(self.infer_all([unary], iterations))
 
     def infer_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
-        """The posterior of each of several energies; holds as many as share a pass."""
-        together = max(1, MAX_CHANNELS // (self._shape[0] - 1))
+        """Yields the posterior of each energy. Holds as many energies as share a pass."""
+        num_shared = max(1, MAX_CHANNELS // (self._shape[0] - 1))
         waiting = iter(unaries)
-        while group := list(islice(waiting, together)):
+        while group := list(islice(waiting, num_shared)):
             yield from self._infer_together(group, iterations)
 
     @torch.inference_mode()
     def _infer_together(self, unaries: Sequence[np.ndarray], iterations: int) -> np.ndarray:
-        """(G, L, H, W) posteriors of G energies in one pass."""
+        """Returns the (G, L, H, W) posteriors of G energies, computed in one pass."""
         for unary in unaries:
             check_unary(unary, self._shape)
         energy = np.concatenate([relative_energy(unary) for unary in unaries])
@@ -71,6 +71,6 @@ class TorchCrf:
 
 
 def _softmax(logits: torch.Tensor, num_unaries: int) -> torch.Tensor:
-    """(N, G, L) probabilities of (N, G (L - 1)) logits relative to label 0."""
+    """Turns (N, G (L - 1)) logits relative to label 0 into (N, G, L) probabilities."""
     others = logits.view(len(logits), num_unaries, -1)
     return F.pad(others, (1, 0)).softmax(dim=2)

@@ -1,4 +1,4 @@
-"""The reference: pydensecrf, which the other programs are compared with."""
+"""pydensecrf, the reference that the other implementations are compared with."""
 
 from collections.abc import Iterable, Iterator
 
@@ -14,7 +14,7 @@ from slams_ray.refinement.crf.kernels import (
 
 
 class ReferenceCrf:
-    """The reference: pydensecrf's mean-field inference on one image, its lattices built once.
+    """pydensecrf's mean-field inference on one image, whose lattices are built once.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -35,12 +35,12 @@ class ReferenceCrf:
         )
 
     def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
-        """(L, H, W) posterior, float32, of an (L, H, W) energy (negative log probability)."""
+        """Returns the (L, H, W) float32 posterior of an (L, H, W) energy, -log probability."""
         check_unary(unary, self._shape)
         flat = np.ascontiguousarray(unary.reshape(self._shape[0], -1), dtype=np.float32)
         self._crf.setUnaryEnergy(flat)
         return np.array(self._crf.inference(iterations), dtype=np.float32).reshape(self._shape)
 
     def infer_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
-        """The posterior of each of several energies."""
+        """Returns the posteriors of several energies, one at a time."""
         return (self.infer(unary, iterations) for unary in unaries)

@@ -1,4 +1,4 @@
-"""Energies from hard labels or from scores: what the CRF starts from."""
+"""Energies that the CRF starts from, made from hard labels or from scores."""
 
 import numpy as np
 
@@ -6,7 +6,9 @@ SMALLEST_SCORE = 1e-5
 
 
 def label_unary(labels: np.ndarray, num_labels: int, gt_prob: float) -> np.ndarray:
-    """Energy of a hard label map (IRN): the label holds with gt_prob, the rest share 1 - gt_prob.
+    """Returns the energy of a hard label map (IRN).
+
+    The label has probability gt_prob, and the other labels share 1 - gt_prob.
 
     Args:
         labels: (H, W) integers in 0..L-1.
@@ -21,14 +23,14 @@ def label_unary(labels: np.ndarray, num_labels: int, gt_prob: float) -> np.ndarr
 
 
 def softmax_unary(activation: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Energy -log of [background, A_1..A_P] (PSA, OC-CSE), normalised to sum to 1 per pixel.
+    """Returns the energy of scores (PSA, OC-CSE): -log of [background, A_1..A_P] over their sum.
 
     Args:
         activation: (P, H, W) float32 in [0, 1].
         background: (H, W) float32 in [0, 1].
 
     Returns:
-        (P + 1, H, W) float32, label 0 being background.
+        (P + 1, H, W) float32; label 0 is background.
     """
     scores = np.concatenate([background[None], activation]).astype(np.float32)
     scores = np.maximum(scores, SMALLEST_SCORE)
@@ -36,5 +38,5 @@ def softmax_unary(activation: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 def power_background(activation: np.ndarray, alpha: float) -> np.ndarray:
-    """Background score (1 - max A)^alpha, (H, W)."""
+    """Returns the background score (1 - max A)^alpha, (H, W)."""
     return (1 - activation.max(axis=0)) ** np.float32(alpha)

@@ -14,9 +14,9 @@ from slams_ray.data.transforms import normalise, valid_mask
 from slams_ray.errors import ConfigError
 from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.networks.activation_network import ActivationNetwork
-from slams_ray.networks.backbone import NO_WEIGHTS, load_backbone_weights
 from slams_ray.networks.checkpoint import load_network
 from slams_ray.networks.edge_network import EdgeNetwork
+from slams_ray.networks.weights import NO_WEIGHTS, load_backbone_weights
 from slams_ray.refinement.walk.affinity_loss import (
     KINDS,
     affinity_loss,

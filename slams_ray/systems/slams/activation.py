@@ -1,4 +1,4 @@
-"""Stage 2: the activation network learns maps through the frozen encoder (method section 3)."""
+"""Trains the activation network through the frozen encoder (docs/method.md, Activation network)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from slams_ray.config import ActivationConfig, BackboneConfig
 from slams_ray.data.transforms import normalise, valid_mask
 from slams_ray.networks.activation_network import ActivationNetwork, classification_scores
-from slams_ray.networks.backbone import load_backbone_weights
 from slams_ray.networks.batch_norm import fold_batch_norm
 from slams_ray.networks.checkpoint import load_network
 from slams_ray.networks.semantic_encoder import SemanticEncoder
+from slams_ray.networks.weights import load_backbone_weights
 from slams_ray.systems.classification import ImageLabelTask, classifier_loss
 from slams_ray.systems.slams import losses
 from slams_ray.systems.slams.soft_masks import binarise_softly, soft_masks
@@ -27,11 +27,11 @@ CATEGORY_LOSSES = {
     FOREGROUND: losses.category_foreground_loss,
     BACKGROUND: losses.category_background_loss,
 }
-"""Weight in `LossConfig` -> loss of the image masked by the map, and by its complement."""
+"""Field of `LossConfig` -> loss of the image masked by the map, or by its complement."""
 
 
 class ActivationTraining(TrainingModule):
-    """The four losses, and an image-level one against drift."""
+    """Trains with the four losses of SLAMs and an image-level loss against drift."""
 
     network: ActivationNetwork
 
@@ -88,17 +88,18 @@ class ActivationTraining(TrainingModule):
         batch: Batch,
         observe: bool,
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Category-foreground and category-background loss per image, through the encoder.
+        """Returns the category-foreground and category-background losses, (B,) each, and metrics.
 
-        A loss without weight is not computed. The quantities that show a collapse are taken of both
-        masked images, but only where `observe` asks, and without gradient where there is no loss.
+        A loss with a weight of 0 is not computed. The metrics show a collapse. They exist only
+        where `observe` is true; a masked image without a loss then passes the encoder without
+        gradients.
         """
         image_of, class_of = labels.nonzero(as_tuple=True)
         maps = self._encoder_sized(activation[image_of, class_of][:, None])
         if self.config.binarisation_width:
-            # After resizing, so that the regions have the encoder's resolution.
+            # Binarised after resizing, so that the edges of regions stay sharp for the encoder.
             maps = binarise_softly(
-                maps, batch["cut"][image_of, class_of], self.config.binarisation_width
+                maps, batch["mask_threshold"][image_of, class_of], self.config.binarisation_width
             )
         inputs = self._encoder_sized(images)[image_of]
         fill = self._fill(batch, image_of, class_of)
@@ -121,12 +122,12 @@ class ActivationTraining(TrainingModule):
     def _similarity(
         self, masked: dict[str, torch.Tensor], observe: bool
     ) -> dict[str, torch.Tensor]:
-        """(N, K) similarity of each masked image that a loss or `observe` needs."""
+        """Returns (N, K) similarities of the masked images that a loss or `observe` needs."""
         learnt = [part for part in masked if getattr(self.config.losses, part)]
         found = {}
         if learnt:
-            together = self.encoder.similarity(torch.cat([masked[part] for part in learnt]))
-            found = dict(zip(learnt, together.chunk(len(learnt)), strict=True))
+            similarities = self.encoder.similarity(torch.cat([masked[part] for part in learnt]))
+            found = dict(zip(learnt, similarities.chunk(len(learnt)), strict=True))
         if observe:
             with torch.no_grad():
                 for part in masked.keys() - found.keys():
@@ -142,7 +143,7 @@ class ActivationTraining(TrainingModule):
     def _fill(
         self, batch: Batch, image_of: torch.Tensor, class_of: torch.Tensor
     ) -> torch.Tensor | float:
-        """(N, 3, H, W) what replaces the masked image of each pair; 0 is mean grey."""
+        """Returns (N, 3, H, W) pixels that replace the masked ones of each pair; 0 is mean grey."""
         if self.config.fill == "grey":
             return 0.0
         fillers = self._encoder_sized(normalise(batch["filler"], batch["filler_box"]))
@@ -176,12 +177,12 @@ class ActivationTraining(TrainingModule):
 
 
 def _observed(similarity: dict[str, torch.Tensor], own: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What shows an incomplete map or one that takes context for object (method section 3)."""
+    """Metrics that show incomplete maps, and maps of context (docs/method.md, Collapse)."""
     num_pairs = max(len(own), 1)
     return {
         "similarity_foreground": (similarity[FOREGROUND] * own).sum().detach() / num_pairs,
         "similarity_background": (similarity[BACKGROUND] * own).sum().detach() / num_pairs,
-        # Of category background in the masked image: high where context is taken for object.
+        # Similarity to background in the masked image: high where the map covers context.
         "similarity_context": similarity[FOREGROUND][:, 0].sum().detach() / num_pairs,
     }
 
@@ -189,10 +190,10 @@ def _observed(similarity: dict[str, torch.Tensor], own: torch.Tensor) -> dict[st
 def collapse_metrics(
     activation: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """What shows a collapse (table in method section 3), of the maps of present classes.
+    """Metrics that show a collapse of the maps of present classes (docs/method.md, Collapse).
 
-    activation_mean near 0 or 1 is an empty or full map; activation_contrast, the standard deviation
-    within a map, near 0 is a uniform one.
+    An activation_mean near 0 or 1 means empty or full maps. An activation_contrast (standard
+    deviation within a map) near 0 means uniform maps.
     """
     area = valid.sum(dim=(2, 3)).clamp(min=losses.AREA_EPSILON)
     mean = (activation * valid).sum(dim=(2, 3)) / area
@@ -206,7 +207,7 @@ def collapse_metrics(
 
 @dataclass(frozen=True, kw_only=True)
 class MaskableCrops(LabelledCrops):
-    """Labelled crops, and what their masked images are made with."""
+    """Labelled crops with a filler image and mask thresholds, where these are asked for."""
 
     with_filler: bool
     with_thresholds: bool
@@ -218,8 +219,10 @@ class MaskableCrops(LabelledCrops):
     def sample(
         self, row: Row, rng: np.random.Generator, filler: Row | None = None
     ) -> dict[str, np.ndarray]:
-        """A labelled crop; with a filler another one under filler, filler_box and filler_labels;
-        with thresholds cut: (C,) float32.
+        """Returns a labelled crop with further entries.
+
+        With a filler: filler, filler_box and filler_labels, a crop of another image. With
+        thresholds: mask_threshold, (C,) float32.
         """
         crop = super().sample(row, rng)
         sample = dict(crop)
@@ -232,7 +235,8 @@ class MaskableCrops(LabelledCrops):
             sample["filler_box"] = other["box"]
             sample["filler_labels"] = other["labels"]
         if self.with_thresholds:
-            sample["cut"] = rng.uniform(*MASK_THRESHOLDS, self.num_classes).astype(np.float32)
+            thresholds = rng.uniform(*MASK_THRESHOLDS, self.num_classes)
+            sample["mask_threshold"] = thresholds.astype(np.float32)
         return sample
 
 
@@ -240,10 +244,10 @@ class ActivationTask(ImageLabelTask):
     """Builds the activation network.
 
     Args:
-        backbone: the CAM classifier's, which the network shares.
+        backbone: settings of the backbone, the same as the CAM classifier's.
         encoder: bytes of the semantic encoder's checkpoint.
-        classifier: bytes of the CAM classifier's checkpoint to start from, or None to start from
-            the weights of the backbone.
+        classifier: bytes of the CAM classifier's checkpoint to start from. None starts from the
+            backbone's weights.
     """
 
     def __init__(

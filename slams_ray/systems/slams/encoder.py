@@ -1,4 +1,4 @@
-"""Stage 1: the semantic encoder learns one embedding per category (method section 2)."""
+"""Trains the semantic encoder: an embedding per class (docs/method.md, Semantic encoder)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from slams_ray.config import EncoderConfig
 from slams_ray.data.transforms import normalise, random_degradation
-from slams_ray.networks.backbone import load_backbone_weights
 from slams_ray.networks.semantic_encoder import (
     SIMILARITY_EPSILON,
     SemanticEncoder,
     semantic_similarity,
 )
+from slams_ray.networks.weights import load_backbone_weights
 from slams_ray.systems.classification import ImageLabelTask
 from slams_ray.systems.slams.losses import encoder_loss
 from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule
@@ -25,7 +25,7 @@ DEAD_PREFIX = "dead/"
 
 
 class EncoderTraining(TrainingModule):
-    """BCE between similarities and labels; background is always labelled present."""
+    """Trains with the BCE of similarities and labels. Background counts as always present."""
 
     network: SemanticEncoder
 
@@ -41,8 +41,8 @@ class EncoderTraining(TrainingModule):
         )
         present = F.pad(batch["labels"].bool(), (1, 0), value=True)
         embedding = self.network(images * kept)
-        # Semantics learn from positives only, the encoder from both: for an absent class s is
-        # detached.
+        # Semantics learn from positives only, so s is detached for absent classes. The encoder
+        # learns from both.
         semantics = self.network.semantics.expand_as(embedding)
         semantics = torch.where(present[..., None], semantics, semantics.detach())
         similarity = semantic_similarity(embedding, semantics)
@@ -62,7 +62,7 @@ def _mean_where(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class DegradedCrops(LabelledCrops):
-    """Labelled crops that are softly masked or dimmed at random."""
+    """Labelled crops, some of them softly masked or dimmed at random."""
 
     masked_fraction: float
     dimmed_fraction: float
@@ -70,7 +70,7 @@ class DegradedCrops(LabelledCrops):
     def sample(
         self, row: Row, rng: np.random.Generator, filler: Row | None = None
     ) -> dict[str, np.ndarray]:
-        """A labelled crop, and degradation (cells, cells) float32, the soft mask to multiply by."""
+        """Returns a labelled crop and degradation: (cells, cells) float32 soft mask in [0, 1]."""
         sample = super().sample(row, rng)
         sample["degradation"] = random_degradation(
             rng, masked_fraction=self.masked_fraction, dimmed_fraction=self.dimmed_fraction
@@ -79,7 +79,7 @@ class DegradedCrops(LabelledCrops):
 
 
 class EncoderTask(ImageLabelTask):
-    """Builds, samples and evaluates the semantic encoder."""
+    """Builds and evaluates the semantic encoder, and samples its crops."""
 
     def __init__(self, config: EncoderConfig, class_names: Sequence[str]) -> None:
         super().__init__(config.training, class_names)
@@ -106,12 +106,12 @@ class EncoderTask(ImageLabelTask):
         )
 
     def score(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-        """Similarities of the object classes."""
+        """Returns (1, C) similarities to the object classes."""
         assert isinstance(network, SemanticEncoder)
         return network.similarity(image)[:, 1:]
 
     def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
-        """mAP, and 1 under `dead/<class>` for a class without similarity where it is present."""
+        """Returns mAP, and `dead/<class>` 1 for a class without similarity in all its images."""
         scores = np.concatenate([r["scores"] for r in results])
         labels = np.concatenate([r["labels"] for r in results]).astype(bool)
         highest = np.where(labels, scores, -1.0).max(axis=0, initial=-1.0)
@@ -121,5 +121,5 @@ class EncoderTask(ImageLabelTask):
 
 
 def dead_semantics(metrics: Mapping[str, float]) -> list[str]:
-    """Class names that `EncoderTask.summarise` found dead."""
+    """Returns the names of the classes that `EncoderTask.summarise` found dead."""
     return [name.removeprefix(DEAD_PREFIX) for name in metrics if name.startswith(DEAD_PREFIX)]

@@ -1,8 +1,8 @@
-"""The losses of SLAMs (method: arXiv 2210.12417 v1 abstract; forms: SemFormer 2210.14618, CLIMS).
+"""Losses of SLAMs. Formulas and their sources: docs/method.md, Activation network.
 
-Every function returns one number per image, shape (B,). Images are averaged by the caller over a
-fixed batch size, never over the number of (image, class) pairs: so N workers with B/N images each
-take the same step as one worker with B images.
+The category losses return one number per (image, class) pair, the others one per image. The caller
+averages over the pairs of an image and then over a fixed batch size, never over all pairs at once.
+So N workers with B/N images each take the same step as one worker with B images.
 """
 
 import torch
@@ -11,31 +11,39 @@ AREA_EPSILON = 1e-6
 
 
 def encoder_loss(similarity: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """BCE(sim, y), mean over the K classes. similarity, present: (B, K). Returns (B,)."""
-    # Written out, because torch refuses F.binary_cross_entropy under autocast.
+    """Binary cross-entropy of similarity and presence, mean over the K classes with background.
+
+    Args:
+        similarity: (B, K) in (0, 1).
+        present: (B, K), 1 for present classes.
+
+    Returns:
+        (B,).
+    """
+    # torch refuses F.binary_cross_entropy under autocast.
     return -torch.where(present.bool(), similarity, 1 - similarity).log().mean(dim=1)
 
 
 def attract(similarity: torch.Tensor, form: str) -> torch.Tensor:
-    """Penalty for not carrying a semantic: 1 - cos, or -log cos in the log form (CLIMS)."""
+    """Loss that raises a similarity: 1 - cos, or -log cos in the log form (CLIMS)."""
     return 1 - similarity if form == "cosine" else -similarity.log()
 
 
 def repel(similarity: torch.Tensor, form: str) -> torch.Tensor:
-    """Penalty for carrying a semantic: cos, or -log(1 - cos) in the log form."""
+    """Loss that lowers a similarity: cos, or -log(1 - cos) in the log form (CLIMS)."""
     return similarity if form == "cosine" else -(1 - similarity).log()
 
 
 def category_foreground_loss(
     similarity: torch.Tensor, own: torch.Tensor, others: torch.Tensor, form: str = "cosine"
 ) -> torch.Tensor:
-    """Correctness, per pair: 1/2 attract(own) + 1/2 mean of repel over the other present classes.
+    """Correctness: 1/2 attract(own class) + 1/2 mean of repel(other present classes), per pair.
 
     Args:
-        similarity: (N, K) similarity of the image masked by the map of class k, for N (image, k)
-            pairs.
+        similarity: (N, K) similarities of N masked images, one per (image, class k) pair. Each is
+            masked by the map of k.
         own: (N, K) one-hot bool, the class k of each pair.
-        others: (N, K) bool, the classes present in the image (background included) without k.
+        others: (N, K) bool, the other classes present in the image, background included.
 
     Returns:
         (N,).
@@ -48,10 +56,14 @@ def category_foreground_loss(
 def category_background_loss(
     similarity: torch.Tensor, own: torch.Tensor, others: torch.Tensor, form: str = "cosine"
 ) -> torch.Tensor:
-    """Per pair: 1/2 repel(own class) + 1/2 mean over the others of attract (completeness).
+    """Completeness: 1/2 repel(own class) + 1/2 mean of attract(other present classes), per pair.
 
-    Arguments as `category_foreground_loss`, similarity being that of the image masked by the
-    complement.
+    Args:
+        similarity: (N, K) similarities of images masked by the complement of the map of k.
+        own, others: see `category_foreground_loss`.
+
+    Returns:
+        (N,).
     """
     return 0.5 * masked_mean(repel(similarity, form), own) + 0.5 * masked_mean(
         attract(similarity, form), others
@@ -59,18 +71,18 @@ def category_background_loss(
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Row mean of (N, K) values where mask holds; 0 for a row without any."""
+    """Mean of each row of (N, K) values over a mask; 0 where the mask of a row is empty."""
     return (values * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
 def activation_regularization(
     activation: torch.Tensor, weight: torch.Tensor, valid: torch.Tensor
 ) -> torch.Tensor:
-    """Compactness: mean activation over the chosen classes and the pixels that are image.
+    """Compactness: mean activation over the chosen classes and the valid pixels, (B,).
 
     Args:
         activation: (B, C, h, w) in [0, 1].
-        weight: (B, C) 1 for classes that count: the present ones (SemFormer) or all (CLIMS).
+        weight: (B, C) 1 for the chosen classes: the present ones (SemFormer) or all (CLIMS).
         valid: (B, 1, h, w) 1 on image, 0 on padding.
     """
     area = (activation * valid).sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=AREA_EPSILON)
@@ -83,13 +95,13 @@ def equivariance_loss(
     labels: torch.Tensor,
     valid: torch.Tensor,
 ) -> torch.Tensor:
-    """Consistency (i): mean |A(Tx) - T A(x)| over present classes and valid pixels.
+    """Consistency (i): mean |A(Tx) - T A(x)| over present classes and valid pixels, (B,).
 
     Args:
         transformed_activation: (B, C, h, w) T A(x).
         activation_transformed: (B, C, h, w) A(Tx).
         labels: (B, C) multi-hot.
-        valid: (B, 1, h, w).
+        valid: (B, 1, h, w) 1 on image, 0 on padding.
     """
     difference = (transformed_activation - activation_transformed).abs() * valid
     return masked_mean(
@@ -100,10 +112,15 @@ def equivariance_loss(
 def complementation_loss(
     activation: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor
 ) -> torch.Tensor:
-    """Consistency (ii), SemFormer: mean (A_k + max_{j != k} A_j - 1)^2 over present k.
+    """Consistency (ii), SemFormer: mean (A_k + max_j A_j - 1)^2 over present classes k, (B,).
 
-    j runs over the other present classes and background, whose map is 1 - max over present classes.
-    Arguments as `activation_regularization`; labels: (B, C) multi-hot.
+    j runs over the other present classes and background. The map of background is 1 minus the
+    maximum over present classes.
+
+    Args:
+        activation: (B, C, h, w) in [0, 1].
+        labels: (B, C) multi-hot.
+        valid: (B, 1, h, w) 1 on image, 0 on padding.
     """
     present = activation * labels[:, :, None, None]
     top, winner = present.max(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""From logits to the soft masks that training multiplies images by."""
+"""Soft masks that training multiplies images by, made from logits."""
 
 import torch
 from torch.nn import functional as F
@@ -7,15 +7,16 @@ SMALLEST_PEAK = 1e-3
 
 
 def soft_masks(logits: torch.Tensor, valid: torch.Tensor, form: str) -> torch.Tensor:
-    """Maps in [0, 1] that mask images in training.
+    """Returns (B, C, h, w) maps in [0, 1] that mask images in training.
 
-    sigmoid is the form of the literature. normalised is softplus over its maximum, as inference
-    divides by the maximum: maps can then neither shrink towards 0 nor fade to a uniform grey, and
-    those of a CAM classifier, whose sigmoid is saturated, are usable from the first step.
+    The form "sigmoid" is that of the literature. The form "normalised" is softplus divided by its
+    maximum, as inference divides by the maximum. Such maps can neither shrink towards 0 nor fade to
+    a uniform grey. They are usable from the first step after a CAM classifier, whose sigmoid is
+    saturated.
 
     Args:
         logits: (B, C, h, w).
-        valid: (B, 1, h, w) 1 on image, 0 on padding, which has no say in the maximum.
+        valid: (B, 1, h, w) 1 on image, 0 on padding. Padding is left out of the maximum.
     """
     if form == "sigmoid":
         return logits.sigmoid()
@@ -25,10 +26,10 @@ def soft_masks(logits: torch.Tensor, valid: torch.Tensor, form: str) -> torch.Te
 
 
 def binarise_softly(masks: torch.Tensor, thresholds: torch.Tensor, width: float) -> torch.Tensor:
-    """(N, 1, H, W) masks as regions: sigmoid((mask - threshold) / width).
+    """Turns masks into nearly binary ones: sigmoid((mask - threshold) / width), (N, 1, H, W).
 
     Args:
         masks: (N, 1, H, W) in [0, 1].
-        thresholds: (N,) one for each mask.
+        thresholds: (N,), one per mask.
     """
     return ((masks - thresholds[:, None, None, None]) / width).sigmoid()

@@ -1,4 +1,4 @@
-"""SLAMs: an activation network learns through a frozen semantic encoder (arXiv 2210.12417)."""
+"""SLAMs: an activation network that learns through a frozen semantic encoder (docs/method.md)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,8 +13,9 @@ ENCODER_STAGE, ACTIVATION_STAGE = "train_encoder", "train_activation"
 
 
 def trainings(config: PipelineConfig) -> list[NetworkTraining]:
-    """Semantic encoder, CAM classifier where the activation network starts from it, activation
-    network.
+    """Returns the trainings of encoder, classifier and activation network, in this order.
+
+    The CAM classifier is trained only where the activation network starts from it.
     """
     start = [classifier_training(config)] if config.activation.initialise_from_cam else []
     return [_encoder_training(config), *start, _activation_training(config, start)]

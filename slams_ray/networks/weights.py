@@ -1,0 +1,62 @@
+"""Weights of a backbone: from a file, or from torchvision."""
+
+import io
+
+import torch
+from torchvision import models as torchvision_models
+
+from slams_ray import storage
+from slams_ray.errors import ConfigError
+from slams_ray.networks.backbone import Backbone
+
+NO_WEIGHTS = "none"
+
+
+def load_backbone_weights(backbone: Backbone, weights: str) -> None:
+    """Loads weights in place.
+
+    Args:
+        weights: "none"; a file (path or URI) with a state dict in torchvision's keys, whose
+            classifier is ignored; or a torchvision enum such as "ResNet50_Weights.IMAGENET1K_V2",
+            which is downloaded on first use.
+
+    Raises:
+        ConfigError: the file cannot be read or is for another architecture.
+    """
+    if weights == NO_WEIGHTS:
+        return
+    if "_Weights." in weights:
+        state = torchvision_models.get_weight(weights).get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
+    else:
+        state = _read_state_dict(weights)
+    own = backbone.body.state_dict()
+    wanted = {key: value for key, value in state.items() if key in own}
+    missing = sorted(set(own) - set(wanted))
+    reshaped = sorted(k for k, v in wanted.items() if v.shape != own[k].shape)
+    if missing or reshaped:
+        raise ConfigError(
+            f"weights {weights} are for another architecture: {len(missing)} of {len(own)} tensors "
+            f"are missing (first: {missing[:1]}), {len(reshaped)} have another shape (first: "
+            f"{reshaped[:1]}). "
+            "Use a state dict of the configured backbone, or change backbone.name"
+        )
+    backbone.body.load_state_dict(wanted)
+
+
+def _read_state_dict(path: str) -> dict[str, torch.Tensor]:
+    if not storage.exists(path):
+        raise ConfigError(f"backbone.weights names {path}, which is not a file")
+    try:
+        data = io.BytesIO(storage.read_bytes(path))
+        state = torch.load(data, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ConfigError(
+            f"backbone.weights {path} cannot be read as a state dict: {error}"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ConfigError(
+            f"backbone.weights {path} contains {type(state).__name__}, expected a state dict"
+        )
+    return state
