@@ -56,6 +56,10 @@ class SearchConfig:
     """Values of crf.bilateral_srgb to choose from."""
     bilateral_compat: tuple[float, ...] = (4.0, 10.0)
     """Values of crf.bilateral_compat to choose from."""
+    walk_beta: tuple[float, ...] = ()
+    """Values of walk.beta to choose from, with the step walk; empty uses walk.beta."""
+    walk_num_steps: tuple[int, ...] = ()
+    """Values of walk.num_steps to choose from, with the step walk; empty uses walk.num_steps."""
     scales: tuple[str, ...] = ()
     """Values of inference.scales to choose from, as in `0.5,1 0.5,1,1.5`; empty uses
     inference.scales. Inference runs on the scored images for every value, and again on all images
@@ -96,7 +100,7 @@ class SearchConfig:
                 "positive numbers separated by commas, as in 0.5,1,1.5",
             )
         for name, values in vars(self).items():
-            if isinstance(values, tuple) and name != "scales":
+            if isinstance(values, tuple) and name not in ("scales", "walk_beta", "walk_num_steps"):
                 check(bool(values), f"search.{name}", values, "at least one value")
 
 

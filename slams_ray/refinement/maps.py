@@ -1,5 +1,6 @@
 """Refinements that turn the stored maps of an image into better stored maps."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -43,9 +44,27 @@ class WalkRefinement:
         self.device = device
 
     def __call__(self, image: np.ndarray, maps: np.ndarray) -> np.ndarray:
+        return self.variants(image, maps, [self.beta], [self.num_steps])[0]
+
+    def variants(
+        self,
+        image: np.ndarray,
+        maps: np.ndarray,
+        betas: Sequence[float],
+        nums_steps: Sequence[int],
+    ) -> list[np.ndarray]:
+        """Walks with every beta and every number of steps, betas first.
+
+        The edges are found once, each beta builds one lattice, and all numbers of steps share one
+        recurrence.
+        """
         edge = self.edges(image)
-        steps = scaled_steps(self.num_steps, (edge.shape[0], edge.shape[1]))
-        return to_levels(Walk(edge, self.beta).propagate(maps, [steps])[0])
+        size = edge.shape[0], edge.shape[1]
+        steps = [scaled_steps(num_steps, size) for num_steps in nums_steps]
+        found: list[np.ndarray] = []
+        for beta in betas:
+            found.extend(to_levels(walked) for walked in Walk(edge, beta).propagate(maps, steps))
+        return found
 
     @torch.inference_mode()
     def edges(self, image: np.ndarray) -> np.ndarray:

@@ -9,8 +9,7 @@ number of trials or in their time budget share it, so a search with more trials 
 one.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,15 +17,17 @@ from typing import Any
 from slams_ray import storage
 from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import ActivationInferenceConfig, CrfConfig, SearchConfig
-from slams_ray.config.search import name_of_scales, scales_of
+from slams_ray.config.search import name_of_scales
 from slams_ray.data.source import TRAIN
 from slams_ray.errors import TrainingError
 from slams_ray.refinement.pseudo_label import ConfidentPair, has_effect
 from slams_ray.runtime.search import search
 from slams_ray.runtime.search_space import SearchSpace
 from slams_ray.runtime.trial_plan import SearchPlan, SearchTrial
+from slams_ray.stages.map_sets import MapSet, Walks, walk_maps
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import make_refinement, refiners
+from slams_ray.stages.search_choice import PAIR, SEARCH_NAME
 from slams_ray.stages.search_report import Findings, track_trials, write_findings
 from slams_ray.stages.settings_report import ShownRefinement, show_settings
 from slams_ray.stages.slices import ScoredSlices, infer_maps, scale_sets, write_slices
@@ -43,7 +44,6 @@ from slams_ray.stages.trials import (
 STAGE = "search_refinement"
 TRIALS = "search_trials"
 """Directory of a workspace for slices, maps and trials that searches share."""
-SEARCH_NAME = "search.json"
 SPACE = (
     "form",
     "iterations",
@@ -57,37 +57,25 @@ SPACE = (
 )
 """Fields of SearchConfig that list values of the CrfConfig field of the same name. Fields that
 decide whether others have an effect come first."""
-PAIR = ("background", "chosen", "foreground")
-"""Fields of ConfidentPair in reports of trials and in search.json."""
 _NO_RESULT = ("max_concurrent", "cpus_per_trial")
 _NO_TRIAL = ("num_samples", "time_budget_seconds")
 """Settings that change the number of trials, but no trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What a finished search chose.
+class Upstream:
+    """Inputs of a search: the maps of one system, their network and their threshold.
 
     Attributes:
-        crf: settings of refinement.
-        background_threshold: None in the power form, whose alpha is in the CRF settings.
-        scales: scales of inference.
+        walks: walks to choose from; None without the step walk.
     """
-
-    crf: CrfConfig
-    background_threshold: float | None
-    scales: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Upstream:
-    """Inputs of a search: the maps of one system, their network and their threshold."""
 
     data: PreparedData
     system: str
     network: MapNetwork
     activations: Result
     threshold: Result
+    walks: Walks | None = None
 
 
 def run(
@@ -112,34 +100,12 @@ def run(
         "infer_activation": upstream.activations.record.fingerprint,
         "search_threshold": upstream.threshold.record.fingerprint,
     }
+    if upstream.walks is not None:
+        inputs["train_affinity"] = upstream.walks.edges.record.fingerprint
+        settings["walk"] = to_plain(upstream.walks.configured)
     shared = fingerprint(TRIALS, {k: v for k, v in settings.items() if k not in _NO_TRIAL}, inputs)
     work = partial(_work, context, config, crf, inference, upstream, shared)
     return run_stage(context, STAGE, settings, inputs, work)
-
-
-def choice(result: Result, crf: CrfConfig) -> Choice:
-    """Returns the settings that a finished search chose for refinement and inference."""
-    best = json.loads(storage.read_bytes(result.path(SEARCH_NAME)))["best"]
-    pair = ConfidentPair(**{name: best[name] for name in PAIR})
-    scales, settings = split_point(best["point"])
-    chosen, threshold = apply_point(crf, settings, pair)
-    return Choice(crf=chosen, background_threshold=threshold, scales=scales_of(scales))
-
-
-def apply_point(
-    crf: CrfConfig, settings: Mapping[str, Any], pair: ConfidentPair
-) -> tuple[CrfConfig, float | None]:
-    """Returns CRF settings and background threshold. The threshold is None in the power form."""
-    chosen = replace(crf, **settings)
-    if chosen.form == "power":
-        alphas = (pair.foreground, pair.background)
-        return replace(chosen, alpha=pair.chosen, alpha_pair=alphas), None
-    margins = replace(
-        chosen,
-        foreground_margin=pair.foreground - pair.chosen,
-        background_margin=pair.chosen - pair.background,
-    )
-    return margins, pair.chosen
 
 
 def _work(
@@ -154,17 +120,21 @@ def _work(
     directory = storage.join(context.workspace, TRIALS, shared)
     shared_attempt = replace(attempt, output_dir=directory, fingerprint=shared)
     slices = _prepare_slices(context, config, inference, upstream, shared_attempt)
-    space = search_space(config, inference)
+    space = search_space(config, inference, upstream.walks)
     trials = _run_trials(context, config, crf, slices, space)
     best = best_trial(trials, config.num_slices)
-    scales = name_of_scales(inference.scales)
+    walks = upstream.walks
+    maps = MapSet(
+        scales=name_of_scales(inference.scales), walk=None if walks is None else walks.names[0]
+    )
     evaluator = Evaluator(slices=slices, attempt=attempt, pool=refiners(crf, context.compute))
-    scores = _scores(config, crf, scales, best, evaluator)
+    scores = _scores(config, crf, maps, best, evaluator)
     chosen = {"trial": best.trial_id, "point": best.point} | _pair_of(best)
     path = storage.join(attempt.output_dir, SEARCH_NAME)
     write_findings(path, Findings(slices=slices, scores=scores, best=chosen, trials=trials))
     attempt.run.log_file(path)
-    _show(context, crf, upstream, best, attempt)
+    if upstream.walks is None:
+        _show(context, crf, upstream, best, attempt)
     track_trials(attempt, trials, chosen, [n for n, values in space.values.items() if values[1:]])
     return Outcome(
         num_rows=slices.num_searched + slices.num_held_out,
@@ -174,28 +144,32 @@ def _work(
 
 
 def _scores(
-    config: SearchConfig, crf: CrfConfig, scales: str, best: SearchTrial, evaluator: Evaluator
+    config: SearchConfig, crf: CrfConfig, maps: MapSet, best: SearchTrial, evaluator: Evaluator
 ) -> dict[str, float]:
     """Returns the scores of the best trial on the searched and on the held-out images.
 
     Args:
-        scales: configured scales of inference, by name.
+        maps: maps of the configured refinement.
     """
     last = best.history[-1]
     return {
         "searched_miou": last[OBJECTIVE],
         "searched_confident_miou": last["confident_miou"],
         "searched_ignored_fraction": last["ignored_fraction"],
-    } | held_out_scores(config, crf, scales, best.point, last["chosen"], evaluator)
+    } | held_out_scores(config, crf, maps, best.point, last["chosen"], evaluator)
 
 
 def _pair_of(trial: SearchTrial) -> dict[str, float]:
     return {name: trial.history[-1][name] for name in PAIR}
 
 
-def search_space(config: SearchConfig, inference: ActivationInferenceConfig) -> SearchSpace:
+def search_space(
+    config: SearchConfig, inference: ActivationInferenceConfig, walks: Walks | None
+) -> SearchSpace:
     """Returns the values that trials can take. A trial leaves out settings without an effect."""
-    values = {"scales": scale_sets(config, inference)}
+    values: dict[str, Sequence[Any]] = {"scales": scale_sets(config, inference)}
+    if walks is not None:
+        values["walk"] = walks.names
     return SearchSpace(values | {name: getattr(config, name) for name in SPACE}, has_effect)
 
 
@@ -212,6 +186,9 @@ def _prepare_slices(
     for scales in scale_sets(config, inference):
         if scales != name_of_scales(inference.scales):
             infer_maps(scales, inference, slices, data, upstream.network, context, attempt)
+        if upstream.walks is not None:
+            names = [*slices.searched, *slices.held_out]
+            walk_maps(names, MapSet(scales=scales), system, upstream.walks, context, attempt)
     return slices
 
 

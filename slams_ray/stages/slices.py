@@ -25,6 +25,7 @@ from slams_ray.stages.infer_activation import (
     make_mapper,
     map_settings,
 )
+from slams_ray.stages.map_sets import MapSet
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Result, StageContext
 from slams_ray.stages.train_systems import MapNetwork
@@ -62,15 +63,17 @@ def slices_dir(output_dir: str) -> str:
 
 def maps_dir(output_dir: str, scales: str) -> str:
     """Returns the directory of their maps at a set of scales."""
-    return storage.join(output_dir, "maps", scales)
+    return MapSet(scales=scales).directory(output_dir)
 
 
-def read_slice(slices: ScoredSlices, name: str, scales: str) -> pa.Table:
+def read_slice(slices: ScoredSlices, name: str, maps: MapSet) -> pa.Table:
     """Reads the images of a slice with their masks and maps."""
+    column = maps.column(slices.system)
+    path = storage.join(maps.directory(slices.directory), name)
     return with_maps(
         storage.read_table(storage.join(slices_dir(slices.directory), name)),
-        storage.read_table(storage.join(maps_dir(slices.directory, scales), name)),
-        slices.system,
+        storage.read_table(path, ["image_id", column]),
+        column,
     )
 
 

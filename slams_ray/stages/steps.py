@@ -9,6 +9,7 @@ from slams_ray.config import (
     CrfConfig,
     PipelineConfig,
     SegmentationConfig,
+    WalkConfig,
 )
 from slams_ray.stages import (
     evaluate,
@@ -16,12 +17,14 @@ from slams_ray.stages import (
     prepare,
     refine,
     refine_maps,
+    search_choice,
     search_refinement,
     search_threshold,
     train_affinity,
     train_segmentation,
     train_systems,
 )
+from slams_ray.stages.map_sets import Walks, walk_sets
 from slams_ray.stages.precision import resolved
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Result, StageContext
@@ -55,10 +58,24 @@ class PipelineRun:
         return resolved(self.config.inference, self.context.compute)
 
     @property
-    def _choice(self) -> search_refinement.Choice | None:
+    def _choice(self) -> search_choice.Choice | None:
         """What a finished search chose; None if there is none."""
         found = self.results.get(search_refinement.STAGE)
-        return None if found is None else search_refinement.choice(found, self.config.crf)
+        if found is None:
+            return None
+        walks = walk_sets(self.config.search, self.config.walk) if self.has_walk else {}
+        return search_choice.choice(found, self.config.crf, walks)
+
+    @property
+    def has_walk(self) -> bool:
+        """Whether the maps walk."""
+        return "walk" in self.config.refinement.steps
+
+    @property
+    def walk(self) -> WalkConfig:
+        """Settings of the walk, with those that a finished search chose."""
+        choice = self._choice
+        return self.config.walk if choice is None or choice.walk is None else choice.walk
 
     @property
     def inference(self) -> ActivationInferenceConfig:
@@ -109,7 +126,11 @@ def steps(config: PipelineConfig) -> list[Step]:
         (infer_activation.STAGE, _infer),
         (search_threshold.STAGE, _search_threshold),
     ]
-    search: list[Step] = [(search_refinement.STAGE, _search_refinement), *maps]
+    search: list[Step] = [
+        *(AFFINITY_STEPS if "walk" in config.refinement.steps else []),
+        (search_refinement.STAGE, _search_refinement),
+        *maps,
+    ]
     return [
         (prepare.STAGE, lambda run: prepare.run(run.context, run.config.data)),
         *((training.stage, partial(_train, training.stage)) for training in trainings_of(config)),
@@ -124,12 +145,8 @@ def steps(config: PipelineConfig) -> list[Step]:
 
 def _map_steps(name: str) -> list[Step]:
     """Returns a refinement of maps, the stages it needs, and the choice of a threshold."""
-    learnt: list[Step] = [
-        (train_affinity.LABELS_STAGE, _label_affinity),
-        (train_affinity.STAGE, _train_affinity),
-    ]
     return [
-        *(learnt if name == "walk" else []),
+        *(AFFINITY_STEPS if name == "walk" else []),
         (refine_maps.STAGES[name], _propagate if name == "walk" else _adapt),
         (f"{search_threshold.STAGE}_{name}", partial(_search_refined_threshold, name)),
     ]
@@ -165,8 +182,18 @@ def _search_refinement(run: PipelineRun) -> Result:
         network=run.networks[config.system],
         activations=run.results[infer_activation.STAGE],
         threshold=run.results[search_threshold.STAGE],
+        walks=_walks(run) if run.has_walk else None,
     )
     return search_refinement.run(run.context, config.search, config.crf, run.inference, upstream)
+
+
+def _walks(run: PipelineRun) -> Walks:
+    return Walks(
+        edges=run.results[train_affinity.STAGE],
+        class_names=run.data.description.class_names,
+        configured=run.config.walk,
+        config=run.config.search,
+    )
 
 
 def _search_refined_threshold(name: str, run: PipelineRun) -> Result:
@@ -178,9 +205,13 @@ def _search_refined_threshold(name: str, run: PipelineRun) -> Result:
 
 
 def _label_affinity(run: PipelineRun) -> Result:
-    affinity, inputs = run.config.affinity, _refine_inputs(run)
+    # Before a search and after it they are the same, so that the edges it chose on are kept.
+    affinity, inputs = run.config.affinity, replace(_refine_inputs(run), background_threshold=None)
     margins = replace(
-        run.crf, foreground_margin=affinity.margin, background_margin=affinity.margin, export="none"
+        run.config.crf,
+        foreground_margin=affinity.margin,
+        background_margin=affinity.margin,
+        export="none",
     )
     pair = inputs.pair(margins)
     if affinity.pair is not None and margins.form != "power":
@@ -214,7 +245,7 @@ def _map_inputs(run: PipelineRun) -> refine_maps.MapInputs:
 
 def _propagate(run: PipelineRun) -> Result:
     edges = run.results[train_affinity.STAGE]
-    return refine_maps.propagate(run.context, run.config.walk, _map_inputs(run), edges)
+    return refine_maps.propagate(run.context, run.walk, _map_inputs(run), edges)
 
 
 def _adapt(run: PipelineRun) -> Result:
@@ -222,13 +253,14 @@ def _adapt(run: PipelineRun) -> Result:
 
 
 def _refine_inputs(run: PipelineRun) -> refine.RefineInputs:
+    searched = set(run.config.refinement.map_steps) <= {"walk"}
     return refine.RefineInputs(
         data=run.data,
         activations=run.activations,
         threshold=run.threshold,
         system=run.config.system,
-        # A search chose it for the maps as inferred.
-        background_threshold=None if run.config.refinement.map_steps else run.searched_threshold,
+        # A search chooses it for maps as inferred, or as they walked.
+        background_threshold=run.searched_threshold if searched else None,
     )
 
 
@@ -246,3 +278,10 @@ def _train_segmentation(run: PipelineRun) -> Result:
 def _evaluate(run: PipelineRun) -> Result:
     network = run.results[train_segmentation.STAGE]
     return evaluate.run(run.context, run.segmentation, run.data, network)
+
+
+AFFINITY_STEPS: list[Step] = [
+    (train_affinity.LABELS_STAGE, _label_affinity),
+    (train_affinity.STAGE, _train_affinity),
+]
+"""What the walk needs: confident labels, and the edge network that learns from them."""

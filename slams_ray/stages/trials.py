@@ -13,8 +13,9 @@ from slams_ray.metrics import miou_of_counts
 from slams_ray.refinement.pseudo_label import Refinement
 from slams_ray.refinement.trial import SLICE_SCHEMA, PairCounts, ScoreMapper, count_slice
 from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, sum_shards
+from slams_ray.stages.map_sets import MapSet, map_set_of
 from slams_ray.stages.refine import make_refinement, on_own_device
-from slams_ray.stages.slices import ScoredSlices, maps_dir, read_slice, slices_dir
+from slams_ray.stages.slices import ScoredSlices, read_slice, slices_dir
 from slams_ray.stages.stage import Attempt
 
 OBJECTIVE = "miou"
@@ -30,10 +31,10 @@ def candidates(config: SearchConfig, form: str) -> list[float]:
     return [float(v) for v in np.linspace(*config.thresholds, config.num_thresholds)]
 
 
-def split_point(point: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Splits a point into its set of scales and its CRF settings."""
-    crf = dict(point)
-    return crf.pop("scales"), crf
+def split_point(point: Mapping[str, Any]) -> tuple[MapSet, dict[str, Any]]:
+    """Splits a point into its set of maps and its CRF settings."""
+    crf = {name: value for name, value in point.items() if name not in ("scales", "walk")}
+    return map_set_of(point), crf
 
 
 def score_slices(
@@ -47,12 +48,12 @@ def score_slices(
     Args:
         crf: settings that the point does not contain.
     """
-    scales, settings = split_point(point)
+    maps, settings = split_point(point)
     refinement = on_own_device(make_refinement(replace(crf, **settings)))
     values = candidates(config, refinement.form)
     counts = PairCounts.zeros(len(values), slices.num_all_classes)
     for number, name in enumerate(slices.searched, start=1):
-        table = read_slice(slices, name, scales)
+        table = read_slice(slices, name, maps)
         counts = counts + count_slice(table, refinement, values, slices.num_all_classes)
         scores = counts.miou()
         best = int(np.nanargmax(scores))
@@ -87,14 +88,14 @@ class Evaluator:
         names: Sequence[str],
         refinement: Refinement,
         values: Sequence[float],
-        scales: str,
+        maps: MapSet,
     ) -> list[float]:
         """Returns the mIoU on the named slices at each threshold or alpha.
 
         Args:
             label: name of the evaluation in progress lines, and of its directory.
             values: see `candidates`.
-            scales: set of scales of the maps.
+            maps: set of maps that is refined.
         """
         columns = tuple(SLICE_SCHEMA.names)
         directory = self.slices.directory
@@ -104,15 +105,15 @@ class Evaluator:
             inputs={
                 "slices": ShardInput(directory=slices_dir(directory), columns=columns),
                 "maps": ShardInput(
-                    directory=maps_dir(directory, scales),
-                    columns=("image_id", self.slices.system),
+                    directory=maps.directory(directory),
+                    columns=("image_id", maps.column(self.slices.system)),
                 ),
             },
             output_dir=storage.join(self.attempt.output_dir, "scored", label),
             fingerprint=self.attempt.fingerprint,
             nodes=self.attempt.nodes,
             devices=self.attempt.devices,
-            make_work=partial(make_scorer, self.slices, refinement, values),
+            make_work=partial(make_scorer, self.slices, maps, refinement, values),
             pool=self.pool,
         )
         counts = sum_shards(job, ["class_counts"])["class_counts"]
@@ -120,16 +121,17 @@ class Evaluator:
 
 
 def make_scorer(
-    slices: ScoredSlices, refinement: Refinement, values: Sequence[float]
+    slices: ScoredSlices, maps: MapSet, refinement: Refinement, values: Sequence[float]
 ) -> ScoreMapper:
     """Builds the mapper. It runs once in every process that scores."""
-    return ScoreMapper(slices.system, on_own_device(refinement), values, slices.num_all_classes)
+    column = maps.column(slices.system)
+    return ScoreMapper(column, on_own_device(refinement), values, slices.num_all_classes)
 
 
 def held_out_scores(
     config: SearchConfig,
     crf: CrfConfig,
-    configured_scales: str,
+    configured_maps: MapSet,
     point: Mapping[str, Any],
     chosen: float,
     evaluator: Evaluator,
@@ -141,22 +143,22 @@ def held_out_scores(
 
     Args:
         crf: configured refinement.
-        configured_scales: scales of the maps of the configured refinement.
+        configured_maps: maps of the configured refinement.
         point: point of the chosen trial.
         chosen: threshold or alpha of the chosen trial.
     """
     slices = evaluator.slices
-    scales, settings = split_point(point)
+    maps, settings = split_point(point)
     refinement = make_refinement(replace(crf, **settings))
-    (held_out,) = evaluator.mious("chosen", slices.held_out, refinement, [chosen], scales)
+    (held_out,) = evaluator.mious("chosen", slices.held_out, refinement, [chosen], maps)
     configured = make_refinement(crf)
     values = candidates(config, crf.form)
     searched = evaluator.mious(
-        "configured-searched", slices.searched, configured, values, configured_scales
+        "configured-searched", slices.searched, configured, values, configured_maps
     )
     best = int(np.nanargmax(searched))
     (configured_held_out,) = evaluator.mious(
-        "configured", slices.held_out, configured, [values[best]], configured_scales
+        "configured", slices.held_out, configured, [values[best]], configured_maps
     )
     return {
         "held_out_miou": held_out,

@@ -15,7 +15,8 @@ from slams_ray.config import CrfConfig, SearchConfig
 from slams_ray.errors import ConfigError
 from slams_ray.refinement.pseudo_label import ConfidentPair
 from slams_ray.refinement.trial import MAPS
-from slams_ray.stages import pipeline, search_refinement
+from slams_ray.stages import pipeline, search_choice
+from slams_ray.stages.map_sets import MapSet
 from slams_ray.stages.prepare import open_prepared
 from slams_ray.stages.search_refinement import SPACE
 from slams_ray.stages.settings_report import values_around
@@ -153,8 +154,8 @@ def test_trials_see_the_maps_of_their_scales(results: Any, finished: Any) -> Non
         num_held_out=0,
         num_all_classes=0,
     )
-    configured = read_slice(slices, "searched-0.parquet", "1").to_pylist()
-    wider = read_slice(slices, "searched-0.parquet", "0.5,1").to_pylist()
+    configured = read_slice(slices, "searched-0.parquet", MapSet(scales="1")).to_pylist()
+    wider = read_slice(slices, "searched-0.parquet", MapSet(scales="0.5,1")).to_pylist()
     stored = finished.result.results["infer_activation"].path("activations")
     maps = {
         row["image_id"]: row["slams"]
@@ -244,7 +245,7 @@ def test_settings_too_low_and_too_high_stand_around_the_chosen_one() -> None:
 
 
 def test_the_confident_pair_bounds_the_ignore_band_around_the_chosen_alpha() -> None:
-    crf, threshold = search_refinement.apply_point(
+    crf, threshold = search_choice.apply_point(
         CrfConfig(),
         {"form": "power", "cam_power": 1.3},
         ConfidentPair(background=12.0, chosen=6.0, foreground=3.0),
@@ -254,7 +255,7 @@ def test_the_confident_pair_bounds_the_ignore_band_around_the_chosen_alpha() -> 
 
 
 def test_the_confident_pair_becomes_margins_around_the_chosen_threshold() -> None:
-    crf, threshold = search_refinement.apply_point(
+    crf, threshold = search_choice.apply_point(
         CrfConfig(), {"form": "label"}, ConfidentPair(background=0.1, chosen=0.25, foreground=0.45)
     )
     assert threshold == 0.25

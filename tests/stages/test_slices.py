@@ -12,6 +12,7 @@ from slams_ray.config import ActivationInferenceConfig, SearchConfig
 from slams_ray.data.schema import DatasetDescription, voc_palette
 from slams_ray.data.source import TRAIN
 from slams_ray.refinement.trial import MAPS, SLICE_SCHEMA, maps_schema
+from slams_ray.stages.map_sets import MapSet
 from slams_ray.stages.prepare import PreparedData, Shard
 from slams_ray.stages.slices import read_slice, write_slices
 from slams_ray.stages.stage import Result
@@ -59,7 +60,7 @@ def slices_of(directory: Path, numbers: list[int], shard_size: int) -> list[list
     inferred = Result(output_dir=str(directory / "infer"), record=record, cached=True)
     found = write_slices(CONFIG, INFERENCE, data, inferred, "slams", str(directory / "search"))
     names = [*found.searched, *found.held_out]
-    return [read_slice(found, name, "1").to_pylist() for name in names]
+    return [read_slice(found, name, MapSet(scales="1")).to_pylist() for name in names]
 
 
 def test_a_sorted_and_a_shuffled_list_give_the_same_slices(tmp_path: Path) -> None:

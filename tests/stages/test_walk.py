@@ -12,6 +12,7 @@ from slams_ray.config import (
     AffinityConfig,
     PipelineConfig,
     RefinementConfig,
+    SearchConfig,
     TrainingConfig,
 )
 from slams_ray.errors import ConfigError
@@ -122,3 +123,34 @@ def test_a_walk_without_features_is_refused(finished: Any) -> None:
 def test_an_unknown_stage_is_named(finished: Any, workspace: Path) -> None:
     with pytest.raises(ConfigError, match="no stage 'propagate', expected one of prepare"):
         pipeline.run(finished.config, str(workspace), "tiny", until="propagate")
+
+
+def test_a_search_chooses_among_walks_on_one_edge_network(
+    finished: Any, results: Any, workspace: Path
+) -> None:
+    search = SearchConfig(
+        num_samples=2,
+        algorithm="grid",
+        num_images=4,
+        num_slices=1,
+        num_thresholds=2,
+        form=("label",),
+        iterations=(0,),
+        cam_power=(1.0,),
+        bilateral_sxy_px=(20.0,),
+        bilateral_srgb=(5.0,),
+        bilateral_compat=(10.0,),
+        walk_num_steps=(4096,),
+        cpus_per_trial=0.5,
+    )
+    config = walking(finished.config)
+    refinement = RefinementConfig(steps=("walk", "crf"))
+    config = replace(config, refinement=refinement, search=search)
+    found = pipeline.run(config, str(workspace), "tiny", until="refine").results
+    content = json.loads(Path(found["search_refinement"].path("search.json")).read_text())
+    walks = {trial["point"]["walk"] for trial in content["trials"]}
+    assert walks == {"beta 10, 256 steps", "beta 10, 4096 steps"}
+    assert found["train_affinity"].output_dir == results["train_affinity"].output_dir
+    chosen = content["best"]["point"]["walk"]
+    assert found["propagate"].record.config["num_steps"] == int(chosen.split(", ")[1].split()[0])
+    assert found["refine"].record.config["pair"]["chosen"] == content["best"]["chosen"]
