@@ -24,7 +24,7 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(RUN) -m pytest -q tests/test_architecture.py
+	$(RUN) -m pytest -q tests/test_architecture.py tests/test_words.py
 
 # Without this variable MLflow starts seven processes for evaluation jobs, which nothing here uses.
 ui: $(STAMP)

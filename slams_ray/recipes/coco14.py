@@ -1,3 +1,5 @@
+"""Recipe for MS COCO 2014."""
+
 from dataclasses import replace
 
 from slams_ray.config import DataConfig, PipelineConfig

@@ -1,3 +1,5 @@
+"""Recipe for the built-in data set."""
+
 from dataclasses import replace
 
 from slams_ray.config import (

@@ -1,3 +1,5 @@
+"""Recipe for your own photographs."""
+
 from dataclasses import replace
 
 from slams_ray.config import (

@@ -1,3 +1,5 @@
+"""Recipe that tells whether a cluster works."""
+
 from dataclasses import replace
 
 from slams_ray.config import (

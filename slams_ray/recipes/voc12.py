@@ -1,3 +1,5 @@
+"""Recipe for PASCAL VOC 2012."""
+
 from dataclasses import replace
 
 from slams_ray.config import (

@@ -79,6 +79,7 @@ def make_walk(
 
 
 def make_pixel_adaptive(config: PixelAdaptiveConfig, device: str) -> PixelAdaptiveRefinement:
+    """Builds the refinement on a torch device."""
     return PixelAdaptiveRefinement(config.num_rounds, torch.device(device))
 
 

@@ -119,11 +119,13 @@ def series_tail(tolerance: float, num_cells: int, largest_sum: float) -> float:
 
 
 def check_edge(shape: Sequence[int], num_dims: int) -> None:
+    """Raises ValueError unless the edges have the number of axes, none of them empty."""
     if len(shape) != num_dims or 0 in shape:
         raise ValueError(f"edges have the shape {tuple(shape)}, expected {num_dims} axes of cells")
 
 
 def check_maps(shape: Sequence[int], size: Sequence[int]) -> None:
+    """Raises ValueError unless the maps have the size of the edges."""
     if len(shape) != 3 or tuple(shape[-2:]) != tuple(size):
         raise ValueError(f"maps have the shape {tuple(shape)}, but edges have {tuple(size)}")
 
