@@ -1,4 +1,4 @@
-# Every target installs what it needs into .venv first, once.
+# Targets that need .venv install it first, once.
 PYTHON ?= python3
 WORKSPACE ?= runs/demo
 PORT ?= 5000

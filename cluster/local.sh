@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
-# A Ray cluster on this machine with token authentication: a single node listens on 127.0.0.1 only.
+# Starts a Ray cluster with token authentication on this machine. A single node listens on 127.0.0.1 only.
 #
-#   cluster/local.sh start [NODES]    a head and NODES further nodes (default 0)
-#   cluster/local.sh status           exit status 0 when it runs, 1 when not
-#   cluster/local.sh stop             ends this cluster and no other
+#   cluster/local.sh start [NODES]    starts a head and NODES more nodes (default 0)
+#   cluster/local.sh status           exits with 0 if the cluster runs, else with 1
+#   cluster/local.sh stop             stops this cluster and no other
 #
-# From the environment, with defaults: SLAMS_RAY_DIR (/tmp/slams_ray-<uid>), SLAMS_RAY_PORT (6380),
-# SLAMS_DASHBOARD_PORT (8265), SLAMS_RAY_BIN (.venv/bin), SLAMS_RAY_ARGS (further arguments of every
-# `ray start`), RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (~/.ray/auth_token, made where it is missing).
+# Environment variables and their defaults: SLAMS_RAY_DIR (/tmp/slams_ray-<uid>), SLAMS_RAY_PORT (6380),
+# SLAMS_DASHBOARD_PORT (8265), SLAMS_RAY_BIN (.venv/bin), SLAMS_RAY_ARGS (more arguments for every
+# `ray start`), RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH (~/.ray/auth_token, created if it is missing).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 host=127.0.0.1
 port=${SLAMS_RAY_PORT:-6380}
 dashboard_port=${SLAMS_DASHBOARD_PORT:-8265}
-# Holds sockets, whose paths must stay under 107 bytes.
+# Contains sockets, whose paths must be shorter than 107 bytes.
 dir=${SLAMS_RAY_DIR:-/tmp/slams_ray-$(id -u)}
 bin=${SLAMS_RAY_BIN:-$root/.venv/bin}
 read -ra extra <<<"${SLAMS_RAY_ARGS:-}"
 
-# Jobs find `python` where the nodes do.
+# Jobs use the same `python` as the nodes.
 export PATH="$bin:$PATH" RAY_AUTH_MODE=token
-# Ray makes its own directory and logs accessible for everybody; the one around it is ours alone.
+# Ray makes its directory and logs accessible for everybody; this protects the directory around it.
 umask 077
 
 fail() {
@@ -31,11 +31,11 @@ fail() {
 
 is_open() { (: <"/dev/tcp/$host/$1") 2>/dev/null; }
 
-# A number in a pid file may by now be another process's.
+# The id in a pid file may belong to another process by now.
 is_ours() { [[ "$(ps -o args= -p "$1" 2>/dev/null)" == *"--temp-dir=$dir/ray "* ]]; }
 
-# Ray takes 127.0.0.1 as the machine's outward address and listens on all interfaces, except where
-# it believes that nodes cannot join, as on macOS.
+# Ray replaces 127.0.0.1 by the machine's external address and listens on all interfaces, unless it
+# believes that nodes cannot join, as on macOS.
 stay_on_loopback() { export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0; }
 
 pids() { cat "$dir"/*.pid 2>/dev/null || true; }
@@ -50,12 +50,12 @@ ensure_token() {
   chmod 600 "$token"
 }
 
-# launch NAME ARGUMENT...: in a process group of its own, which `stop` can end as a whole.
+# launch NAME ARGUMENT...: starts a node in its own process group, which `stop` can end as a whole.
 launch() {
   local name=$1 pid
   shift
   set -m
-  # Ports of its own: with the defaults a second cluster on the machine meets the first one's.
+  # Random ports: with the defaults a second cluster on the machine would conflict with the first.
   nohup ray start --block --temp-dir="$dir/ray" --disable-usage-stats \
     --dashboard-agent-listen-port=0 --min-worker-port=0 --max-worker-port=0 \
     "$@" "${extra[@]}" </dev/null >"$dir/$name.log" 2>&1 &
@@ -73,7 +73,7 @@ start_node() {
   for attempt in 1 2 3; do
     launch "$@" && return
     end "$(cat "$dir/$1.pid")"
-    # Ray gives a node 30 s to come up; the next attempt finds on a busy disk what this one read.
+    # A node has 30 s to start. On a busy disk the next attempt finds its files in the cache.
     grep -q "timed out during startup" "$dir/$1.log" || break
   done
   tail -n 20 "$dir/$1.log" >&2
@@ -86,14 +86,14 @@ start() {
   [[ $nodes =~ ^[0-9]+$ ]] || fail "NODES is $nodes, expected a number"
   [[ -x $bin/ray ]] || fail "there is no ray in $bin: make install, or set SLAMS_RAY_BIN"
   mkdir -p "$dir"
-  [[ -O $dir ]] || fail "$dir belongs to somebody else: set SLAMS_RAY_DIR"
-  [[ -z $(pids) ]] || fail "it runs already, or was killed: cluster/local.sh stop"
+  [[ -O $dir ]] || fail "$dir belongs to another user: set SLAMS_RAY_DIR"
+  [[ -z $(pids) ]] || fail "the cluster runs already, or was killed: run cluster/local.sh stop"
   for i in "$port" $((port + 1)) "$dashboard_port"; do
     is_open "$i" && fail "port $i is in use: set SLAMS_RAY_PORT or SLAMS_DASHBOARD_PORT"
   done
   ensure_token
-  # Every node would count all cores and GPUs of the machine as its own.
-  # nproc would answer OMP_NUM_THREADS where that is set.
+  # Divided, because every node would count all cores and GPUs of the machine as its own.
+  # Without OMP_NUM_THREADS, which nproc would return if it is set.
   cpus=$(($(env -u OMP_NUM_THREADS nproc) / (nodes + 1)))
   cpus=$((cpus > 0 ? cpus : 1))
   ((nodes > 0)) || stay_on_loopback
@@ -109,7 +109,7 @@ ray job submit --working-dir $root -- python -m jobs.pipeline demo --workspace $
 EOF
 }
 
-# end PID: a node and what it left behind where it crashed.
+# end PID: waits for the end of a node, and kills it and the processes it left behind.
 end() {
   local waited
   for ((waited = 0; waited < 20; waited++)); do
@@ -132,7 +132,7 @@ status() {
   local pid
   [[ -n $(pids) ]] || fail "no cluster runs in $dir"
   for pid in $(pids); do
-    is_ours "$pid" || fail "a node has ended, see $dir/*.log; cluster/local.sh stop clears up"
+    is_ours "$pid" || fail "a node has ended, see $dir/*.log; run cluster/local.sh stop to clean up"
   done
   [[ -e $dir/node-1.pid ]] || stay_on_loopback
   ray status --address "$host:$port"
@@ -142,5 +142,5 @@ case ${1:-} in
   start) start "${2:-}" ;;
   stop) stop ;;
   status) status ;;
-  *) fail "start [NODES], status or stop" ;;
+  *) fail "usage: cluster/local.sh start [NODES], status or stop" ;;
 esac

@@ -1,1 +1,1 @@
-"""What knows Ray and MLflow, and nothing of SLAMs."""
+"""Use of Ray and MLflow. Nothing here depends on segmentation."""

@@ -1,4 +1,4 @@
-"""What became of earlier attempts at a shard, kept where a crash cannot take it."""
+"""Log of the attempts at a shard, in a file that survives a crash."""
 
 import json
 from collections.abc import Callable
@@ -8,18 +8,18 @@ from slams_ray import storage
 from slams_ray.errors import ArtifactError
 
 MAX_ATTEMPTS = 4
-"""Times a shard is begun in one run without being finished; Ray would try for ever. Attempts that a
-node took with it do not count, nor those by which an image was found to crash its process."""
+"""Number of attempts at a shard in one run; Ray itself has no limit. Attempts that a lost node
+ended do not count, nor those that identified a crashing image."""
 SIGHTINGS = 2
-"""Times a process has to die at an image before the image is blamed and not chance."""
+"""Number of processes that must die at an image before it counts as a crashing image."""
 
 
 class AttemptLog:
     """The attempts at one shard in one run.
 
     Args:
-        path: JSON file beside the output; it goes when the shard is finished.
-        run_token: tells the attempts of this run from those of earlier ones.
+        path: JSON file that is removed when the shard is finished.
+        run_token: separates the attempts of this run from those of earlier runs.
     """
 
     def __init__(self, path: str, run_token: str) -> None:
@@ -30,13 +30,13 @@ class AttemptLog:
         self._entry = found.get(run_token, fresh)
 
     def begin(self, shard: str, node: str, is_alive: Callable[[str], bool]) -> None:
-        """Notes that the shard is begun on a node.
+        """Records an attempt that starts on a node.
 
         Args:
-            is_alive: whether a node is still there.
+            is_alive: whether a node is still alive.
 
         Raises:
-            ArtifactError: it was begun too often without being finished.
+            ArtifactError: the shard had too many attempts.
         """
         entry = self._entry
         if entry["node"] is not None and not is_alive(entry["node"]):
@@ -46,7 +46,7 @@ class AttemptLog:
         num_unexplained = entry["begun"] - SIGHTINGS * len(self.crashed)
         if num_unexplained >= MAX_ATTEMPTS:
             raise ArtifactError(
-                f"{shard} ended its process {num_unexplained} times; an image in it may crash "
+                f"{shard} ended its process {num_unexplained} times: an image in it may crash "
                 "native code, or memory is short. Finished shards are kept"
             )
         entry.update(begun=entry["begun"] + 1, node=node, at=None)
@@ -58,17 +58,17 @@ class AttemptLog:
 
     @property
     def crashed(self) -> frozenset[str]:
-        """Images that attempts were at when their processes died, often enough."""
+        """Images at which at least `SIGHTINGS` processes died."""
         died_at = self._entry["died_at"].items()
         return frozenset(image for image, times in died_at if times >= SIGHTINGS)
 
     def note(self, image: str) -> None:
-        """Notes the image that is worked on from now."""
+        """Records the image that is processed next."""
         self._entry["at"] = image
         self._write()
 
     def end(self) -> None:
-        """The shard is finished."""
+        """Removes the log, because the shard is finished."""
         storage.remove(self.path)
 
     def _write(self) -> None:

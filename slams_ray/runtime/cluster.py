@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster, or starting one on this machine."""
+"""Connection to a Ray cluster, and questions about its nodes and devices."""
 
 import json
 import logging
@@ -24,18 +24,19 @@ Answer = TypeVar("Answer")
 
 _LOGGING: dict[str, Any] = {
     "logging_level": "WARNING",
-    # What workers print stays in Ray's session directory and dashboard: on the console it would be
-    # mostly Ray's own notices. Their errors are raised here, their progress is shown by the driver.
+    # The output of workers would fill the console with Ray's notices. It stays in Ray's session
+    # directory and dashboard; the driver raises their errors and logs their progress.
     "log_to_driver": False,
 }
 
 
 MAX_START_DEATHS = 3
 FEEDERS_ON_CPU, MAX_FEEDERS = 2, 16
+"""Data-loading tasks of a worker without a GPU, and the largest number of those of any worker."""
 
 
 def connect() -> None:
-    """Connects once to the cluster at RAY_ADDRESS, or starts a local one with a token."""
+    """Connects once to the cluster at RAY_ADDRESS, or starts a local one with token."""
     _set_environment()
     if ray.is_initialized():
         return
@@ -50,27 +51,27 @@ def connect() -> None:
 
 
 def _set_environment() -> None:
-    """Of a program that has imported Ray by itself; jobs set it before."""
+    """Sets the environment for a program that imported Ray itself; jobs set it earlier."""
     is_mode_new = "RAY_AUTH_MODE" not in os.environ
     set_defaults()
     if is_mode_new and not ray.is_initialized():
-        # Ray has read the mode when it was imported; this is how it reads it again itself.
+        # Ray read the mode when it was imported; this makes it read the mode again.
         _raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 
 def disconnect() -> None:
-    """Leaves the cluster; a local one ends with it. `connect` may be called again."""
+    """Leaves the cluster; a local one ends. `connect` may be called again."""
     ray.shutdown()
 
 
 def _end_on_sigterm() -> None:
-    """`ray job stop` sends SIGTERM; ray.init() replaces any handler set before it."""
+    """Exits on SIGTERM, which `ray job stop` sends; ray.init() replaces earlier handlers."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _ensure_private_token() -> None:
-    """Makes the token before Ray does, because Ray writes it readable for everybody."""
+    """Creates the token, because Ray would make it readable for all users."""
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
     token = Path.home() / ".ray" / "auth_token"
@@ -83,29 +84,29 @@ def _ensure_private_token() -> None:
 
 
 def data_context() -> ray.data.DataContext:
-    """This process's Ray Data settings, without Ray's bars and execution plans."""
+    """Returns this process's Ray Data settings, without Ray's progress bars and execution plans."""
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    # By default one actor that dies while it starts, on a machine that is taken away, say, ends the
-    # stage.
+    # By default a single actor that dies while it starts, for example on a machine that goes away,
+    # ends the stage.
     context.max_consecutive_actor_init_deaths = MAX_START_DEATHS
     return context
 
 
 def num_cpus() -> int:
-    """CPUs of the whole cluster, at least 1."""
+    """Number of CPUs in the cluster, at least 1."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def num_gpus() -> int:
-    """GPUs of the whole cluster."""
+    """Number of GPUs in the cluster."""
     return int(ray.cluster_resources().get("GPU", 0))
 
 
 def describe() -> dict[str, str]:
-    """The cluster's nodes and resources for the tracked run; empty when Ray was not needed."""
+    """Describes the cluster's nodes and resources as MLflow tags; empty without Ray."""
     if not ray.is_initialized():
         return {}
     resources = {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU", "memory")}
@@ -114,24 +115,27 @@ def describe() -> dict[str, str]:
 
 
 def node_id() -> str:
-    """The node this process is on, empty outside Ray."""
+    """Id of the node of this process; empty outside Ray."""
     return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
 
 
 def has_node(node: str) -> bool:
-    """Whether the node of that id is alive, as far as the cluster knows; outside Ray it is."""
+    """Whether the node with this id is alive, as far as Ray knows; true outside Ray."""
     return not ray.is_initialized() or any(
         entry["NodeID"] == node and entry["Alive"] for entry in ray.nodes()
     )
 
 
 def ask_each_node(question: Callable[[str], Answer], device: str) -> list[Answer]:
-    """What a function of torch's device name answers on every node that computes.
+    """Calls a function with torch's device name on every node that computes.
 
-    A cluster that is this machine alone is asked in this process.
+    If this machine is the only node, the function runs in this process.
 
     Args:
         device: "auto", "cpu" or "gpu", as in `use_gpu`.
+
+    Returns:
+        one answer per node.
     """
     if not ray.is_initialized() and os.environ.get("RAY_ADDRESS"):
         connect()
@@ -154,14 +158,15 @@ def ask_each_node(question: Callable[[str], Answer], device: str) -> list[Answer
 
 
 def assigned_device() -> str:
-    """torch's name of the device Ray gave this process, which may be the CPU of a GPU machine."""
-    # Outside Ray the question would start a cluster.
+    """torch's name of the device that Ray assigned to this process; "cpu" outside Ray."""
+    # Outside Ray, get_gpu_ids would start a cluster.
     return "cuda" if ray.is_initialized() and ray.get_gpu_ids() else "cpu"
 
 
 def num_data_loading_tasks() -> int:
-    """Processes to feed a training worker, asked by the worker: where it has a GPU, the CPUs of its
-    node divided by the GPUs there, one left to the worker.
+    """Number of data-loading tasks for the training worker that calls this.
+
+    On a GPU it is the CPUs per GPU of the node, minus one for the worker itself.
     """
     if assigned_device() == "cpu":
         return FEEDERS_ON_CPU
@@ -174,14 +179,14 @@ def num_data_loading_tasks() -> int:
 def use_gpu(device: str) -> bool:
     """Resolves "auto", "cpu" or "gpu" against the cluster."""
     if device == "gpu" and num_gpus() == 0:
-        raise ConfigError("compute.device is gpu, but the cluster has none: use auto or cpu")
+        raise ConfigError("compute.device is gpu, but the cluster has no GPU: use auto or cpu")
     return device != "cpu" and num_gpus() > 0
 
 
 def num_trainings(train_workers: int, device: str) -> int:
-    """Trainings that can run side by side: by GPUs, or without any one per node."""
+    """Number of trainings that can run at once, by GPUs; on CPUs by nodes."""
     connect()
     if use_gpu(device):
         return max(1, num_gpus() // train_workers)
-    # On CPUs a training uses all cores of its node.
+    # On CPUs a training worker uses all cores of its node.
     return max(1, sum(node["Alive"] for node in ray.nodes()) // train_workers)

@@ -1,4 +1,4 @@
-"""The devices of this machine, by name; torch is imported only where it is asked."""
+"""Names of this machine's devices. torch is imported only when needed."""
 
 import platform
 from functools import lru_cache
@@ -17,7 +17,7 @@ def device_name(device: str) -> str:
     if device != "cuda":
         return _cpu_name()
     if not has_gpu():
-        # Ray may have been told of GPUs that torch does not find.
+        # The user may declare GPUs to Ray that torch does not find.
         return "unknown GPU"
     import torch
 

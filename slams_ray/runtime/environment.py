@@ -1,24 +1,25 @@
-"""Settings of Ray and MLflow that this package needs; what the user has set stays.
+"""Environment variables of Ray and MLflow that this package needs. Values of the user are kept.
 
-Importing the package sets none of them. Jobs set them when they start; of a program that uses the
-package as a library, the first connection to Ray or MLflow does. Workers get them from Ray.
+Importing the package sets nothing. Jobs set the variables when they start. In a program that uses
+the package as a library, the first connection to Ray or MLflow sets them. Ray passes them on to
+workers.
 """
 
 import os
 
 _ENVIRONMENT = {
-    # Explicit, because Ray's default depends on how the cluster starts and on what ran here before.
+    # Ray's default depends on how a cluster is started and on what ran on the machine before.
     "RAY_AUTH_MODE": "token",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # The retry_queue keeps and retries; MLflow itself would wait for minutes.
+    # RetryQueue retries requests; MLflow itself would block for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    # Tune would write every trial as CSV and TensorBoard too; it is given the JSON it needs itself.
+    # Tune would also log every trial as CSV and TensorBoard; it only needs the JSON logger.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # The newer output prints a box and a path even where it is told to print nothing.
+    # The newer output prints a box and a path even with verbose=0.
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Two cold workers import torch for 40 s on a busy 2-core machine; the default limit is 60 s.
@@ -27,6 +28,6 @@ _ENVIRONMENT = {
 
 
 def set_defaults() -> None:
-    """Sets the variables that are not set; Ray reads them when it starts, MLflow when imported."""
+    """Sets missing variables. Ray reads them when it starts, MLflow when it is imported."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""A file that one process creates, renews and replaces only as it has last seen it."""
+"""Lock files that are renewed and replaced only if nobody else changed them."""
 
 import os
 import uuid
@@ -12,26 +12,29 @@ from slams_ray.errors import ArtifactError
 
 
 class LockFile(Protocol):
-    """A version changes with each write; an operation on an outdated version does nothing."""
+    """A file with a version that changes with each write.
+
+    An operation with an outdated version does nothing.
+    """
 
     def read(self) -> tuple[bytes, str] | None:
-        """Content and version, None when there is no such file."""
+        """Returns content and version; None if the file does not exist."""
 
     def create(self, data: bytes) -> str | None:
-        """The version of a new file, None when there is one."""
+        """Creates the file and returns its version; None if the file exists."""
 
     def renew(self, data: bytes, version: str) -> str | None:
-        """The new version of a file that is kept, None when it is no longer of that version."""
+        """Renews the own file and returns its new version; None if its version has changed."""
 
     def replace(self, data: bytes, version: str) -> str | None:
-        """The version of a file in place of another's, None when that is of another version."""
+        """Replaces another process's file and returns the version; None if it has changed."""
 
     def remove(self, version: str) -> None:
-        """Removes the file if it is of that version."""
+        """Removes the file if it has this version."""
 
 
 def lock_file(path: str) -> LockFile | None:
-    """A lock at a local path or an s3:// URI; None for other stores."""
+    """Returns the lock file at a local path or s3:// URI; None for other stores."""
     if path.startswith("s3://"):
         return S3LockFile(path)
     if "://" in path and not path.startswith("file://"):
@@ -40,7 +43,7 @@ def lock_file(path: str) -> LockFile | None:
 
 
 class LocalLockFile:
-    """A file created exclusively; its version is its inode and time of change."""
+    """A local file that is created exclusively. Its version is inode and modification time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,7 +67,7 @@ class LocalLockFile:
             return _version(os.fstat(file.fileno()))
 
     def renew(self, data: bytes, version: str) -> str | None:
-        """Sets the time of change; the content stays, so that nobody reads half of it."""
+        """Changes the modification time only, so that nobody reads a half-written file."""
         found = self.read()
         if found is None or found[1] != version:
             return None
@@ -74,7 +77,7 @@ class LocalLockFile:
     def replace(self, data: bytes, version: str) -> str | None:
         aside = self.path.with_name(f"{self.path.name}.{uuid.uuid4().hex}")
         try:
-            # Of several processes that see the same file, one can move it.
+            # Only one of several processes that see the same file can rename it.
             self.path.rename(aside)
         except FileNotFoundError:
             return None
@@ -103,7 +106,7 @@ def _version(status: os.stat_result) -> str:
 
 
 class S3LockFile:
-    """An object written by conditional requests; its version is its ETag."""
+    """An S3 object that is written by conditional requests. Its version is its ETag."""
 
     def __init__(self, uri: str) -> None:
         import boto3
@@ -147,7 +150,7 @@ _UNMET = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404"
 
 @contextmanager
 def _answered(uri: str, *expected: str) -> Iterator[None]:
-    """Passes over the expected error codes; others are trouble with the store."""
+    """Ignores the expected error codes and raises ArtifactError for others."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:

@@ -1,4 +1,4 @@
-"""Means of step metrics over the steps since the last log point, across workers and resumes."""
+"""Means of metrics over the steps since the last log point, for all workers, across restarts."""
 
 from collections.abc import Mapping
 
@@ -6,21 +6,21 @@ import torch
 import torch.distributed as dist
 
 Sums = dict[str, tuple[float, int]]
-"""Metric -> its sum over the steps that have it, and their number."""
+"""Metric -> its sum over the steps that have it, and the number of these steps."""
 
 
 class MetricWindow:
     """Collects the metrics of steps until they are logged.
 
-    Steps are summed up at each checkpoint, so that a resumed training logs the same means. Not
-    every step needs to have every metric.
+    Sums are stored in each checkpoint, so that a resumed training logs the same means. A step need
+    not have every metric.
 
     Args:
-        weight: share of the global batch that is this worker's.
-        saved: `sums` of the checkpoint the training continues from.
+        weight: this worker's share of the global batch.
+        saved: `sums` from the checkpoint that the training continues from.
 
     Attributes:
-        steps: metrics of this worker's steps that are not summed up yet; scalars on its device.
+        steps: metrics of this worker's steps that are not summed yet, as scalars on its device.
     """
 
     def __init__(self, weight: float, saved: Mapping[str, tuple[float, int]]) -> None:
@@ -32,10 +32,10 @@ class MetricWindow:
         self.steps.append(metrics)
 
     def sums(self) -> Sums:
-        """Sums of the metrics over all steps of the window and all workers.
+        """Sums the metrics over all steps of the window and all workers.
 
-        Every worker calls it at the same step: it exchanges the sums. Each worker counts by its
-        share of the global batch.
+        Every worker must call it at the same step, because workers exchange their sums. Workers are
+        weighted by their share of the global batch.
         """
         if self.steps:
             found = {
@@ -52,11 +52,11 @@ class MetricWindow:
         return dict(self._sums)
 
     def _names(self) -> list[str]:
-        """In one order on all workers."""
+        """Sorted names, so that all workers have the same order."""
         return sorted({name for step in self.steps for name in step})
 
     def means(self) -> dict[str, float]:
-        """Mean of each metric over the steps that have it; the window starts anew."""
+        """Returns the mean of each metric over the steps that have it, and empties the window."""
         sums = self.sums()
         self._sums.clear()
         return {name: total / num_steps for name, (total, num_steps) in sums.items()}

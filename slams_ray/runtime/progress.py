@@ -1,4 +1,4 @@
-"""Progress as log lines: readable in a terminal, in a file and in `ray job logs` alike."""
+"""Progress as log lines, which are readable in terminals, files and `ray job logs`."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def log_to_stdout() -> None:
-    """Shows the log lines of this package, and of nothing else, on standard output."""
+    """Shows the log lines of this package alone on standard output."""
     package = logging.getLogger("slams_ray")
     if not package.handlers:
         handler = logging.StreamHandler(sys.stdout)
@@ -27,14 +27,14 @@ def log_to_stdout() -> None:
 
 
 class Progress:
-    """Logs count, rate and remaining time at most every ten seconds; short work stays silent."""
+    """Logs count, rate and remaining time at most every ten seconds; short work logs nothing."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
         self.last_line = self.started = time.monotonic()
 
     def advance(self, done: int, rate: float | None = None, note: str = "") -> None:
-        """Reports that `done` of the total are finished, at `rate` units per second if known."""
+        """Reports that `done` units are finished, at `rate` units per second if it is known."""
         if time.monotonic() - self.last_line < SECONDS_BETWEEN_LINES:
             return
         self.last_line = time.monotonic()
@@ -61,14 +61,14 @@ def _clock(seconds: float) -> str:
 
 
 def post_progress(path: str, done: int, rate: float, note: str) -> None:
-    """Leaves the state of work in another process where `followed` finds it."""
+    """Writes the progress of this process to a file that `followed` reads."""
     content = {"done": done, "rate": rate, "note": note}
     storage.write_bytes(path, json.dumps(content).encode())
 
 
 @contextmanager
 def followed(path: str, label: str, total: int, unit: str) -> Iterator[None]:
-    """Logs the progress that another process, on whatever node, posts at a path."""
+    """Logs the progress that a process on any node posts at a path."""
     progress = Progress(label, total, unit)
     stopped = threading.Event()
 
@@ -82,7 +82,7 @@ def followed(path: str, label: str, total: int, unit: str) -> Iterator[None]:
             try:
                 state = json.loads(posted)
             except ValueError:
-                # Read from an object store while it was replaced, it is half of each; more follow.
+                # Half-written: an object store replaced the file during the read. More follow.
                 continue
             progress.advance(**state)
 

@@ -1,4 +1,4 @@
-"""Log lines of tasks and trials, shown by the driver: Ray's own forwarding is off."""
+"""Forwards the log lines of tasks and trials to the driver, in place of Ray's own forwarding."""
 
 import logging
 import threading
@@ -15,10 +15,10 @@ _END = None
 
 
 class LineRelay:
-    """Shows in this process what `relayed` blocks log on whatever node; a context manager.
+    """Context manager that logs in this process what `relayed` blocks log on any node.
 
     Attributes:
-        queue: to be handed to the tasks.
+        queue: argument of `relayed` in the tasks.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class LineRelay:
         try:
             self.queue.put(_END)
         except RayError as error:
-            # The tasks are done: what they did matters more than their last lines.
+            # The tasks are done, and their results matter more than their last lines.
             logger.warning("the last log lines of tasks are lost (%s)", _last_line(error))
         self._thread.join(timeout=10)
         self.queue.shutdown(force=True)
@@ -66,13 +66,13 @@ class _Forward(logging.Handler):
         try:
             self.queue.put((record.levelno, f"{self.label} | {record.getMessage()}"))
         except RayError:
-            # The queue's node is gone: the work matters more than its lines.
+            # The node of the queue is gone, and the work matters more than its log lines.
             self.handleError(record)
 
 
 @contextmanager
 def relayed(queue: Queue, label: str) -> Iterator[None]:
-    """Sends the lines this package logs inside the block to the driver, with a label before."""
+    """Sends the lines that this package logs inside the block to the driver, after a label."""
     package = logging.getLogger(_PACKAGE)
     handler, level = _Forward(queue, label), package.level
     package.addHandler(handler)

@@ -1,4 +1,4 @@
-"""Under which address the workers of a training find one another."""
+"""Network address at which the workers of a training connect."""
 
 import os
 from typing import Any
@@ -18,10 +18,10 @@ class _NodeAddressBackend(_TorchBackend):  # type: ignore[misc]
 
 
 class NodeAddressConfig(TorchConfig):  # type: ignore[misc]
-    """Gloo listens where Ray does.
+    """Makes gloo listen at the address that Ray uses.
 
-    Left alone it takes the address that the machine's own name stands for, which is 127.0.1.1 on
-    Debian and Ubuntu: workers on other nodes would be refused.
+    By default gloo resolves the host name, which gives 127.0.1.1 on Debian and Ubuntu, so workers
+    on other nodes cannot connect.
     """
 
     @property
@@ -30,7 +30,7 @@ class NodeAddressConfig(TorchConfig):  # type: ignore[misc]
 
 
 def use_nodes_interface() -> None:
-    """Names the network interface of this node's address to gloo, unless the user has named one."""
+    """Sets GLOO_SOCKET_IFNAME to the interface of this node's address, unless it is set."""
     address = ray.util.get_node_ip_address()
     for name, addresses in psutil.net_if_addrs().items():
         if any(found.address == address for found in addresses):

@@ -1,8 +1,8 @@
-"""Requests to an MLflow server that may be gone for a while: kept in order, sent when it is back.
+"""Queue of requests to an MLflow server, which keeps them in order while the server is down.
 
-Tracking trouble must not end hours of training. Who sends waits for no more than one try, and that
-once a minute while the server is gone; only the end of a run and a new one wait for its return,
-and not for long. The records in the workspace keep every number.
+Problems with tracking must not end hours of training. A call blocks for at most one attempt, and
+retries at most once a minute while the server is down. Only the start and the end of a run wait
+for the server, for a limited time. The records in the workspace contain every number.
 """
 
 import logging
@@ -19,32 +19,32 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 PATIENCE_SECONDS = 120.0
-"""How long the end of a run waits for a server that is gone, once until it is back."""
+"""How long the end of a run waits for a server that is down; only the first wait is that long."""
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
-"""Seconds between tries; twice as long after each."""
+"""Seconds between attempts, doubled after each attempt."""
 MAX_FAULTS = 5
-"""Times a request is sent to a server that answers it by an error of its own: half a minute."""
+"""Number of attempts for a request that the server answers with an internal error."""
 MAX_WAITING = 1000
 
 
 class Trouble(Enum):
-    """Why a request was not done, and so what to do with it."""
+    """Why a request failed, and what to do next."""
 
     GONE = "gone"
-    """Nobody answers: wait."""
+    """The server does not answer: wait."""
     FAULT = "fault"
-    """The server fails at it: try a few times."""
+    """The server has an internal error: retry a few times."""
     REFUSED = "refused"
-    """It will never be done: leave it out."""
+    """The server refuses the request: drop it."""
 
 
 class RetryQueue:
-    """Sends in order, at least once: an answer that is lost on the way may double a run or a row.
+    """Sends requests in order and at least once: a lost answer can duplicate a run or a row.
 
-    For one process and one thread.
+    One queue serves one process and one thread.
 
     Attributes:
-        lost: whether requests were left out.
+        lost: whether requests were dropped.
     """
 
     def __init__(self, uri: str) -> None:
@@ -62,29 +62,29 @@ class RetryQueue:
         return not self._waiting
 
     def send(self, what: str, request: Callable[[], object]) -> None:
-        """Sends a request after those that wait, now or with a later one."""
+        """Queues a request, and sends the queue unless the next attempt is due later."""
         if len(self._waiting) == MAX_WAITING:
-            self._drop("metrics of a long absence", "there is no room for more")
+            self._drop("metrics of a long absence", "the queue is full")
             return
         self._waiting.append((what, request))
         if time.monotonic() >= self._next_try:
             self._deliver()
 
     def ask(self, what: str, request: Callable[[], Answer]) -> Answer | None:
-        """The answer to a request, waited for; None where the server is gone or refuses."""
+        """Sends a request and waits for its answer; None if the server is down or refuses."""
         answers: list[Answer] = []
         entry = (what, lambda: answers.append(request()))
         self.send(*entry)
         if not self.settle() and entry in self._waiting:
-            # Nobody would know the answer any more.
+            # Nobody would receive a later answer.
             self._waiting.remove(entry)
-            self._drop(what, "nobody answers")
+            self._drop(what, "the server does not answer")
         return answers[0] if answers else None
 
     def settle(self) -> bool:
-        """Waits until everything is sent, `PATIENCE_SECONDS` at most; whether it is.
+        """Waits at most `PATIENCE_SECONDS` for the queue to empty; returns whether it is empty.
 
-        A server that stayed away for so long is waited for no more until it has answered.
+        After such a wait fails, later calls do not wait until the server has answered.
         """
         until = time.monotonic() + (PATIENCE_SECONDS if self._patient else 0.0)
         while not self._deliver():
@@ -96,7 +96,7 @@ class RetryQueue:
         return True
 
     def _deliver(self) -> bool:
-        """Sends what waits until the server is found gone; whether nothing waits any more."""
+        """Sends queued requests until one fails; returns whether the queue is empty."""
         while self._waiting:
             what, request = self._waiting[0]
             try:
@@ -120,8 +120,7 @@ class RetryQueue:
     def _note_gone(self, error: Exception) -> None:
         if not self._pause:
             logger.warning(
-                "MLflow at %s does not answer as it should (%s): what is to be logged is kept "
-                "until it does",
+                "MLflow at %s does not answer (%s): requests are queued until it does",
                 self.uri,
                 first_line(error),
             )
@@ -131,7 +130,7 @@ class RetryQueue:
     def _drop(self, what: str, reason: str) -> None:
         if what not in self._refused:
             logger.warning(
-                "MLflow at %s has not taken %s (%s): left out, the workspace keeps every number",
+                "MLflow at %s did not accept %s (%s): dropped, the workspace keeps every number",
                 self.uri,
                 what,
                 reason,
@@ -142,8 +141,8 @@ class RetryQueue:
     def _note_absence(self) -> None:
         if self._patient:
             logger.warning(
-                "MLflow at %s stays away: %d requests wait for it as long as this process runs, "
-                "the workspace keeps every number",
+                "MLflow at %s is still down: %d requests stay queued while this process runs, the "
+                "workspace keeps every number",
                 self.uri,
                 len(self._waiting),
             )
@@ -151,14 +150,13 @@ class RetryQueue:
 
 
 _NO_ANSWER = {"ConnectionError", "TimeoutError", "Timeout", "HTTPClientError"}
-"""Names of the errors, and of the classes they derive from, by which Python, requests and botocore
-say that nobody answered."""
+"""Names of error classes with which Python, requests and botocore report a missing answer."""
 _COMES_BACK = {408, 429, 502, 503, 504}
-"""HTTP states of a server that is starting, busy or behind a proxy that misses it."""
+"""HTTP status codes of a server that is starting, busy or unreachable for its proxy."""
 
 
 def diagnose(error: Exception) -> Trouble:
-    """What an error of MLflow, requests or botocore, and those it was raised from, tell."""
+    """Classifies an error of MLflow, requests or botocore by its type, causes and HTTP status."""
     causes = list(_causes(error))
     if any(c.__name__ in _NO_ANSWER for cause in causes for c in type(cause).__mro__):
         return Trouble.GONE
@@ -188,5 +186,5 @@ def _http_state(error: BaseException) -> int | None:
 
 
 def first_line(error: Exception) -> str:
-    """Of what an error says, without passwords."""
+    """Returns the first line of an error's message, without passwords."""
     return redacted((str(error) or repr(error)).splitlines()[0])

@@ -1,7 +1,7 @@
-"""Trials of Ray Tune by grid, chance or Optuna; bad ones stop early, killed searches continue.
+"""Search by trials of Ray Tune, from a grid, random points or Optuna.
 
-Tune runs the trials and shares the cluster among them. Which trials there are, and when one stops,
-is up to `TrialPlan`; what has finished is read from our own records, so that a search can be
+Tune runs the trials and shares the cluster among them. `TrialPlan` proposes the trials and decides
+when one stops. Finished trials are read from records of this package, so that a search can be
 continued and extended.
 """
 
@@ -48,15 +48,15 @@ _CREDENTIALS = {
 def search(
     work: TrialWork, space: SearchSpace, plan: SearchPlan, directory: str, label: Label
 ) -> list[SearchTrial]:
-    """Runs the trials; the same call after a kill keeps finished ones and repeats failed ones.
+    """Runs the trials. The same call after a kill keeps finished trials and repeats failed ones.
 
-    With more `num_samples` the same directory is extended: only the further trials run. With fewer
-    the result is that of the first ones. Ctrl-C ends the search with the trials there are.
+    A larger `num_samples` extends the search: only the additional trials run. A smaller one returns
+    the first trials. Ctrl-C ends the search and keeps the trials that are finished.
 
     Args:
-        directory: of the records; all that trials depend on, except `num_samples`, must be the
-            same in every call.
-        label: names a point before the lines its trial logs.
+        directory: directory of the records; except for `num_samples`, everything that trials depend
+            on must be the same in every call.
+        label: names a point in the log lines of its trial.
 
     Returns:
         the trials in the order of their numbers.
@@ -76,9 +76,9 @@ def search(
 def _run(
     work: TrialWork, queue: Queue, label: Label, trials: TrialPlan, plan: SearchPlan, directory: str
 ) -> list[SearchTrial]:
-    """Runs what the records lack in one experiment of Tune, and keeps what finishes."""
-    # Tune would hand them to trials by a runtime environment, and Ray writes those into its logs.
-    # Trials have what their nodes have, as all other workers.
+    """Runs the missing trials in one experiment of Tune, and records those that finish."""
+    # Tune would pass credentials to trials in a runtime environment, which Ray writes into its
+    # logs. Like all workers, trials get the credentials of their nodes.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(_CREDENTIALS)
     resources, limit = _share(plan)
     experiments = storage.join(directory, "tune")
@@ -88,7 +88,7 @@ def _run(
         tune_config=tune.TuneConfig(
             metric=plan.metric,
             mode="max",
-            num_samples=-1,  # until the plan has no more
+            num_samples=-1,  # until the plan has no more trials
             search_alg=proposer,
             time_budget_s=plan.time_budget_seconds,
             reuse_actors=True,
@@ -103,13 +103,13 @@ def _run(
     )
     found = [_describe(result) for result in tuner.fit() if result.config]
     settled = {trial.trial_id: trial for trial in trials.finished()}
-    # What Ctrl-C or the time budget cut off is told, and has no record: it counts for nothing.
+    # Trials that Ctrl-C or the time budget interrupted are returned, but not recorded.
     cut_off = {trial.trial_id: trial for trial in found if trial.trial_id not in settled}
     return sorted([*settled.values(), *cut_off.values()], key=lambda trial: trial.trial_id)
 
 
 def _share(plan: SearchPlan) -> tuple[dict[str, float], int]:
-    """What a trial takes of the cluster, and how many trials that leaves room for."""
+    """Returns the resources of one trial, and the number of trials that the cluster can run."""
     resources = {"cpu": plan.cpus_per_trial}
     limit = max(1, int(cluster.num_cpus() / plan.cpus_per_trial))
     if (actors := plan.pool() if plan.pool is not None else None) is not None:
@@ -119,10 +119,10 @@ def _share(plan: SearchPlan) -> tuple[dict[str, float], int]:
 
 
 class _Proposer(Searcher):  # type: ignore[misc]
-    """Gives Tune the trials of a plan, and writes the records of those that finish.
+    """Proposes the trials of a plan to Tune, and records those that finish.
 
     Args:
-        limit: trials at the same time.
+        limit: largest number of concurrent trials.
     """
 
     def __init__(self, trials: TrialPlan, records: TrialRecords, limit: int) -> None:
@@ -151,10 +151,10 @@ class _Proposer(Searcher):  # type: ignore[misc]
             self.records.write(number, self.trials.settle(number, result[_HISTORY]))
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the records are all that a search continues from."""
+        """Does nothing: a search continues from its records alone."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as nothing is saved."""
+        """Does nothing, because nothing is saved."""
 
 
 def _describe(result: Any) -> SearchTrial:
@@ -173,7 +173,7 @@ def _trial(
     with relayed(queue, label(proposal["point"])):
         for report in work(proposal["point"]):
             history.append(dict(report))
-            # All reports in each: the last one alone then tells the whole trial.
+            # Each report contains all earlier ones: Tune keeps only the last.
             tune.report({**report, _HISTORY: list(history)})
             if is_stopped(proposal["cutoffs"], len(history), report[metric]):
                 break

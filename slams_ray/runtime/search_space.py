@@ -1,4 +1,4 @@
-"""Finite search spaces with conditions, and how the next point is drawn from one."""
+"""Finite search spaces with conditions, and the choice of the next point."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,11 +13,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 Point = dict[str, Any]
 
 MAX_DRAWS = 100
-"""Draws of a sampler before the first untried point of the space is taken."""
+"""Number of draws of a sampler before the first untried point of the space is used."""
 
 
 def always(_name: str, _chosen: Mapping[str, Any]) -> bool:
-    """Every parameter is used whatever the others are."""
+    """Condition of a space in which every parameter is always used."""
     return True
 
 
@@ -27,22 +27,22 @@ class SearchSpace:
 
     Attributes:
         values: parameter -> its values, hashable.
-        is_used: (parameter, those chosen before it) -> whether it has an effect. A point holds only
-            parameters that are used, so no two points have the same effect.
+        is_used: (parameter, chosen values of earlier parameters) -> whether the parameter has an
+            effect. A point contains only such parameters, so no two points have the same effect.
     """
 
     values: Mapping[str, Sequence[Any]]
     is_used: Callable[[str, Mapping[str, Any]], bool] = always
 
     def points(self) -> Iterator[Point]:
-        """Every point once; the last parameter changes fastest."""
+        """Yields every point once; the last parameter changes fastest."""
         return self._completions({}, tuple(self.values))
 
     def choose(self, pick: Callable[[str, list[Any]], Any]) -> Point:
-        """One point.
+        """Chooses one point.
 
         Args:
-            pick: (parameter, its distinct values) -> one of them.
+            pick: (parameter, its distinct values) -> the chosen value.
         """
         point: Point = {}
         for name in self.values:
@@ -51,7 +51,7 @@ class SearchSpace:
         return point
 
     def distinct(self, name: str) -> list[Any]:
-        """The values of a parameter without repetitions."""
+        """Returns the values of a parameter without repetitions."""
         return list(dict.fromkeys(self.values[name]))
 
     def _completions(self, point: Point, names: tuple[str, ...]) -> Iterator[Point]:
@@ -66,11 +66,11 @@ class SearchSpace:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What a trial has shown.
+    """Result of a trial.
 
     Attributes:
-        values: the objective after each report; empty where the trial failed.
-        is_complete: False where the trial was stopped early.
+        values: objective after each report; empty if the trial failed.
+        is_complete: False if the trial was stopped early.
     """
 
     point: Point
@@ -86,13 +86,17 @@ def draw_point(
     observations: Sequence[Observation],
     taken: Sequence[Point],
 ) -> Point | None:
-    """The point of a trial, the same for the same arguments; None when all points are taken.
+    """Draws the point of a trial, always the same for the same arguments.
 
     Args:
-        algorithm: grid, random, or optuna for its tree-structured Parzen estimator (TPE).
-        number: of the trial, from 0.
-        observations: of earlier trials, in order; TPE learns from them.
-        taken: points that are not drawn again.
+        algorithm: grid, random, or optuna (its tree-structured Parzen estimator, TPE).
+        seed: random seed of the search.
+        number: number of the trial, from 0.
+        observations: results of earlier trials, in order; TPE learns from them.
+        taken: points that must not be drawn again.
+
+    Returns:
+        the point; None if all points are taken.
     """
     if algorithm == "grid":
         return next(islice(space.points(), number, None), None)
@@ -113,7 +117,7 @@ def _study(
     observations: Sequence[Observation],
 ) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # A seed per trial: a search that continues draws what one that was never stopped draws.
+    # One random seed per trial, so that a continued search draws the same points.
     own_seed = random.Random(f"{seed}/{number}").getrandbits(32)
     samplers = {"random": optuna.samplers.RandomSampler, "optuna": optuna.samplers.TPESampler}
     study = optuna.create_study(direction="maximize", sampler=samplers[algorithm](seed=own_seed))
@@ -123,7 +127,7 @@ def _study(
 
 
 def _frozen(space: SearchSpace, observation: Observation) -> FrozenTrial:
-    """An observation as Optuna knows it; it ranks a stopped trial behind all complete ones."""
+    """Converts an observation to an Optuna trial; TPE ranks stopped trials behind complete ones."""
     state, value = TrialState.PRUNED, None
     if not observation.values:
         state = TrialState.FAIL

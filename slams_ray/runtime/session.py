@@ -1,4 +1,4 @@
-"""One pipeline's MLflow runs: opened when there is work, ended however the work ends."""
+"""MLflow runs of one pipeline, opened on first use and ended with the pipeline's outcome."""
 
 import json
 import logging
@@ -17,14 +17,14 @@ _PARENTS = "mlflow_runs"
 
 
 class TrackingSession:
-    """Opens the parent run when a stage works, so that a rerun without work opens nothing.
+    """Opens the parent run when the first stage runs, so a rerun without work opens no run.
 
-    As a context manager it ends the parent run according to how the block ended.
+    As a context manager it ends the parent run with the outcome of the block.
 
     Args:
-        key: identifies the pipeline's config; a rerun with the same key continues the same parent
+        key: identifies the pipeline's settings; a rerun with the same key continues the same parent
             run.
-        group: id of the run, of a study say, that the parent run is nested under.
+        group: id of the run, for example of a study, that contains the parent run.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class TrackingSession:
         self._watchdog: Watchdog | None = None
 
     def open(self) -> Run:
-        """The parent run, created or continued on first use."""
+        """Returns the parent run, which is created or continued on first use."""
         if self.parent is None:
             self._tracker = Tracker(self.workspace, self.experiment, self.group is not None)
             self._watchdog = Watchdog(self._tracker.uri)
@@ -53,7 +53,7 @@ class TrackingSession:
 
     @contextmanager
     def stage_run(self, stage: str) -> Iterator[Run]:
-        """A child run that ends FINISHED, FAILED with its reason, or KILLED."""
+        """Opens a child run, which ends as FINISHED, FAILED with its reason, or KILLED."""
         parent = self.open()
         assert self._tracker is not None
         assert self._watchdog is not None

@@ -1,4 +1,4 @@
-"""Mapping shards to shards with Ray Data: outputs appear whole, a rerun continues."""
+"""Mapping of shards to shards with Ray Data. Outputs are atomic, and a rerun continues."""
 
 import json
 import logging
@@ -25,16 +25,16 @@ logger = logging.getLogger(__name__)
 
 Summary = dict[str, Any]
 ShardWork = Callable[[dict[str, pa.Table], Any], tuple[pa.Table, Summary]]
-"""(input tables by name, payload) -> output table and a JSON-able summary with integer counts."""
+"""(input tables by name, payload) -> output table and a JSON-serialisable summary of counts."""
 
 
 @runtime_checkable
 class Traced(Protocol):
-    """Work that tells which image it is at, so that one that crashes its process is known.
+    """Work that reports the current image, so that a crashing image can be identified.
 
     Attributes:
-        trace: to be called before each image where it is given.
-        crashed: images that have crashed a process; to be refused.
+        trace: the work calls it before each image, unless it is None.
+        crashed: images that crashed a process; the work must refuse them.
     """
 
     trace: Callable[[str], None] | None
@@ -43,7 +43,7 @@ class Traced(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ShardInput:
-    """A directory of shards and the columns to read of them."""
+    """A directory of shards and the columns to read from them."""
 
     directory: str
     columns: tuple[str, ...]
@@ -51,23 +51,23 @@ class ShardInput:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardJob:
-    """One stage's mapping of shards.
+    """The shard mapping of one stage.
 
     Attributes:
-        label: name for progress lines.
-        names: shard file names; every output has the name of its input.
-        inputs: tables the work receives, opened by shard name.
-        make_work: builds the work once per process (loads networks there).
-        payloads: what the work receives beside the tables, by shard name.
-        pool: called when Ray is connected, gives the actors that keep state such as networks or
-            hold a GPU; None, or giving None, runs stateless tasks.
+        label: name in progress lines.
+        names: file names of the shards; every output has the name of its input.
+        inputs: input tables of the work; each is read from the shard of the same name.
+        make_work: builds the work once per process, and loads networks there.
+        payloads: shard name -> additional argument of the work.
+        pool: called when Ray is connected; returns the actors that hold networks or a GPU. None, or
+            a function that returns None, runs stateless tasks.
         rows_per_group: row-group size of the outputs.
-        run_token: tells the attempts of this run from those of earlier ones.
-        nodes: counts the shards that each node has made, as they come in.
-        devices: counts the shards that each kind of device has made.
-        fingerprints: fingerprint of single shards, by name, where it is not that of the job: it
-            tells whether an output of an earlier job is still current.
-        earlier: directories of earlier outputs, from which current shards are taken over.
+        run_token: separates the attempts of this run from those of earlier runs.
+        nodes: number of shards made by each node; filled while shards arrive.
+        devices: number of shards made by each kind of device; filled while shards arrive.
+        fingerprints: shard name -> fingerprint, for shards whose fingerprint differs from the
+            job's. It shows whether a shard of an earlier output is still current.
+        earlier: directories of earlier outputs, from which current shards are copied.
     """
 
     label: str
@@ -86,17 +86,18 @@ class ShardJob:
     earlier: Sequence[str] = ()
 
     def fingerprint_of(self, name: str) -> str:
-        """What the output shard of that name must have been made from."""
+        """Expected fingerprint of the output shard with this name."""
         return self.fingerprints.get(name, self.fingerprint)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """Actors that keep state.
+    """Pool of actors that keep state.
 
     Attributes:
-        num_actors: at the start.
-        grows: whether nodes that join later get some. Ray does not grow pools of GPU actors.
+        num_actors: number of actors at the start.
+        num_gpus: share of a GPU for each actor.
+        grows: whether nodes that join later get actors. Ray does not grow pools of GPU actors.
     """
 
     num_actors: int
@@ -105,7 +106,7 @@ class Pool:
 
 
 def pool(device: str, gpu_actors: int | None, per_gpu: int) -> Callable[[], Pool]:
-    """So many actors on each GPU where GPUs are used, else one per CPU of the cluster."""
+    """Returns a pool of `per_gpu` actors on each GPU; without GPUs, one actor per CPU."""
     on_gpus = gpu_pool(device, gpu_actors, per_gpu)
 
     def resolve() -> Pool:
@@ -115,7 +116,7 @@ def pool(device: str, gpu_actors: int | None, per_gpu: int) -> Callable[[], Pool
 
 
 def gpu_pool(device: str, gpu_actors: int | None, per_gpu: int) -> Callable[[], Pool | None]:
-    """Actors that share GPUs, so many on each; none where GPUs are not used."""
+    """Returns a pool of `per_gpu` actors on each GPU; None without GPUs."""
 
     def resolve() -> Pool | None:
         if not cluster.use_gpu(device):
@@ -127,7 +128,7 @@ def gpu_pool(device: str, gpu_actors: int | None, per_gpu: int) -> Callable[[], 
 
 
 class ShardMapper:
-    """Runs the work on one shard per call; the callable Ray Data distributes."""
+    """Callable that Ray Data distributes; it runs the work on one shard per call."""
 
     def __init__(self, job: ShardJob) -> None:
         self.job = job
@@ -138,15 +139,16 @@ class ShardMapper:
         try:
             note = self.map_shard(name, pickle.loads(batch["payload"][0]), fingerprint)
         except errors.SlamsError as error:
-            # Returned, not raised, so that the driver sees our error and not a Ray traceback of it.
-            return {"name": [name], "error": [type(error).__name__], "said": [errors.packed(error)]}
-        return {"name": [name], "error": [""], "said": [json.dumps(note)]}
+            # Returned and not raised, so that the driver raises it without Ray's traceback.
+            packed = errors.packed(error)
+            return {"name": [name], "error": [type(error).__name__], "result": [packed]}
+        return {"name": [name], "error": [""], "result": [json.dumps(note)]}
 
     def map_shard(self, name: str, payload: Any, fingerprint: str | None = None) -> ShardNote:
-        """Reads the shard's inputs, does the work, and writes the output whole.
+        """Reads the inputs of a shard, runs the work, and writes the output atomically.
 
         Args:
-            fingerprint: None means that of the job.
+            fingerprint: fingerprint of the output; None means that of the job.
         """
         if self.work is None:
             self.work = self.job.make_work()
@@ -176,17 +178,17 @@ class ShardMapper:
         attempts.begin(f"{self.job.label}: shard {name}", cluster.node_id(), cluster.has_node)
         if isinstance(self.work, Traced):
             self.work.crashed = attempts.crashed
-            # A note costs a write, so only where an attempt has died.
+            # Each report is a write, so images are reported only after an attempt has died.
             self.work.trace = None if attempts.is_first else attempts.note
         return attempts
 
 
 def check_aligned(name: str, tables: Mapping[str, pa.Table]) -> None:
-    """Raises ArtifactError unless all tables hold the same image ids in the same order."""
+    """Raises ArtifactError unless all tables contain the same image ids in the same order."""
     ids = {key: t.column("image_id").to_pylist() for key, t in tables.items()}
     if len({tuple(v) for v in ids.values()}) > 1:
         raise errors.ArtifactError(
-            f"shard {name} holds different images in {', '.join(ids)}: the directories do not "
+            f"shard {name} contains different images in {', '.join(ids)}: the directories do not "
             "belong together, or one was changed by hand"
         )
 
@@ -194,27 +196,29 @@ def check_aligned(name: str, tables: Mapping[str, pa.Table]) -> None:
 def run_shards(job: ShardJob) -> Iterator[tuple[str, Summary]]:
     """Maps every shard that is not finished yet.
 
-    The work is done as the result is iterated: who adds summaries up holds few at a time, and
-    those of many classes are large.
+    The work runs while the result is iterated, so a caller that adds summaries up holds only a few
+    of them; with many classes they are large.
 
     Yields:
-        name and summary of every shard, in the order of the names: sums of fractions come out the
-        same whatever finished first.
+        name and summary of every shard, in the order of the names, so that sums of fractions do not
+        depend on which shard finished first.
 
     Raises:
-        SlamsError: what the work raised, once, for the first failing shard; finished shards stay.
+        SlamsError: the error of the first failing shard; finished shards are kept.
     """
-    finished = {n for n, note in read_notes(job.output_dir, _marks(job, job.names)) if note}
+    finished = {n for n, note in read_notes(job.output_dir, _fingerprints(job, job.names)) if note}
     if job.earlier and len(finished) < len(job.names):
-        missing = _marks(job, [name for name in job.names if name not in finished])
+        missing = _fingerprints(job, [name for name in job.names if name not in finished])
         taken = take_over(job.earlier, job.output_dir, missing)
         finished |= taken
         if taken:
             logger.info("%s: %d of %d shards are unchanged", job.label, len(taken), len(job.names))
     waiting = [name for name in job.names if name not in finished]
     if finished:
-        logger.info("%s: %d of %d shards are there", job.label, len(finished), len(job.names))
-    earlier = read_notes(job.output_dir, _marks(job, [n for n in job.names if n in finished]))
+        logger.info("%s: %d of %d shards are finished", job.label, len(finished), len(job.names))
+    earlier = read_notes(
+        job.output_dir, _fingerprints(job, [n for n in job.names if n in finished])
+    )
     now = _map_with_ray(job, waiting) if waiting else iter(())
     early: dict[str, ShardNote] = {}
     for name in job.names:
@@ -227,7 +231,7 @@ def run_shards(job: ShardJob) -> Iterator[tuple[str, Summary]]:
         if note is None:
             raise errors.ArtifactError(
                 f"{job.label}: shard {name} in {job.output_dir} was removed while it was read: run "
-                "the same command again, and one run at a time"
+                "the same command again, one run at a time"
             )
         job.nodes[note["node"]] += 1
         job.devices[note["device"]] += 1
@@ -237,13 +241,14 @@ def run_shards(job: ShardJob) -> Iterator[tuple[str, Summary]]:
 def sum_shards(
     job: ShardJob, keys: Sequence[str], each: Callable[[str, Summary], None] | None = None
 ) -> dict[str, Any]:
-    """Maps as `run_shards` and adds up what the summaries hold under the keys.
+    """Maps as `run_shards` and sums the given entries of the summaries.
 
     Args:
+        keys: entries to sum.
         each: called with name and summary of every shard, in order.
 
     Returns:
-        key -> sum: an int, or an int64 array where the summaries hold nested lists of one shape.
+        key -> sum: an int, or an int64 array if the entries are nested lists of one shape.
     """
     totals: dict[str, Any] = dict.fromkeys(keys, 0)
     for name, summary in run_shards(job):
@@ -254,8 +259,8 @@ def sum_shards(
     return {key: int(v) if np.ndim(v) == 0 else v for key, v in totals.items()}
 
 
-def _marks(job: ShardJob, names: Sequence[str]) -> dict[str, str]:
-    """Name -> fingerprint of its output shard."""
+def _fingerprints(job: ShardJob, names: Sequence[str]) -> dict[str, str]:
+    """Name -> expected fingerprint of the output shard."""
     return {name: job.fingerprint_of(name) for name in names}
 
 
@@ -272,7 +277,7 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, 
     ]
     dataset = ray.data.from_items(items, override_num_blocks=len(items))
     options: dict[str, Any] = {"batch_size": 1, "batch_format": "numpy"}
-    # Every process unpickles the job, so it must not carry what belongs to single shards.
+    # Every process unpickles the job, so it must not contain the data of single shards.
     bare = replace(job, names=(), payloads={}, fingerprints={}, pool=None, earlier=())
     actors = job.pool() if job.pool is not None else None
     if actors is None:
@@ -292,6 +297,6 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, 
     progress = Progress(job.label, len(items), "shards")
     for number, row in enumerate(mapped.iter_rows(), start=1):
         if row["error"]:
-            raise errors.unpacked(row["error"], row["said"])
-        yield str(row["name"]), json.loads(row["said"])
+            raise errors.unpacked(row["error"], row["result"])
+        yield str(row["name"]), json.loads(row["result"])
         progress.advance(number)

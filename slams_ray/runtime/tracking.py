@@ -1,6 +1,6 @@
 """MLflow runs: one parent per pipeline, one child per stage.
 
-Only this, tracking_database, retry_queue and watchdog import mlflow.
+Only this module, tracking_database, retry_queue and watchdog import mlflow.
 """
 
 import json
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 METRICS_PER_REQUEST = 500
 FLUSH_SECONDS = 15.0
-"""How long a metric waits for others at most, where who logs calls `flush_if_due`."""
+"""Longest time that a metric stays in the buffer, if the caller uses `flush_if_due`."""
 
 
 def _contents(path: str) -> bytes:
     try:
         return storage.read_bytes(path)
     except OSError as error:
-        # Of the workspace: it must not pass for trouble with MLflow.
-        raise ArtifactError(f"{path} cannot be read ({error}), look after the storage") from None
+        # An error of the workspace must not be mistaken for one of MLflow.
+        raise ArtifactError(f"{path} cannot be read ({error}): check the storage") from None
 
 
 class Run:
-    """One MLflow run, written by one process at a time; every call survives a lost server.
+    """One MLflow run, written by one process at a time. No call fails when the server is down.
 
     Args:
-        run_id: None tracks nothing.
-        retry_queue: of the process, for that server.
+        run_id: id of the run; None tracks nothing.
+        retry_queue: queue of this process for the server; None creates one.
     """
 
     def __init__(self, uri: str, run_id: str | None, retry_queue: RetryQueue | None = None) -> None:
         self.uri = uri
         self.run_id = run_id
-        self._outbox = retry_queue or RetryQueue(uri)
+        self._retry_queue = retry_queue or RetryQueue(uri)
         self._lazy_client: MlflowClient | None = None
         self._buffer: list[tuple[str, float, int, int]] = []
         self._flush_at: float | None = None
@@ -60,18 +60,18 @@ class Run:
 
     @property
     def is_tracked(self) -> bool:
-        """Whether MLflow has everything so far."""
-        return self.run_id is not None and self._outbox.is_empty and not self._outbox.lost
+        """Whether MLflow has received everything so far."""
+        return self.run_id is not None and self._retry_queue.is_empty and not self._retry_queue.lost
 
     def _send(self, what: str, call: Callable[[str], object]) -> None:
         if self.run_id is not None:
-            self._outbox.send(what, partial(call, self.run_id))
+            self._retry_queue.send(what, partial(call, self.run_id))
 
     def _log_batch(self, run_id: str, **entities: Any) -> None:
         self.client.log_batch(run_id, **entities)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Logs a flat mapping; values are cut to the length MLflow stores."""
+        """Logs a flat mapping; long values are truncated to the length that MLflow stores."""
         from mlflow.entities import Param
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
@@ -81,14 +81,14 @@ class Run:
             self._send("params", partial(self._log_batch, params=batch))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Buffers numbers; `flush` sends them (one request costs as much as one metric)."""
+        """Buffers metrics for `flush`: a request for many takes as long as for one."""
         self._flush_at = self._flush_at or time.monotonic() + FLUSH_SECONDS
         now = int(time.time() * 1000)
         self._buffer.extend((k, float(v), now, step) for k, v in metrics.items() if v == v)
         self.flush_if_due()
 
     def flush_if_due(self) -> None:
-        """Sends buffered metrics that are many, or have waited for `FLUSH_SECONDS`."""
+        """Sends buffered metrics if there are many, or after `FLUSH_SECONDS`."""
         is_late = self._flush_at is not None and time.monotonic() >= self._flush_at
         if is_late or len(self._buffer) >= METRICS_PER_REQUEST:
             self.flush()
@@ -121,7 +121,7 @@ class Run:
         self._send("a text", lambda run_id: self.client.log_text(run_id, text, name))
 
     def log_file(self, path: str, folder: str | None = None) -> None:
-        """Uploads a file of the workspace, into a folder of the run's artifacts."""
+        """Uploads a file of the workspace to a folder of the run's artifacts."""
 
         def upload(run_id: str) -> None:
             with tempfile.TemporaryDirectory() as directory:
@@ -145,7 +145,7 @@ class Run:
         self._send("the data set", lambda run_id: self.client.log_inputs(run_id, [entity]))
 
     def child(self, name: str) -> "Run":
-        """A new run nested under this one; untracked where this one is."""
+        """Creates a run nested under this one; it is untracked if this one is."""
         parent_id = self.run_id
 
         def create() -> str:
@@ -154,13 +154,13 @@ class Run:
             run_id: str = self.client.create_run(experiment, tags=tags, run_name=name).info.run_id
             return run_id
 
-        run_id = None if parent_id is None else self._outbox.ask("a nested run", create)
-        return Run(self.uri, run_id, self._outbox)
+        run_id = None if parent_id is None else self._retry_queue.ask("a nested run", create)
+        return Run(self.uri, run_id, self._retry_queue)
 
     def link_comparison(self, children: Sequence["Run"], title: str) -> None:
-        """Describes the run by a link to MLflow's page that compares its children.
+        """Sets the run's description to a link to MLflow's comparison of its children.
 
-        The page draws parallel coordinates of the parameters that differ.
+        The page shows parallel coordinates of the parameters that differ.
         """
         from mlflow.entities import RunTag
 
@@ -169,7 +169,7 @@ class Run:
         def link(run_id: str) -> None:
             experiment = self.client.get_run(run_id).info.experiment_id
             query = f"runs={json.dumps(run_ids)}&experiments={json.dumps([experiment])}"
-            # A bracket or quote would end a Markdown link.
+            # A bracket or quote would end the Markdown link.
             url = "#/compare-runs?" + quote(query, safe="=&")
             tags = [RunTag("mlflow.note.content", f"[{title}]({url})"), RunTag("compare", url)]
             self._log_batch(run_id, tags=tags)
@@ -177,25 +177,25 @@ class Run:
         self._send("a link", link)
 
     def finish(self, status: str) -> bool:
-        """Ends the run as FINISHED, FAILED or KILLED; whether MLflow knows."""
+        """Ends the run as FINISHED, FAILED or KILLED; returns whether MLflow has received it."""
         self.flush()
         self._send("the status", lambda run_id: self.client.set_terminated(run_id, status))
         return self.settle()
 
     def settle(self) -> bool:
-        """Waits, not for long, until MLflow has everything; whether it has."""
-        return self._outbox.settle()
+        """Waits a limited time until MLflow has received everything; returns whether it has."""
+        return self._retry_queue.settle()
 
 
 class Tracker:
     """Opens parent and stage runs in one experiment.
 
     Args:
-        patient: wait for a server that is gone, and track nothing where it stays away; for work
-            that another tracked process has begun.
+        patient: waits for a server that is down, and tracks nothing if it does not return; for work
+            that another tracked process has started.
 
     Raises:
-        ConfigError: there is no MLflow server at MLFLOW_TRACKING_URI when the pipeline starts.
+        ConfigError: no MLflow server answers at MLFLOW_TRACKING_URI when the pipeline starts.
     """
 
     def __init__(self, workspace: str, experiment: str, patient: bool = False) -> None:
@@ -203,9 +203,9 @@ class Tracker:
         if self.uri.startswith("sqlite:") and "MLFLOW_TRACKING_URI" not in os.environ:
             create_database(workspace)
         self._client = new_client(self.uri)
-        self._outbox = RetryQueue(self.uri)
+        self._retry_queue = RetryQueue(self.uri)
         find = partial(self._experiment, workspace, experiment)
-        ask = partial(self._outbox.ask, "the experiment") if patient else self._at_once
+        ask = partial(self._retry_queue.ask, "the experiment") if patient else self._at_once
         self.experiment_id: str | None = ask(find)
 
     def _at_once(self, find: Callable[[], str]) -> str:
@@ -219,7 +219,7 @@ class Tracker:
             ) from error
 
     def _experiment(self, workspace: str, name: str) -> str:
-        """The id of the experiment, which is made where it is missing."""
+        """Returns the id of the experiment, which is created if it is missing."""
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
@@ -230,7 +230,7 @@ class Tracker:
         return str(self._client.create_experiment(name, location))
 
     def start(self, name: str, tags: Mapping[str, str], parent: Run | None = None) -> Run:
-        """A new run, a child of `parent` where one is given and still tracked."""
+        """Creates a run, as a child of `parent` if that is given and tracked."""
         all_tags = dict(tags) | {"mlflow.runName": name}
         if parent is not None and parent.run_id is not None:
             all_tags["mlflow.parentRunId"] = parent.run_id
@@ -242,11 +242,11 @@ class Tracker:
 
         made = None
         if self.experiment_id is not None:
-            made = self._outbox.ask(f"the run {name}", create)
-        return Run(self.uri, made, self._outbox)
+            made = self._retry_queue.ask(f"the run {name}", create)
+        return Run(self.uri, made, self._retry_queue)
 
     def reopen(self, run_id: str) -> Run | None:
-        """A run of an earlier attempt, set RUNNING again; None when the store does not have it."""
+        """Sets a run of an earlier attempt to RUNNING; None if the server does not have it."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -255,7 +255,7 @@ class Tracker:
             self._client.update_run(run_id, status="RUNNING")
         except MlflowException:
             return None
-        return Run(self.uri, run_id, self._outbox)
+        return Run(self.uri, run_id, self._retry_queue)
 
     def close_abandoned(self, parent: Run) -> None:
         """Ends child runs that a killed process left RUNNING."""
@@ -265,4 +265,4 @@ class Tracker:
             for child in self._client.search_runs([self.experiment_id], query):
                 self._client.set_terminated(child.info.run_id, "KILLED")
 
-        self._outbox.send("the end of earlier runs", close)
+        self._retry_queue.send("the end of earlier runs", close)

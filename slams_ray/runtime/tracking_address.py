@@ -1,4 +1,4 @@
-"""Where MLflow is, and what it is told of who asks; no password stands in an address."""
+"""Address and credentials of MLflow. Passwords are kept out of the address."""
 
 import os
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -11,22 +11,22 @@ DATABASE_NAME = "mlflow.db"
 
 
 def tracking_uri(workspace: str) -> str:
-    """MLFLOW_TRACKING_URI without user and password, or SQLite in the workspace."""
+    """Returns MLFLOW_TRACKING_URI without user and password, or SQLite in the workspace."""
     configured = os.environ.get("MLFLOW_TRACKING_URI")
     if configured:
         return _without_password(configured)
     if "://" in workspace:
         raise ConfigError(
-            f"the workspace {workspace} is not on this machine, so it cannot hold the MLflow "
+            f"the workspace {workspace} is not on this machine, so it cannot contain the MLflow "
             "database: set MLFLOW_TRACKING_URI to a server"
         )
     return f"sqlite:///{workspace}/{DATABASE_NAME}"
 
 
 def _without_password(uri: str) -> str:
-    """Moves user and password of a server's address to the variables MLflow has for them.
+    """Moves user and password from the address of a server to MLflow's environment variables.
 
-    An address stands in messages, tracebacks, records and process lists, a variable does not.
+    Addresses appear in messages, tracebacks, records and process lists; the variables do not.
     """
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https") and "@" in parts.netloc:
@@ -39,12 +39,12 @@ def _without_password(uri: str) -> str:
     if holds_password(uri):
         raise ConfigError(
             f"MLFLOW_TRACKING_URI is {redacted(uri)}, with the password of a database, which would "
-            "reach records and process lists: start an MLflow server and give its address"
+            "appear in records and process lists: start an MLflow server and set its address"
         )
     return uri
 
 
 def credentials() -> dict[str, str]:
-    """MLflow's settings of this process, for the worker that logs on another node."""
+    """Returns MLflow's environment variables, for the worker that logs on another node."""
     set_defaults()
     return {k: v for k, v in os.environ.items() if k.startswith(("MLFLOW_", "AWS_"))}

@@ -1,4 +1,4 @@
-"""The MLflow database of a workspace without a server."""
+"""MLflow database in the workspace, for use without a server."""
 
 import errno
 import os
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def create_database(workspace: str) -> None:
-    """Makes the workspace's MLflow database aside and moves it into place when it is whole.
+    """Creates the MLflow database of the workspace in a temporary directory, then moves it.
 
-    MLflow builds it by dozens of migrations; killed between two of them it never opens
-    again.
+    MLflow builds the database by dozens of migrations. If it is killed between two of them, the
+    database cannot be opened again.
     """
     database = Path(workspace) / DATABASE_NAME
     if database.exists():
@@ -35,7 +35,7 @@ def create_database(workspace: str) -> None:
 
 
 def _move_unless_there(aside: Path, database: Path) -> None:
-    """Another start may have made the database meanwhile, and have it open."""
+    """Keeps a database that another process has created meanwhile, and may have open."""
     try:
         os.link(aside, database)
     except FileExistsError:
@@ -43,12 +43,12 @@ def _move_unless_there(aside: Path, database: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP):
             raise
-        # Without hard links; only one driver at a time gets here.
+        # A file system without hard links. The workspace lock allows one driver at a time.
         aside.replace(database)
 
 
 def new_client(uri: str) -> "MlflowClient":
-    """Imports MLflow, which takes seconds."""
+    """Creates an MLflow client; the import of MLflow takes seconds."""
     set_defaults()
     from mlflow import MlflowClient
 

@@ -1,4 +1,4 @@
-"""Training any task with Ray Train: planned data, DDP, checkpoints, resume, metrics."""
+"""Training of any task with Ray Train: planned data, DDP, checkpoints, resume, metrics."""
 
 import io
 import json
@@ -47,38 +47,40 @@ from slams_ray.runtime.training_log import TrainingLog
 logger = logging.getLogger(__name__)
 
 TRAINING_NAME = "training.json"
-"""Metrics and metric history of a finished training, from when to when its last attempt took steps
-and evaluated them, and its workers on each node and kind of device; beside its model.pt."""
+"""File with the results of a finished training, in the directory of model.pt: metrics, history, the
+times when the last attempt began and ended, and the workers on each node and kind of device."""
 WORKER_CPUS = 0.97
-"""Logical CPUs of a training worker: with up to three of its data-loading tasks it takes one CPU.
-So N workers fit on N cores. With more, none would be left for data loading, and all would wait."""
+"""Logical CPUs of a training worker. With up to three data-loading tasks it takes one CPU, so N
+workers fit on N cores. At 1 CPU none would be left for data loading, and all workers would wait.
+"""
 _STATE = "state.pt"
 
 
 def fit(job: TrainingJob) -> dict[str, Any]:
-    """Trains, or continues where an earlier attempt was killed.
+    """Trains a task, or continues a training that was killed.
 
     Returns:
-        metrics of the trained network and `history`, the logged metric points.
+        the content of `TRAINING_NAME`, with `metrics` of the trained network and `history`, the
+        logged metric points.
     """
     finished = storage.join(job.output_dir, TRAINING_NAME)
     if storage.exists(finished):
-        # Killed between the end of the training and the record of its stage. Ray Train would delete
-        # the last checkpoint when it is reported a second time.
+        # The driver was killed between the end of the training and the record of its stage. If the
+        # last checkpoint were reported again, Ray Train would delete it.
         return _read_json(finished)
     cluster.connect()
     with followed(progress_path(job.output_dir), job.label, job.num_steps, "steps"):
         _fit_with_retries(job)
     result = _read_json(finished)
     if job.run_id is not None and not result["tracked"]:
-        logger.warning("%s: MLflow was lost on the way, its steps are in %s", job.label, finished)
+        logger.warning("%s: MLflow lacks some steps, all of them are in %s", job.label, finished)
     return result
 
 
 def _fit_with_retries(job: TrainingJob) -> None:
-    """Starts the training again, from its last checkpoint, when a worker or node is lost.
+    """Restarts the training from its last checkpoint when a worker or node is lost.
 
-    Ray Train itself would retry every exception, those that repeat as well.
+    Ray Train itself would retry every exception, even one that occurs again each time.
     """
     num_losses = 0
     while True:
@@ -93,7 +95,7 @@ def _fit_with_retries(job: TrainingJob) -> None:
             if num_losses > job.max_failures:
                 raise failure from error
             count = f"{num_losses} of at most {job.max_failures} losses"
-            logger.warning("%s; going on from the last checkpoint (%s)", failure, count)
+            logger.warning("%s; continuing from the last checkpoint (%s)", failure, count)
 
 
 def _trainer(job: TrainingJob) -> TorchTrainer:
@@ -105,7 +107,7 @@ def _trainer(job: TrainingJob) -> TorchTrainer:
         scaling_config=ScalingConfig(
             num_workers=_worker_range(job),
             use_gpu=gpu,
-            # GPUs of one node share its links; on CPUs a worker can use all cores of its node.
+            # GPUs of one node have fast links; on CPUs a worker can use all cores of its node.
             placement_strategy="PACK" if gpu else "SPREAD",
             resources_per_worker={"CPU": WORKER_CPUS} | ({"GPU": 1} if gpu else {}),
         ),
@@ -114,14 +116,14 @@ def _trainer(job: TrainingJob) -> TorchTrainer:
             storage_path=job.output_dir,
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             logging_config=LoggingConfig(log_level="WARNING"),
-            # A node that announced its end is no failure.
+            # A node that announced its end does not count as a failure.
             failure_config=FailureConfig(max_failures=0, max_preemption_failures=-1),
         ),
     )
 
 
 def _worker_range(job: TrainingJob) -> int | tuple[int, int]:
-    """Ray Train goes on with fewer workers than asked for where it is given a range."""
+    """Number of workers, or a range, with which Ray Train continues after it loses workers."""
     fewest = job.min_workers
     if fewest is None or fewest == job.num_workers:
         return job.num_workers
@@ -160,7 +162,7 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
     began = None
     for step, batch in zip(range(first_step, job.num_steps), shares, strict=True):
         log.flush_if_due()
-        # The first batch is there: what came before was starting.
+        # Start-up ends with the first batch.
         began = began or time.time()
         window.add(job.task.step(wrapped, optimizer, batch, step, job.num_steps))
         done = step + 1
@@ -182,7 +184,7 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
     if rank == 0:
         storage.write_bytes(storage.join(job.output_dir, "model.pt"), job.task.dump(module))
         ended = time.time()
-        # Only now: it may wait for MLflow.
+        # After the time is taken, because it may wait for MLflow.
         log.close()
         content = {
             "metrics": metrics,
@@ -197,14 +199,14 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
 
 
 def _set_threads(job: TrainingJob, context: Any) -> None:
-    """Without GPUs the workers of a node share its cores; Ray would leave torch one each."""
+    """Divides the cores of a node among its workers on CPUs; Ray would give each one thread."""
     if get_device().type == "cpu":
         share = max(1, _num_usable_cores() // context.get_local_world_size())
         torch.set_num_threads(job.num_threads or share)
 
 
 def _num_usable_cores() -> int:
-    """A container or taskset may leave fewer than there are; threads without one wait in turn."""
+    """Number of cores this process may use: a container or taskset may restrict them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -221,7 +223,7 @@ def _gather(result: Any, num_workers: int) -> list[Any]:
 def _restore(
     module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, list[dict[str, float]], Sums]:
-    """Steps done, logged points, and the sums of what is not logged yet."""
+    """Loads the last checkpoint; returns finished steps, logged points and unlogged sums."""
     checkpoint = train.get_checkpoint()
     if checkpoint is None:
         return 0, [], {}
@@ -241,7 +243,7 @@ def _report(
     unlogged: Sums,
     rank: int,
 ) -> None:
-    """Every rank reports; rank 0 brings the checkpoint. The position is part of it."""
+    """Reports to Ray Train, as every rank must; rank 0 adds a checkpoint with the position."""
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = None
         if rank == 0:

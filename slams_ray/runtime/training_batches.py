@@ -1,4 +1,4 @@
-"""The batches of one training worker, decoded and augmented ahead by Ray Data."""
+"""Batches of one training worker, decoded and augmented in advance by Ray Data."""
 
 import pickle
 from collections.abc import Iterable
@@ -18,15 +18,15 @@ _BLOCK_BYTES = 16 * 2**20
 def batches(
     job: TrainingJob, rank: int, num_workers: int, first_step: int, device: torch.device
 ) -> Iterable[dict[str, torch.Tensor]]:
-    """This worker's share of every global batch, from `first_step` on.
+    """Yields this worker's share of every global batch, from `first_step` on.
 
-    Returns:
+    Yields:
         name -> tensor on the device, for one step after another.
     """
     context = cluster.data_context()
     context.execution_options.preserve_order = True
     context.target_max_block_size = _BLOCK_BYTES
-    # Pickled here, because Ray would try Arrow first and warn.
+    # Pickled here, because Ray would first try Arrow and log a warning.
     planned = job.task.loading_tasks(rank, num_workers, first_step)
     items = [{"task": pickle.dumps(task)} for task in planned]
     if not items:
@@ -51,7 +51,7 @@ def batches(
 
 
 def _moved(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Ray's arrays are read-only; from memory that is not pinned the host waits for the copy."""
+    """Copies a read-only array to the device, from pinned memory so that the host does not wait."""
     tensor = torch.from_numpy(np.array(values))
     pinned = tensor.pin_memory() if device.type == "cuda" else tensor
     return pinned.to(device, non_blocking=True)

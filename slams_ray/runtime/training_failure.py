@@ -1,4 +1,4 @@
-"""Why a training ended: a lost worker or node, which is retried, or an error that would repeat."""
+"""Classification of training failures: lost workers are retried, other errors are not."""
 
 import re
 import traceback
@@ -27,34 +27,33 @@ _LOST = (
     NodeDiedError,
     LocalRayletDiedError,
     ObjectLostError,
-    # A process that Ray's memory monitor killed; MemoryError and CUDA out of memory are others.
+    # Ray's memory monitor killed the process. MemoryError and CUDA out of memory are other types.
     OutOfMemoryError,
     RpcError,
     TaskUnschedulableError,
     ActorUnschedulableError,
 )
 _LOST_PEER = re.compile(r"\bgloo/|\bNCCL\b|\bDist\w*Error\b|Connection (reset|closed) by peer")
-"""What torch says in the other workers when one of them dies."""
+"""Messages of torch in the remaining workers when one worker dies."""
 _OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|DefaultCPUAllocator")
 _OWN_ERROR = re.compile(r"slams_ray\.errors\.\w+: (.+)")
 _LOW_MEMORY = (
-    "a process was killed because its node ran low on memory: set compute.data_loading_tasks "
-    "lower, the "
-    "batch size or crop_px, or take nodes with more memory"
+    "a process was killed because its node ran low on memory: lower compute.data_loading_tasks, "
+    "the batch size or crop_px, or use nodes with more memory"
 )
-_NO_MEMORY = "set the batch size or crop_px lower, or take a device with more memory"
+_NO_MEMORY = "lower the batch size or crop_px, or use a device with more memory"
 
 
 class WorkerError(Exception):
-    """An exception of a training worker as text, which survives the way to the driver.
+    """An exception of a training worker as text, so that the driver gets all of it.
 
-    Ray Train passes on exceptions without their traceback, and shortens that in its message.
+    Ray Train sends exceptions without traceback, and shortens the traceback in its message.
 
     Attributes:
-        reason: for the user, one line.
-        traceback: of the worker, whole.
-        is_loss: the worker failed because another process or node was lost.
-        is_announced: a node of the training had announced that it would go.
+        reason: one line for the user.
+        traceback: complete traceback of the worker.
+        is_loss: whether the worker failed because another process or node was lost.
+        is_announced: whether a node of the training had announced its end.
     """
 
     def __init__(self, reason: str, traceback: str, is_loss: bool, is_announced: bool) -> None:
@@ -67,23 +66,23 @@ class WorkerError(Exception):
 
     @classmethod
     def of(cls, error: Exception, is_announced: bool = False) -> "WorkerError":
-        """The exception that is being handled in a worker."""
+        """Converts the exception that a worker is handling."""
         text = "".join(traceback.format_exception(error))
         return cls(_reason(error, text), text, is_loss(error), is_announced)
 
 
 class DrainWatch:
-    """Asks Ray Train whether a node of the training has announced that it will go.
+    """Asks Ray Train whether a node of the training has announced its end.
 
     Attributes:
-        has_seen: it has.
+        has_seen: whether an announcement has been seen.
     """
 
     def __init__(self) -> None:
         self.has_seen = False
 
     def is_news(self) -> bool:
-        """Whether it has, for the first time; all workers ask at the same step."""
+        """Whether an announcement is seen for the first time; all workers ask at the same step."""
         if self.has_seen or train.get_preemption_info() is None:
             return False
         self.has_seen = True
@@ -91,7 +90,7 @@ class DrainWatch:
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an exception of a worker tells of a lost process or node, so that a retry helps."""
+    """Whether a worker's exception was caused by a lost process or node, so that a retry helps."""
     causes = list(_causes(error))
     if any(isinstance(cause, _LOST) for cause in causes):
         return True
@@ -99,7 +98,7 @@ def is_loss(error: BaseException) -> bool:
 
 
 def _tells_of_lost_peer(error: BaseException) -> bool:
-    # Of torch: of other errors with this text, a retry would raise them again.
+    # Only torch's errors: others with this text would occur again in a retry.
     if not isinstance(error, RuntimeError) or isinstance(error, SlamsError):
         return False
     text = f"{type(error).__name__}: {error}"
@@ -115,10 +114,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _reason(error: Exception, text: str) -> str:
-    """Our own error where one is at the bottom of it, else type and message."""
+    """Returns the message of a SlamsError among the causes, else type and message."""
     if isinstance(error, SlamsError):
         return str(error)
-    # Through data-loading tasks an error arrives as text, not as a cause.
+    # The error of a data-loading task arrives as text, not as a cause.
     own = _OWN_ERROR.search(text)
     if own:
         return own.group(1).strip()
@@ -131,10 +130,10 @@ def _reason(error: Exception, text: str) -> str:
 
 
 def may_be_retried(error: TrainingFailedError) -> bool:
-    """Whether a training failed by the loss of a worker or node.
+    """Whether a training failed because a worker or node was lost.
 
-    Where one worker is lost, whatever the others raise may come of it; an error that is their own
-    is raised again in the next attempt, alone.
+    If one worker is lost, errors of the other workers may be consequences. A genuine error occurs
+    again in the next attempt.
     """
     failures = _worker_failures(error)
     kinds = [f.is_loss if isinstance(f, WorkerError) else None for f in failures]
@@ -142,29 +141,29 @@ def may_be_retried(error: TrainingFailedError) -> bool:
 
 
 def was_announced(error: TrainingFailedError) -> bool:
-    """Whether the lost node had announced that it would go."""
+    """Whether the lost node had announced its end."""
     return any(isinstance(f, WorkerError) and f.is_announced for f in _worker_failures(error))
 
 
 def training_error(label: str, error: Exception) -> TrainingError:
-    """What the user is told, with the workers' tracebacks as a note."""
+    """Builds the error for the user, with the tracebacks of the workers as notes."""
     failures = _worker_failures(error)
-    result = TrainingError(f"training {label} failed: {_said(error, failures)}")
+    result = TrainingError(f"training {label} failed: {_cause(error, failures)}")
     for failure in failures:
         text = failure.traceback if isinstance(failure, WorkerError) else str(failure)
         result.add_note(f"\nIn a training worker:\n{text}")
     return result
 
 
-def _said(error: Exception, failures: list[Exception]) -> str:
-    """Of an error that would repeat, else of the worker that was lost, else of its peers."""
+def _cause(error: Exception, failures: list[Exception]) -> str:
+    """Returns the reason of a genuine error, else of the lost worker, else of its peers."""
     ours = [f for f in failures if isinstance(f, WorkerError)]
     own = [f for f in ours if not f.is_loss]
     lost = [str(f) for f in failures if not isinstance(f, WorkerError)]
     if own or (ours and not lost):
         return (own or ours)[0].reason
     text = "\n".join(lost) or str(error)
-    # Ray's own last line is about its documentation.
+    # The last line of Ray's low-memory message only links to its documentation.
     return _LOW_MEMORY if "low on memory" in text else text.strip().splitlines()[-1]
 
 

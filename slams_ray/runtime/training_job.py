@@ -1,4 +1,4 @@
-"""What one training needs: a task and its settings, handed from the driver to every worker."""
+"""Job of one training: a task and its settings, sent from the driver to every worker."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from slams_ray import storage
 
 
 class TrainedTask(Protocol):
-    """What the trainer needs of a task; `slams_ray.training.training.Training` is one."""
+    """Interface that the trainer needs; `slams_ray.training.training.Training` implements it."""
 
     def build(self) -> nn.Module: ...
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer: ...
@@ -25,13 +25,13 @@ class TrainedTask(Protocol):
         num_steps: int,
     ) -> dict[str, torch.Tensor]: ...
     def check(self, metrics: Sequence[Mapping[str, torch.Tensor]], num_steps_done: int) -> None:
-        """Raises where what the last steps returned shows that the training has failed."""
+        """Raises if the metrics of the last steps show that the training has failed."""
 
     def batch_share(self, rank: int, num_workers: int) -> int: ...
     def loading_tasks(self, rank: int, num_workers: int, first_step: int) -> Iterable[Any]: ...
     @property
     def loader(self) -> Callable[[Any], dict[str, np.ndarray]]:
-        """Makes the samples of a loading task. It is small, because every task gets a copy."""
+        """Makes the samples of a loading task. It must be small: every task gets a copy."""
 
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Any: ...
     def summarise(self, results: Sequence[Any]) -> dict[str, float]: ...
@@ -43,13 +43,14 @@ class TrainingJob:
     """One training.
 
     Attributes:
-        label: name for progress lines and metric prefixes.
-        task: what is trained.
-        output_dir: gets model.pt; Ray Train's checkpoints stand in its subdirectory `training`.
-        tracking_uri, run_id: MLflow run the metrics go to.
-        min_workers: how few may go on where nodes are lost; None ends with a node.
-        num_threads: of a worker without a GPU; None shares the cores of a node.
-        data_loading_tasks: processes that feed each worker; None leaves it to its node.
+        label: name in progress lines and prefix of metrics.
+        task: the task to train.
+        output_dir: directory of model.pt; its subdirectory `training` has Ray Train's checkpoints.
+        min_workers: fewest workers with which a training continues; None waits for all.
+        num_threads: threads of a worker without a GPU; None divides the cores of a node.
+        data_loading_tasks: data-loading tasks per worker; None chooses by CPUs and GPUs of a node.
+        tracking_uri: address of MLflow.
+        run_id: id of the MLflow run for the metrics; None tracks nothing.
         credentials: environment variables for MLflow, set in rank 0 only.
     """
 
@@ -74,13 +75,11 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class PickledJob:
-    """A pickled job: Ray Train's controller, which only passes it on, need not import the task, and
-    has nothing to show of it.
-    """
+    """A pickled job, so that Ray Train's controller neither imports the task nor prints the job."""
 
     pickled: bytes = field(repr=False)
 
 
 def progress_path(output_dir: str) -> str:
-    """Where rank 0 leaves its progress for the driver."""
+    """Path of the file in which rank 0 posts its progress for the driver."""
     return storage.join(output_dir, "progress.json")

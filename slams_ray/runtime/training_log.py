@@ -1,4 +1,4 @@
-"""Metric points of a training: kept in the history, sent to MLflow, posted as progress."""
+"""Log of a training's metric points."""
 
 import time
 
@@ -7,11 +7,11 @@ from slams_ray.runtime.tracking import Run
 from slams_ray.runtime.training_job import TrainingJob, progress_path
 
 _AXES = ("step", "time")
-"""Where a point lies, time in seconds since the epoch; MLflow has its own."""
+"""Position of a point, with time in seconds since the epoch; MLflow stores its own."""
 
 
 class TrainingLog:
-    """Metric points of rank 0: kept in the history, sent to MLflow, shown as progress."""
+    """Adds the metric points of rank 0 to the history, sends them to MLflow and posts progress."""
 
     def __init__(
         self, job: TrainingJob, rank: int, first_step: int, history: list[dict[str, float]]
@@ -19,7 +19,7 @@ class TrainingLog:
         self.job, self.rank, self.history = job, rank, history
         self.run = Run(job.tracking_uri, job.run_id if rank == 0 else None)
         if rank == 0:
-            # A continued training has a run of its own, which shows the whole curve.
+            # A continued training has a new run, which must show the whole curve.
             for point in history:
                 self._track(point)
         self.last_step, self.last_time = first_step, time.monotonic()
@@ -39,20 +39,20 @@ class TrainingLog:
         post_progress(progress_path(self.job.output_dir), step, rate, f"loss {metrics['loss']:.4f}")
 
     def flush_if_due(self) -> None:
-        """Sends points that have waited for long; to be called at every step."""
+        """Sends points that have waited long; call it at every step."""
         self.run.flush_if_due()
 
     def flush(self) -> None:
-        """Sends all points, because nothing more is logged for a while."""
+        """Sends all points; call it before a time without log points."""
         self.run.flush()
 
     @property
     def tracked(self) -> bool:
-        """Whether MLflow has everything so far."""
+        """Whether MLflow has received everything so far."""
         return self.run.is_tracked
 
     def close(self) -> None:
-        """Sends what is left; waits, not for long, for a server that is gone."""
+        """Sends the remaining points, and waits a limited time for a server that is down."""
         if self.rank == 0:
             self.run.flush()
             self.run.settle()

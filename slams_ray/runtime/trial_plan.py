@@ -1,8 +1,8 @@
-"""Which trial a search runs next, with which point, and when it stops early.
+"""Plan of a search: which trial runs next, with which point, and when a trial stops early.
 
-Trials are numbered. The point of trial n and the scores below which it stops depend on the seed and
-on the results of trials 0 to n - feedback_delay alone. So they do not depend on how many trials run
-at a time, on which of them end first, on a kill, or on how many trials were asked for.
+Trials are numbered. The point of trial n and the scores below which it stops depend only on the
+random seed and on the results of trials 0 to n - feedback_delay. So they do not depend on how many
+trials run at once, on which of them end first, on a kill, or on the number of trials.
 """
 
 import json
@@ -19,26 +19,29 @@ from slams_ray.runtime.search_space import Observation, Point, SearchSpace, draw
 from slams_ray.runtime.shards import Pool
 
 Cutoffs = list[float | None]
-"""What the metric must reach after each report for the trial to go on; None where it need not."""
+"""Score that a trial must reach after each report to continue; None sets no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    """How to search.
+    """Settings of a search.
 
     Attributes:
         algorithm: optuna, random or grid.
-        num_samples: trials; grid takes every point, whatever this is.
-        metric: the report's number to maximise.
-        num_reports: reports of a trial that is not stopped.
-        feedback_delay: trial n learns from trials 0 to n - feedback_delay alone, so at most this
-            many run at a time; grid and random with one report learn nothing and do not wait.
-        max_concurrent: trials at the same time; None takes what the cluster has room for. It
-            changes no result.
-        cpus_per_trial: of the trial's own process; one that only waits for the tasks it starts
-            needs next to none, but Tune asks for some.
-        pool: called when Ray is connected, tells which share of a GPU a trial takes and how many
-            trials there may be; None, or giving None, takes no GPU.
+        num_samples: number of trials; grid ignores it and tries every point.
+        metric: entry of the reports to maximise.
+        num_reports: number of reports of a complete trial.
+        feedback_delay: only trials 0 to n - feedback_delay influence trial n, so at most this
+            number of trials run at once. Grid and random with one report need no results and do
+            not wait.
+        max_concurrent: largest number of concurrent trials; None uses the whole cluster. It changes
+            no result.
+        cpus_per_trial: CPUs of the trial's own process; Tune requires more than 0 even if the trial
+            only waits for its tasks.
+        time_budget_seconds: time after which the search ends; None sets no limit.
+        seed: random seed of the points.
+        pool: called when Ray is connected; returns the GPU share of a trial and the number of
+            trials. None, or a function that returns None, uses no GPU.
     """
 
     algorithm: str
@@ -58,9 +61,10 @@ class SearchTrial:
     """One trial.
 
     Attributes:
-        trial_id: its number, of five digits.
-        history: its reports in order; fewer than planned where it was stopped.
-        error: why it failed, None where it did not.
+        trial_id: its number with five digits.
+        point: its values of the search space.
+        history: its reports in order; fewer than planned if it was stopped.
+        error: reason of its failure; None if it did not fail.
     """
 
     trial_id: str
@@ -79,25 +83,25 @@ class Proposal:
 
 
 class TrialRecords:
-    """Finished trials on storage, a JSON file each.
+    """Records of finished trials, one JSON file each.
 
     Args:
-        directory: of one search: what its trials depend on must not change.
+        directory: directory of one search; the settings that its trials depend on must not change.
     """
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
 
     def write(self, number: int, trial: SearchTrial) -> None:
-        """Keeps a finished trial."""
+        """Writes the record of a finished trial."""
         path = storage.join(self.directory, f"{trial_id(number)}.json")
         storage.write_bytes(path, json.dumps(asdict(trial)).encode())
 
     def read(self) -> dict[int, SearchTrial]:
-        """Number -> finished trial.
+        """Reads all records: number -> finished trial.
 
         Raises:
-            ArtifactError: a file is no record.
+            ArtifactError: a file is not a record.
         """
         names = sorted(n for n in storage.list_names(self.directory) if n.endswith(".json"))
         return {int(name.removesuffix(".json")): self._read(name) for name in names}
@@ -108,7 +112,7 @@ class TrialRecords:
             return SearchTrial(**json.loads(storage.read_bytes(path)))
         except (ValueError, TypeError) as error:
             raise ArtifactError(
-                f"{path} is no record of a trial ({error}): remove it and run the command again"
+                f"{path} is not a record of a trial ({error}): remove it and run the command again"
             ) from error
 
 
@@ -132,7 +136,8 @@ class TrialPlan:
         self._skip_finished()
 
     def propose(self) -> Proposal | None:
-        """The next trial; None while it waits for results, and when there is none (`is_done`)."""
+        """Returns the next trial; None while it waits for results or if none is left
+        (`is_done`)."""
         number = len(self.points)
         known = range(max(0, number - self.plan.feedback_delay + 1))
         if self.is_done or (self._learns() and not self._are_settled(known)):
@@ -152,18 +157,18 @@ class TrialPlan:
         return len(self.points) >= self.num_trials
 
     def settle(self, number: int, history: list[dict[str, float]]) -> SearchTrial:
-        """Takes the reports of a proposed trial that has finished."""
+        """Stores the reports of a proposed trial that has finished."""
         self.results[number] = SearchTrial(
             trial_id=trial_id(number), point=self.points[number], history=history
         )
         return self.results[number]
 
     def fail(self, number: int) -> None:
-        """Takes note that a proposed trial failed: later trials do without its result."""
+        """Records that a proposed trial failed, so that later trials do not wait for it."""
         self.failed.add(number)
 
     def finished(self) -> list[SearchTrial]:
-        """The finished trials among those asked for, in order."""
+        """Returns the finished trials among the first `num_trials`, in order."""
         return [self.results[n] for n in range(self.num_trials) if n in self.results]
 
     def _skip_finished(self) -> None:
@@ -203,10 +208,11 @@ class TrialPlan:
 
 
 def halving_cutoffs(values: Sequence[Sequence[float]], num_reports: int) -> Cutoffs:
-    """Successive halving: after reports 1, 2, 4 and so on, the median of the trials that got there.
+    """Successive halving: the cutoff after reports 1, 2, 4, ... is the median of earlier trials.
 
     Args:
-        values: the metric of each earlier trial after each of its reports.
+        values: metric of each earlier trial after each of its reports.
+        num_reports: number of reports of a complete trial.
     """
     cutoffs: Cutoffs = [None] * num_reports
     for rung in _rungs(num_reports):
@@ -224,11 +230,11 @@ def _rungs(num_reports: int) -> Iterator[int]:
 
 
 def is_stopped(cutoffs: Cutoffs, num_reports: int, value: float) -> bool:
-    """Whether a trial ends after so many reports, the last of which has this value."""
+    """Whether a trial stops after `num_reports` reports, the last of which has this value."""
     cutoff = cutoffs[num_reports - 1] if num_reports <= len(cutoffs) else None
     return cutoff is not None and value < cutoff
 
 
 def trial_id(number: int) -> str:
-    """How a trial is named in records and figures; the names sort as the numbers."""
+    """Name of a trial in records and figures; names sort as numbers do."""
     return f"{number:05d}"

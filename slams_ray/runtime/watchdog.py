@@ -1,4 +1,4 @@
-"""Ends MLflow runs of a process that is gone: both sides of a pipe, parent's and child's."""
+"""Watchdog that ends the MLflow runs of a process that died. It has both ends of the pipe."""
 
 import logging
 import os
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS, PAUSE_SECONDS = 1800.0, 10.0
-"""How long a process that is left behind asks for a server that is gone."""
+"""How long, and how often, the watchdog tries to reach a server that is down."""
 
 
 class Watchdog:
-    """A small process that ends runs as KILLED when this one dies without saying so.
+    """A small process that sets runs to KILLED when this process dies unexpectedly.
 
-    A handler cannot see SIGKILL or the kernel's out-of-memory killer; the end of a pipe can. `ray
-    job stop` kills a driver and all its descendants, so it is none of them.
+    A signal handler cannot detect SIGKILL or the kernel's out-of-memory killer, but the end of a
+    pipe does. `ray job stop` kills a driver and all its descendants, so the watchdog is detached.
     """
 
     def __init__(self, uri: str) -> None:
@@ -32,7 +32,7 @@ class Watchdog:
             text=True,
             start_new_session=True,
         )
-        # Of the process that has left a child behind.
+        # The started process forks the watchdog and exits.
         self._process.wait()
 
     def guard(self, run: "Run") -> None:
@@ -44,11 +44,11 @@ class Watchdog:
         self._tell(f"forget {run.run_id}")
 
     def hand_over(self, run: "Run", status: str) -> None:
-        """Leaves it to the process to tell MLflow how a run has ended."""
+        """Lets the watchdog report to MLflow how a run has ended."""
         self._tell(f"guard {run.run_id} {status}")
 
     def release(self) -> None:
-        """Lets the process go when it has ended what it still watches."""
+        """Lets the watchdog exit after it has ended the runs that it still watches."""
         if self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -58,13 +58,11 @@ class Watchdog:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            logger.warning(
-                "the process that guards MLflow runs has died; a killed run stays RUNNING"
-            )
+            logger.warning("the watchdog of MLflow runs has died: a killed run will stay RUNNING")
 
 
 def main() -> None:
-    """The child: outlives its parent and closes what it left open."""
+    """Entry point of the watchdog: outlives its parent and ends the runs it left open."""
     if os.fork():
         os._exit(0)
     guarded: dict[str, str] = {}
@@ -77,7 +75,7 @@ def main() -> None:
     guarded.pop("None", None)
     until = time.monotonic() + PATIENCE_SECONDS
     while guarded and time.monotonic() < until:
-        # Imported only now: while its parent lives, this process costs 10 MB and no time.
+        # Imported only now, so that the watchdog costs 10 MB and no time while its parent lives.
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 

@@ -1,4 +1,4 @@
-"""One driver at a time in a workspace, and the workspace of a dead driver taken over."""
+"""Lock that allows one driver at a time in a workspace, and is taken over from a dead driver."""
 
 import json
 import logging
@@ -25,23 +25,24 @@ logger = logging.getLogger(__name__)
 
 LOCK_NAME = "driver.lock"
 RENEW_SECONDS, STALE_SECONDS, POLL_SECONDS = 10.0, 60.0, 1.0
-"""A driver renews its lock; on another machine it counts as dead when it has not for so long."""
+"""A driver renews its lock at the first interval. For a driver on another machine, it counts as
+dead when it has not renewed the lock for `STALE_SECONDS`."""
 _LOST = signal.SIGUSR2
-"""What a driver that has lost its lock interrupts itself by; Ray Tune uses SIGUSR1."""
+"""Signal with which a driver that lost its lock interrupts itself; Ray Tune uses SIGUSR1."""
 EXIT_SECONDS = 1.0
-"""How long a process that has been killed may take to be gone."""
+"""How long a killed process may take to end."""
 _CLOCK_TOLERANCE_SECONDS = 2.0
-"""A process's time of start is computed from the clock, which may be corrected."""
+"""The start time of a process is computed from the clock, which may be corrected."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """The driver that holds a workspace.
+    """The driver that has locked a workspace.
 
     Attributes:
-        machine: differs where process ids mean other processes, in another container say.
-        started: seconds since the epoch when the process started.
-        since: when it took the workspace, as text.
+        machine: name of the host and of its process-id namespace, which differs in containers.
+        started: start of the process in seconds since the epoch.
+        since: time when it locked the workspace, as text.
     """
 
     host: str
@@ -53,7 +54,7 @@ class Holder:
 
     @classmethod
     def current(cls, work: str) -> "Holder":
-        """This process."""
+        """Describes this process."""
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         return cls(
             host=socket.gethostname(),
@@ -65,7 +66,7 @@ class Holder:
         )
 
     def is_running(self) -> bool:
-        """Whether the process, of this machine, still runs; not another of the same id."""
+        """Whether the process still runs on this machine, and its id was not reused."""
         try:
             process = psutil.Process(self.pid)
             if process.status() == psutil.STATUS_ZOMBIE:
@@ -79,7 +80,7 @@ class Holder:
 
 
 def _machine() -> str:
-    """The host's name and, on Linux, the namespace of its process ids."""
+    """Name of the host and, on Linux, its process-id namespace."""
     namespace = Path("/proc/self/ns/pid")
     number = namespace.stat().st_ino if namespace.exists() else 0
     return f"{socket.gethostname()}-{number}"
@@ -87,20 +88,20 @@ def _machine() -> str:
 
 @contextmanager
 def workspace_lock(workspace: str, work: str) -> Iterator[None]:
-    """Holds a workspace for this driver until the block ends.
+    """Locks a workspace for this driver until the block ends.
 
-    Only local paths and S3 are locked; elsewhere a warning says that they are not.
+    Only local paths and S3 can be locked; other stores log a warning.
 
     Args:
-        work: what the driver does, told to a second one.
+        work: description of the driver's work, for the message of a second driver.
 
     Raises:
-        ConfigError: another driver works in the workspace, or has taken it over.
+        ConfigError: another driver uses the workspace, or has taken it over.
     """
     path = storage.join(workspace, LOCK_NAME)
     file = lock_file(path)
     if file is None:
-        logger.warning("%s cannot be locked: start one driver at a time in it", workspace)
+        logger.warning("%s cannot be locked: start only one driver at a time in it", workspace)
         yield
         return
     holder = Holder.current(work)
@@ -120,7 +121,7 @@ def workspace_lock(workspace: str, work: str) -> Iterator[None]:
         if renewal.is_lost:
             raise ConfigError(
                 f"another driver has taken over {workspace}, because this one did not renew its "
-                f"lock for {STALE_SECONDS:.0f} s: see what stopped it, and run one at a time"
+                f"lock for {STALE_SECONDS:.0f} s: find out what stopped it, and run one at a time"
             ) from None
         raise
     finally:
@@ -129,9 +130,9 @@ def workspace_lock(workspace: str, work: str) -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Lets `_LOST` interrupt the main thread: a process started in the background ignores SIGINT.
+    """Lets `_LOST` interrupt the main thread; a background process would ignore SIGINT.
 
-    A driver in another thread cannot be interrupted; it is told by a log line alone.
+    A driver in another thread cannot be interrupted; it only logs an error.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -148,7 +149,7 @@ def _content(holder: Holder) -> bytes:
 
 
 def _holder(content: bytes) -> Holder | None:
-    """None where the content is half written or of another version of this package."""
+    """Parses a lock; None if it is half-written or from another version of this package."""
     try:
         fields = json.loads(content)
         fields.pop("renewed")
@@ -158,7 +159,7 @@ def _holder(content: bytes) -> Holder | None:
 
 
 def _acquire(file: LockFile, holder: Holder, workspace: str) -> str:
-    """The version of the lock this process has made, perhaps in place of a dead driver's."""
+    """Creates the lock, or replaces that of a dead driver; returns its version."""
     half_written = None
     while True:
         found = file.read()
@@ -176,7 +177,7 @@ def _acquire(file: LockFile, holder: Holder, workspace: str) -> str:
                     f"the workspace {workspace} is in use by {other or 'another driver'}: wait for "
                     "its end, stop it, or choose another --workspace"
                 )
-            logger.info("%s was left by a driver that died (%s)", workspace, other)
+            logger.info("the driver of %s has died (%s): taking over", workspace, other)
             made = file.replace(_content(holder), version)
         if made is not None:
             return made
@@ -190,7 +191,7 @@ def _is_alive(file: LockFile, holder: Holder | None, version: str) -> bool:
                 return True
             time.sleep(0.05)
         return False
-    logger.info("the workspace is locked by %s: waiting for a sign of it", holder)
+    logger.info("the workspace is locked by %s: waiting until it renews the lock", holder)
     until = time.monotonic() + STALE_SECONDS
     while time.monotonic() < until:
         time.sleep(POLL_SECONDS)
@@ -203,7 +204,7 @@ def _is_alive(file: LockFile, holder: Holder | None, version: str) -> bool:
 
 
 class _Renewal:
-    """Renews the lock in a thread until it is stopped, and interrupts a driver that has lost it."""
+    """Thread that renews the lock, and interrupts the driver if the lock is lost."""
 
     def __init__(self, file: LockFile, holder: Holder, version: str, workspace: str) -> None:
         self.is_lost = False
@@ -216,20 +217,20 @@ class _Renewal:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread and removes the lock, unless another driver holds it now."""
+        """Ends the thread and removes the lock, unless another driver has it now."""
         self._stopped.set()
         self._thread.join()
         try:
             self._file.remove(self._version)
         except (OSError, SlamsError) as error:
-            logger.warning("the lock of %s is left behind (%s)", self._workspace, error)
+            logger.warning("the lock of %s cannot be removed (%s)", self._workspace, error)
 
     def _renew(self) -> None:
         while not self._stopped.wait(RENEW_SECONDS):
             try:
                 version = self._file.renew(_content(self._holder), self._version)
             except (OSError, SlamsError) as error:
-                logger.warning("the lock of %s is not renewed (%s)", self._workspace, error)
+                logger.warning("the lock of %s cannot be renewed (%s)", self._workspace, error)
                 continue
             if version is None:
                 self.is_lost = True

@@ -66,7 +66,7 @@ def test_what_was_sent_meanwhile_arrives_once_in_order_when_the_server_is_back(
     server.send(box, "d")
     assert server.received == ["a", "b", "c", "d"]
     assert [r.levelname for r in said.records] == ["WARNING", "INFO"]
-    assert "does not answer as it should" in said.records[0].message
+    assert "does not answer" in said.records[0].message
     assert "answers again" in said.records[1].message
 
 
@@ -110,7 +110,7 @@ def test_a_server_that_stays_away_is_waited_for_once_and_has_everything_when_it_
     assert server.received == ["a", "b"]
     assert not box.lost
     assert [r.levelname for r in said.records] == ["WARNING", "WARNING", "INFO"]
-    assert "1 requests wait for it" in said.records[1].message
+    assert "1 requests stay queued" in said.records[1].message
 
 
 def test_a_question_nobody_answers_is_not_asked_later(server: Server) -> None:
@@ -238,7 +238,7 @@ def test_a_request_that_is_never_done_is_left_out_and_those_behind_it_are_sent(
     assert box.lost
     dropped = [r for r in said.records if "left out" in r.message]
     assert len(dropped) == 1, "said once for each kind"
-    assert "has not taken tags" in dropped[0].message
+    assert "did not accept tags" in dropped[0].message
 
 
 @pytest.mark.parametrize("error", [ConnectionError("reset"), TimeoutError("no reply")])

@@ -59,7 +59,7 @@ def test_a_server_that_stays_away_stops_nothing(
     said = [r.message for r in caplog.records if r.name.startswith("slams_ray")]
     assert len(said) == 2
     assert "does not answer" in said[0]
-    assert "3 requests wait for it" in said[1]
+    assert "3 requests stay queued" in said[1]
     assert not run.is_tracked
 
 

@@ -160,5 +160,5 @@ def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "00002.json").write_text("{")
-    with pytest.raises(ArtifactError, match=r"00002\.json is no record of a trial"):
+    with pytest.raises(ArtifactError, match=r"00002\.json is not a record of a trial"):
         TrialRecords(str(tmp_path)).read()

@@ -195,7 +195,7 @@ def test_errors_and_interrupts_release_the_workspace(workspace: str) -> None:
 
 def test_a_store_without_locks_says_so(caplog: pytest.LogCaptureFixture) -> None:
     with workspace_lock("gs://bucket/runs", "demo"):
-        assert "gs://bucket/runs cannot be locked: start one driver at a time" in caplog.text
+        assert "gs://bucket/runs cannot be locked: start only one driver at a time" in caplog.text
 
 
 def test_the_pipeline_and_both_studies_respect_the_lock(

@@ -142,7 +142,7 @@ def test_a_checkpoint_without_settings_asks_for_all_of_them(tmp_path: Path) -> N
     model = tmp_path / "model.pt"
     model.write_bytes(checkpoint(None))
     arguments = (str(model), str(tmp_path / "images"), str(tmp_path / "masks"))
-    with pytest.raises(ArtifactError, match=r"model\.pt does not say .*--scales"):
+    with pytest.raises(ArtifactError, match=r"model\.pt has no inference settings: .*--scales"):
         predict.run(*arguments, scales=(1.0,))
     changes = {"scales": (1.0,), "flip": False, "precision": "float32", "max_side_px": 32}
     assert predict.run(*arguments, **changes) == 3
