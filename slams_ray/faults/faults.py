@@ -119,7 +119,7 @@ def _interrupt_tracking(scene: Scene, driver: Driver) -> None:
 
 
 def _truncate_output(scene: Scene) -> Mapping[str, str]:
-    """Cuts one output in half and removes the record, as if a crash had left them so."""
+    """Truncates one output to half and removes the record, as a crash can leave them."""
     shards = sorted(scene.stage_dir.rglob("*.parquet")) or sorted(scene.stage_dir.rglob("*.pt"))
     shards[0].write_bytes(shards[0].read_bytes()[: shards[0].stat().st_size // 2])
     for name in ("record.json", "training.json"):

@@ -35,7 +35,7 @@ class Sight:
         return self.num_begun > 0 or self.step > 0
 
     def redone(self, later: "Sight") -> int:
-        """Returns the number of shards or steps that were computed twice by a later moment."""
+        """Returns the number of shards or steps that were computed again up to a later moment."""
         rewritten = sum(
             path.endswith(".parquet") and later.finished.get(path) != changed
             for path, changed in self.finished.items()

@@ -14,7 +14,7 @@ ERROR_NAME = "error.txt"
 
 
 def write_error(output_dir: str, error: Exception, run: Run) -> None:
-    """Writes the traceback, with those of workers, to the output directory and the MLflow run."""
+    """Writes the traceback, including those of workers, to output directory and MLflow run."""
     text = redacted("".join(traceback.format_exception(error)))
     run.log_text(text, ERROR_NAME)
     path = storage.join(output_dir, ERROR_NAME)

@@ -59,7 +59,7 @@ SPACE = (
 decide whether others have an effect come first."""
 _NO_RESULT = ("max_concurrent", "cpus_per_trial")
 _NO_TRIAL = ("num_samples", "time_budget_seconds")
-"""Settings that change the number of trials, but no trial."""
+"""Settings that change how many trials run, but not the result of a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
