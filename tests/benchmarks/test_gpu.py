@@ -112,7 +112,7 @@ def test_compiled_networks_have_the_same_loss_and_learn(classifier: Training) ->
     assert any((before[k] != v).any() for k, v in compiled.module.state_dict().items())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rows_of_steps(classifier: Training) -> None:
     rate, layout = gpu.step_rows("classifier", classifier, CPU, 1, 1)
     assert "images per second" in rate.what
@@ -132,7 +132,7 @@ def test_rows_of_inference(work: Inference) -> None:
     assert min(row.ratio for row in (rate, whole)) > 0
 
 
-def test_a_training_is_watched_once_its_feeders_have_been_taken_from_twice(
+def test_a_training_is_watched_once_all_data_loading_tasks_have_given_two_batches(
     classifier: Training,
 ) -> None:
     # Batches of 4 from 4 shards: 4 lanes, so a feeder makes 4 x 8 images at once.

@@ -31,7 +31,8 @@ def one_node() -> Iterator[Nodes]:
         nodes.stop()
 
 
-@pytest.mark.parametrize("kind", [pytest.param("tasks", marks=pytest.mark.long), "actors"])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["tasks", "actors"])
 def test_a_node_that_joins_takes_shards(kind: str, one_node: Nodes, tmp_path: Path) -> None:
     output_dir = tmp_path / "output"
     arguments = ["-m", "tests.cluster.slow_shards", str(output_dir), str(NUM_SHARDS), kind]

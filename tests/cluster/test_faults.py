@@ -8,7 +8,7 @@ import pytest
 from slams_ray.artifacts import read_record
 from slams_ray.faults.injection import FaultInjection
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 COMMANDS = {
     "output_truncated": 1,
@@ -37,15 +37,13 @@ def test_a_killed_worker_and_a_lost_node_are_survived(tmp_path: Path) -> None:
     assert len(record.nodes) == 2, "both nodes have made shards"
 
 
-@pytest.mark.long
 def test_what_ends_or_damages_a_run_is_mended_by_the_same_command(tmp_path: Path) -> None:
     rows = FaultInjection(tmp_path).run(["prepare"], list(COMMANDS))
     assert all(row.survived and row.identical for row in rows), rows
     assert {row.fault: row.num_commands for row in rows} == COMMANDS
 
 
-@pytest.mark.long
-def test_a_later_stage_waits_for_reads_names_poison_and_a_lost_server_has_every_run_when_it_is_back(
+def test_a_later_stage_waits_for_reads_names_a_crashing_image_and_a_lost_server_has_every_run_when_it_is_back(
     tmp_path: Path,
 ) -> None:
     faults = ["reads_refused", "image_crashing", "mlflow_gone"]

@@ -140,6 +140,7 @@ def test_a_training_that_dies_continues_to_the_same_weights(
         assert torch.equal(value, weights(undisturbed)[name])
 
 
+@pytest.mark.long
 def test_a_finished_training_survives_repeated_kills_before_its_record(
     undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -203,7 +204,7 @@ def test_a_damaged_shard_ends_at_once_and_the_error_holds_the_workers_traceback(
     assert task.num_attempts() == 1
     (note,) = found.value.__notes__
     assert "trainer.py" in note
-    assert "in reader" in note
+    assert "in loader" in note
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,7 @@ class Killed(Counted):
         return super().step(*args)
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_retried_and_logs_what_an_undisturbed_one_does(
     undisturbed: Path, tmp_path: Path
 ) -> None:

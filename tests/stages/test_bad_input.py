@@ -17,7 +17,7 @@ from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.stages import pipeline, predict, prepare, train_systems
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Result, StageContext
-from slams_ray.stages.training import with_absolute_weights
+from slams_ray.stages.training import backbone_settings, with_absolute_weights
 from slams_ray.systems.registry import trainings_of
 
 pytestmark = pytest.mark.ray
@@ -144,6 +144,7 @@ def test_predict_names_a_model_that_is_none(tmp_path: Path) -> None:
         predict.find_model(str(tmp_path))
 
 
+@pytest.mark.long
 def test_a_truncated_image_shard_is_named_by_the_training_that_reads_it(
     ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig
 ) -> None:
@@ -158,23 +159,20 @@ def test_a_truncated_image_shard_is_named_by_the_training_that_reads_it(
     assert "in read_row_groups" in told.read_text(), "that of its data-loading task"
 
 
-def test_a_relative_weights_file_reaches_the_workers(
-    ray_cluster: None, tmp_path: Path, tiny_config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+def test_a_relative_weights_file_is_found_by_workers_and_named_by_its_content(
+    tmp_path: Path, tiny_config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     body = build_backbone("tiny_resnet", 8).body
     torch.save(body.state_dict(), "weights.pt")
     backbone = replace(tiny_config.encoder.backbone, weights="weights.pt")
     config = replace(tiny_config, encoder=replace(tiny_config.encoder, backbone=backbone))
-    with make_context(tmp_path, tiny_config) as context:
-        data = prepare.open_prepared(prepare.run(context, tiny_config.data))
-        trained = train_encoder(context, config, data)
-        moved = tmp_path / "elsewhere.pt"
-        moved.write_bytes((tmp_path / "weights.pt").read_bytes())
-        encoder = replace(config.encoder, backbone=replace(backbone, weights=str(moved)))
-        again = replace(config, encoder=encoder)
-        assert train_encoder(context, again, data).cached
-    assert trained.record.config["backbone"]["weights"].startswith("sha256:")
+    found = with_absolute_weights(config).encoder.backbone
+    assert found.weights == str(tmp_path / "weights.pt")
+    moved = tmp_path / "elsewhere.pt"
+    moved.write_bytes((tmp_path / "weights.pt").read_bytes())
+    assert backbone_settings(found)["weights"].startswith("sha256:")
+    assert backbone_settings(replace(found, weights=str(moved))) == backbone_settings(found)
 
 
 def test_splits_with_other_classes_are_refused(
