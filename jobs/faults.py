@@ -16,8 +16,8 @@ from slams_ray.cli.tables import print_faults
 class FaultsCommand:
     """Without arguments every fault is injected into every stage, which takes hours."""
 
-    workspace: str = "runs/drill"
-    """Local directory of the pipeline without faults, a copy of it per case, and drill.json."""
+    workspace: str = "runs/faults"
+    """Local directory of the pipeline without faults, a copy of it per case, and faults.json."""
     stages: tuple[str, ...] = ()
     """Stages into which faults are injected; by default all stages."""
     faults: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ def _inject(command: FaultsCommand) -> None:
     workspace = Path(command.workspace).resolve()
     rows = FaultInjection(workspace).run(command.stages or STAGES, command.faults or tuple(FAULTS))
     print_faults(rows)
-    print(f"rows in {workspace}/drill.json")
+    print(f"rows in {workspace}/faults.json")
 
 
 if __name__ == "__main__":

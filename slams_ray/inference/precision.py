@@ -33,7 +33,7 @@ def _to_float32(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch
 
 
 def inference_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Returns the dtype that a precision of `InferenceConfig` stands for on a device."""
+    """Returns the dtype that a precision of `InferenceConfig` means on a device."""
     if precision == "auto":
         return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]

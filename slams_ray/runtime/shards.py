@@ -19,6 +19,7 @@ from slams_ray.runtime import cluster
 from slams_ray.runtime.attempts import AttemptLog
 from slams_ray.runtime.devices import device_name
 from slams_ray.runtime.finished_shards import KEY, ShardNote, read_notes, take_over
+from slams_ray.runtime.pools import Pool
 from slams_ray.runtime.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -88,43 +89,6 @@ class ShardJob:
     def fingerprint_of(self, name: str) -> str:
         """Expected fingerprint of the output shard with this name."""
         return self.fingerprints.get(name, self.fingerprint)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pool:
-    """Pool of actors that keep state.
-
-    Attributes:
-        num_actors: number of actors at the start.
-        num_gpus: share of a GPU for each actor.
-        grows: whether nodes that join later get actors. Ray does not grow pools of GPU actors.
-    """
-
-    num_actors: int
-    num_gpus: float
-    grows: bool = False
-
-
-def pool(device: str, gpu_actors: int | None, per_gpu: int) -> Callable[[], Pool]:
-    """Returns a pool of `per_gpu` actors on each GPU; without GPUs, one actor per CPU."""
-    on_gpus = gpu_pool(device, gpu_actors, per_gpu)
-
-    def resolve() -> Pool:
-        return on_gpus() or Pool(num_actors=cluster.num_cpus(), num_gpus=0, grows=True)
-
-    return resolve
-
-
-def gpu_pool(device: str, gpu_actors: int | None, per_gpu: int) -> Callable[[], Pool | None]:
-    """Returns a pool of `per_gpu` actors on each GPU; None without GPUs."""
-
-    def resolve() -> Pool | None:
-        if not cluster.use_gpu(device):
-            return None
-        num_actors = per_gpu * (gpu_actors or cluster.num_gpus())
-        return Pool(num_actors=num_actors, num_gpus=1 / per_gpu)
-
-    return resolve
 
 
 class ShardMapper:

@@ -15,8 +15,8 @@ import numpy as np
 
 from slams_ray import storage
 from slams_ray.errors import ArtifactError
+from slams_ray.runtime.pools import Pool
 from slams_ray.runtime.search_space import Observation, Point, SearchSpace, draw_point
-from slams_ray.runtime.shards import Pool
 
 Cutoffs = list[float | None]
 """Score that a trial must reach after each report to continue; None sets no limit."""

@@ -15,7 +15,8 @@ from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.inference.shard_work import NUM_EMPTY, InferMapper
 from slams_ray.networks.checkpoint import load_network
 from slams_ray.runtime.cluster import assigned_device
-from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, pool, sum_shards
+from slams_ray.runtime.pools import Pool, pool
+from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
 from slams_ray.stages.train_systems import MapNetwork

@@ -27,5 +27,5 @@ def resolved(config: Config, compute: ComputeConfig) -> Config:
 
 
 def _auto(device: str) -> str:
-    """Returns the name of the dtype that "auto" stands for on a torch device of this machine."""
+    """Returns the name of the dtype that "auto" means on a torch device of this machine."""
     return str(inference_dtype("auto", torch.device(device))).removeprefix("torch.")

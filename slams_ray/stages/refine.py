@@ -14,7 +14,8 @@ from slams_ray.refinement.crf.kernels import CrfKernels
 from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement
 from slams_ray.refinement.shard_work import RefineMapper
 from slams_ray.runtime.cluster import assigned_device
-from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, gpu_pool, sum_shards
+from slams_ray.runtime.pools import Pool, gpu_pool
+from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.search_threshold import chosen_threshold

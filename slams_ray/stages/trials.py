@@ -12,7 +12,8 @@ from slams_ray.config import CrfConfig, SearchConfig
 from slams_ray.metrics import miou_of_counts
 from slams_ray.refinement.pseudo_label import Refinement
 from slams_ray.refinement.trial import SLICE_SCHEMA, PairCounts, ScoreMapper, count_slice
-from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, sum_shards
+from slams_ray.runtime.pools import Pool
+from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.map_sets import MapSet, map_set_of
 from slams_ray.stages.refine import make_refinement, on_own_device
 from slams_ray.stages.slices import ScoredSlices, read_slice, slices_dir

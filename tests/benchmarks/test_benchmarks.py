@@ -85,6 +85,7 @@ def test_every_case_explains_its_settings(
     assert "--workspace" in shown
 
 
+@pytest.mark.slow
 def test_every_row_of_the_crf_is_complete_and_all_backends_agree() -> None:
     shown = pictures.generated(2, height=40, width=56)
     rows = [

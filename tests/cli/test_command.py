@@ -63,6 +63,7 @@ def test_overrides_reach_nested_settings() -> None:
     assert command.config.encoder == RECIPES["voc12"]().encoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -83,6 +84,7 @@ def test_bad_settings_end_in_one_line_that_names_them(
     assert "Traceback" not in shown.stderr
 
 
+@pytest.mark.slow
 def test_a_workspace_that_cannot_be_written_is_named() -> None:
     shown = run("jobs.pipeline", "demo", "--workspace", "/dev/null/runs")
     assert shown.returncode == 1
@@ -91,6 +93,7 @@ def test_a_workspace_that_cannot_be_written_is_named() -> None:
     assert "Traceback" not in shown.stderr
 
 
+@pytest.mark.slow
 def test_an_mlflow_address_without_a_server_is_named(tmp_path: Path) -> None:
     shown = run(
         "jobs.pipeline",

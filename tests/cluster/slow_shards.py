@@ -16,7 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from slams_ray.runtime.shards import ShardJob, ShardWork, pool, sum_shards
+from slams_ray.runtime.pools import pool
+from slams_ray.runtime.shards import ShardJob, ShardWork, sum_shards
 
 FINGERPRINT = "slow"
 SECONDS = 3

@@ -43,7 +43,7 @@ def test_what_ends_or_damages_a_run_is_mended_by_the_same_command(tmp_path: Path
     assert {row.fault: row.num_commands for row in rows} == COMMANDS
 
 
-def test_a_later_stage_waits_for_reads_names_a_crashing_image_and_a_lost_server_has_every_run_when_it_is_back(
+def test_a_later_stage_survives_refused_reads_a_crashing_image_and_a_lost_server(
     tmp_path: Path,
 ) -> None:
     faults = ["reads_refused", "image_crashing", "mlflow_gone"]

@@ -14,9 +14,10 @@ import ray
 
 from slams_ray.config import ComputeConfig
 from slams_ray.runtime import cluster
+from slams_ray.runtime.pools import gpu_pool
 from slams_ray.runtime.search import search
 from slams_ray.runtime.search_space import SearchSpace
-from slams_ray.runtime.shards import ShardJob, ShardWork, gpu_pool, run_shards
+from slams_ray.runtime.shards import ShardJob, ShardWork, run_shards
 from slams_ray.runtime.trial_plan import SearchPlan
 from slams_ray.stages.infer_activation import inference_pool
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slams_ray.runtime.cluster import FEEDERS_ON_CPU, connect, num_cpus, num_data_loading_tasks
-from slams_ray.runtime.shards import Pool, gpu_pool, pool
+from slams_ray.runtime.pools import Pool, gpu_pool, pool
 from tests.runtime.shared_gpu import NAMES, NUM_CPUS, NUM_GPUS, PER_GPU
 
 

@@ -13,7 +13,7 @@ from slams_ray.runtime.shards import ShardJob, ShardMapper, run_shards
 
 ROOT = Path(__file__).parents[2]
 FEW, MANY = 300, 1200
-NUM_CATEGORIES = 81
+NUM_ALL_CLASSES = 81
 
 DRIVER = """
 import resource, sys
@@ -30,7 +30,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def confuse(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
     """A summary as large as that of a data set of 80 classes."""
-    rows = [[1000 + i + j for j in range(NUM_CATEGORIES + 1)] for i in range(NUM_CATEGORIES)]
+    rows = [[1000 + i + j for j in range(NUM_ALL_CLASSES + 1)] for i in range(NUM_ALL_CLASSES)]
     return pa.table({"image_id": ["a"]}), {"num_rows": 1, "confusion": rows}
 
 
@@ -67,7 +67,7 @@ def test_the_driver_needs_no_more_memory_for_more_shards(output: Path) -> None:
             check=True,
         )
         sums, peak = run.stdout.splitlines()
-        one = sum(1000 + i + j for i in range(NUM_CATEGORIES) for j in range(NUM_CATEGORIES + 1))
+        one = sum(1000 + i + j for i in range(NUM_ALL_CLASSES) for j in range(NUM_ALL_CLASSES + 1))
         assert sums == f"{num_shards} {one * num_shards}"
         peak_kb[num_shards] = int(peak)
     assert peak_kb[MANY] - peak_kb[FEW] < 40_000

@@ -13,14 +13,8 @@ import pytest
 from slams_ray import storage
 from slams_ray.errors import ArtifactError, DataError
 from slams_ray.runtime.finished_shards import read_note, worked
-from slams_ray.runtime.shards import (
-    Pool,
-    ShardInput,
-    ShardJob,
-    ShardMapper,
-    run_shards,
-    sum_shards,
-)
+from slams_ray.runtime.pools import Pool
+from slams_ray.runtime.shards import ShardInput, ShardJob, ShardMapper, run_shards, sum_shards
 
 NAMES = [f"{i:06d}.parquet" for i in range(5)]
 

@@ -91,6 +91,7 @@ def test_work_that_others_began_goes_on_untracked_where_the_server_is_gone(
         assert not run.is_tracked
 
 
+@pytest.mark.slow
 def test_how_a_run_ended_is_told_by_who_is_left_behind(tmp_path: Path) -> None:
     tracker = Tracker(str(tmp_path), "slams_ray")
     runs = {name: tracker.start(name, {}) for name in ("kept", "ended", "killed", "told")}
@@ -164,6 +165,7 @@ def test_the_same_pipeline_continues_its_parent_run_and_another_gets_its_own(
     assert ids[0] == ids[1] != ids[2]
 
 
+@pytest.mark.slow
 def test_sigkill_does_not_leave_runs_running(tmp_path: Path) -> None:
     """Of the process and its descendants, as `ray job stop` does where a driver takes long."""
     program = (

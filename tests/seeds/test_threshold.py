@@ -14,7 +14,7 @@ from slams_ray.seeds.threshold import (
     threshold_grid,
 )
 
-NUM_CATEGORIES = 6
+NUM_ALL_CLASSES = 6
 Image = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -35,9 +35,9 @@ def images(levels: int | None) -> list[Image]:
 
 
 def counts_of(data: list[Image], num_thresholds: int) -> ThresholdCounts:
-    total = ThresholdCounts.zeros(NUM_CATEGORIES, num_thresholds)
+    total = ThresholdCounts.zeros(NUM_ALL_CLASSES, num_thresholds)
     for image in data:
-        total = total + count_thresholds(*image, NUM_CATEGORIES, num_thresholds)
+        total = total + count_thresholds(*image, NUM_ALL_CLASSES, num_thresholds)
     return total
 
 
@@ -67,7 +67,7 @@ def test_every_threshold_scores_as_if_evaluated_alone(
     curve = threshold_curve(counts_of(data, num_thresholds))
     for i, threshold in enumerate(threshold_grid(num_thresholds)):
         confusion = sum(
-            confusion_matrix(truth, seed_labels(maps, classes, threshold), NUM_CATEGORIES)
+            confusion_matrix(truth, seed_labels(maps, classes, threshold), NUM_ALL_CLASSES)
             for maps, classes, truth in data
         )
         expected = segmentation_scores(np.asarray(confusion))
@@ -155,4 +155,4 @@ def test_memory_grows_with_classes_and_thresholds_and_not_with_their_square() ->
 def test_a_class_beyond_the_last_is_named() -> None:
     maps, truth = np.ones((1, 2, 2), np.float32), np.full((2, 2), 7, np.uint8)
     with pytest.raises(ValueError, match=r"holds class 7, expected 0\.\.5"):
-        count_thresholds(maps, np.array([1]), truth, NUM_CATEGORIES, 5)
+        count_thresholds(maps, np.array([1]), truth, NUM_ALL_CLASSES, 5)

@@ -7,7 +7,7 @@ import torch
 from slams_ray.networks.semantic_encoder import semantic_similarity
 from slams_ray.systems.slams import losses
 
-NUM_CATEGORIES = 3
+NUM_ALL_CLASSES = 3
 OWN = 1
 
 
@@ -21,13 +21,13 @@ def categories() -> np.ndarray:
 
 def toy_similarity(mask: np.ndarray) -> torch.Tensor:
     """(1, K) similarity of the masked image: e_k is (kept pixels of category k, a constant)."""
-    kept = [mask[categories() == k].sum() for k in range(NUM_CATEGORIES)]
+    kept = [mask[categories() == k].sum() for k in range(NUM_ALL_CLASSES)]
     embedding = torch.tensor([[[count, 2.0] for count in kept]])
-    return semantic_similarity(embedding, torch.tensor([[1.0, 0.0]] * NUM_CATEGORIES))
+    return semantic_similarity(embedding, torch.tensor([[1.0, 0.0]] * NUM_ALL_CLASSES))
 
 
 def total_loss(mask: np.ndarray, form: str) -> float:
-    own = torch.arange(NUM_CATEGORIES)[None] == OWN
+    own = torch.arange(NUM_ALL_CLASSES)[None] == OWN
     foreground = losses.category_foreground_loss(toy_similarity(mask), own, ~own, form)
     background = losses.category_background_loss(toy_similarity(1 - mask), own, ~own, form)
     return (foreground + background).item()
@@ -68,7 +68,7 @@ def test_the_perfect_mask_costs_almost_nothing() -> None:
 def test_the_foreground_loss_alone_does_not_see_the_missing_half_but_the_background_loss_does() -> (
     None
 ):
-    own = torch.arange(NUM_CATEGORIES)[None] == OWN
+    own = torch.arange(NUM_ALL_CLASSES)[None] == OWN
     half = wrong_mask("half of the object")
     foreground = losses.category_foreground_loss(toy_similarity(half), own, ~own)
     background = losses.category_background_loss(toy_similarity(1 - half), own, ~own)

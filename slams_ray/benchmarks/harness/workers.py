@@ -15,7 +15,8 @@ from slams_ray import storage
 from slams_ray.benchmarks.harness.measure import Row, row
 from slams_ray.errors import ConfigError
 from slams_ray.runtime import cluster
-from slams_ray.runtime.shards import Pool, ShardInput, ShardJob, ShardWork, Summary, run_shards
+from slams_ray.runtime.pools import Pool
+from slams_ray.runtime.shards import ShardInput, ShardJob, ShardWork, Summary, run_shards
 
 PlainLoop = Callable[[Sequence[str], str], None]
 """(shard names, output directory) -> None: writes the output of each shard in turn."""

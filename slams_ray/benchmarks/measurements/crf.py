@@ -26,7 +26,7 @@ SOFTMAX_KERNELS = CrfKernels(
     bilateral_srgb=13.0,
     bilateral_compat=10.0,
 )
-NUM_CATEGORIES = 21
+NUM_ALL_CLASSES = 21
 _OURS: tuple[Backend, ...] = ("numba", "torch")
 _ON_CPUS: tuple[Backend, ...] = ("pydensecrf", "numba")
 
@@ -136,7 +136,7 @@ def agreement_rows(pictures: Sequence[Picture]) -> list[Row]:
     rows = []
     for form, kernels in (("label", KERNELS), ("softmax", SOFTMAX_KERNELS)):
         agreement: dict[str, list[float]] = {backend: [] for backend in _OURS}
-        counts = dict.fromkeys(get_args(Backend), np.zeros((NUM_CATEGORIES, NUM_CATEGORIES + 1)))
+        counts = dict.fromkeys(get_args(Backend), np.zeros((NUM_ALL_CLASSES, NUM_ALL_CLASSES + 1)))
         for seed, (image, truth) in enumerate(pictures):
             classes = np.setdiff1d(truth, [0, IGNORE_INDEX])
             if not len(classes):
@@ -150,7 +150,7 @@ def agreement_rows(pictures: Sequence[Picture]) -> list[Row]:
             names = np.append(0, classes).astype(np.uint8)
             for backend, positions in found.items():
                 counts[backend] = counts[backend] + confusion_matrix(
-                    truth, names[positions], NUM_CATEGORIES
+                    truth, names[positions], NUM_ALL_CLASSES
                 )
         miou = {b: segmentation_scores(c.astype(np.int64)).miou for b, c in counts.items()}
         # The mIoU may be lower by 0.1 point.

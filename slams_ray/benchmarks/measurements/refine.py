@@ -14,7 +14,7 @@ from slams_ray.benchmarks.harness.workers import Comparison
 from slams_ray.benchmarks.measurements.crf import (
     GT_PROB,
     ITERATIONS,
-    NUM_CATEGORIES,
+    NUM_ALL_CLASSES,
     degraded,
 )
 from slams_ray.benchmarks.measurements.threshold import KERNELS
@@ -60,9 +60,9 @@ def make_refinement() -> RefineMapper:
     """Returns a mapper like that of the stage: three mean-field runs per image on one lattice."""
     description = DatasetDescription(
         name="benchmark",
-        class_names=tuple(str(index) for index in range(NUM_CATEGORIES)),
-        category_ids=tuple(range(NUM_CATEGORIES)),
-        palette=voc_palette(NUM_CATEGORIES),
+        class_names=tuple(str(index) for index in range(NUM_ALL_CLASSES)),
+        category_ids=tuple(range(NUM_ALL_CLASSES)),
+        palette=voc_palette(NUM_ALL_CLASSES),
     )
     refinement = Refinement(form="label", gt_prob=GT_PROB, iterations=ITERATIONS, kernels=KERNELS)
     return RefineMapper(

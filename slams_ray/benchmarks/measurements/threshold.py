@@ -20,7 +20,7 @@ from slams_ray.seeds.threshold import (
     threshold_grid,
 )
 
-NUM_CATEGORIES, NUM_LEVELS = 21, 256
+NUM_ALL_CLASSES, NUM_LEVELS = 21, 256
 KERNELS = CrfKernels(
     gaussian_sxy_px=3.0,
     gaussian_compat=3.0,
@@ -67,13 +67,13 @@ def single(data: Sequence[Image], num_all_classes: int, threshold: float) -> np.
 def curve_rows(num_images: int, rounds: int, num_singles: int = 100) -> list[Row]:
     """Returns rows of the curve against one and many evaluations, and against fewer thresholds."""
     torch.set_num_threads(1)
-    data = images(num_images, NUM_CATEGORIES)
-    ours = partial(curve, data, NUM_CATEGORIES, NUM_LEVELS)
-    one = partial(single, data, NUM_CATEGORIES, 0.3)
+    data = images(num_images, NUM_ALL_CLASSES)
+    ours = partial(curve, data, NUM_ALL_CLASSES, NUM_LEVELS)
+    one = partial(single, data, NUM_ALL_CLASSES, 0.3)
 
     def many() -> None:
         for threshold in threshold_grid(num_singles):
-            single(data, NUM_CATEGORIES, threshold)
+            single(data, NUM_ALL_CLASSES, threshold)
 
     name = f"threshold curve, {NUM_LEVELS} levels"
     return [
@@ -83,9 +83,9 @@ def curve_rows(num_images: int, rounds: int, num_singles: int = 100) -> list[Row
         compare(name, ours, "one single evaluation", one, goal=1 / 1.3, rounds=rounds),
         compare(
             "threshold curve, 4096 levels",
-            partial(curve, data, NUM_CATEGORIES, 4096),
+            partial(curve, data, NUM_ALL_CLASSES, 4096),
             "16 levels",
-            partial(curve, data, NUM_CATEGORIES, 16),
+            partial(curve, data, NUM_ALL_CLASSES, 16),
             goal=1 / 1.3,
             rounds=rounds,
         ),

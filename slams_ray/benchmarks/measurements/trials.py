@@ -14,7 +14,7 @@ from slams_ray import storage
 from slams_ray.benchmarks.harness.measure import Row, row
 from slams_ray.benchmarks.harness.pictures import HEIGHT, WIDTH, generated
 from slams_ray.benchmarks.harness.workers import cores, ray_connection, warm_rate
-from slams_ray.benchmarks.measurements.threshold import NUM_CATEGORIES, images
+from slams_ray.benchmarks.measurements.threshold import NUM_ALL_CLASSES, images
 from slams_ray.config import CrfConfig, SearchConfig
 from slams_ray.data.image import encode_jpeg, encode_mask
 from slams_ray.data.schema import voc_palette
@@ -50,11 +50,11 @@ def trial_row(num_trials: int, num_slices: int, rounds: int) -> Row:
 
 def write_slices(directory: str, num_slices: int, images_per_slice: int) -> list[str]:
     """Writes slices of generated images of VOC size and their maps. Returns the names of slices."""
-    palette = voc_palette(NUM_CATEGORIES)
+    palette = voc_palette(NUM_ALL_CLASSES)
     names = []
     for number in range(num_slices):
         rows: list[dict[str, Any]] = []
-        labelled = images(images_per_slice, NUM_CATEGORIES)
+        labelled = images(images_per_slice, NUM_ALL_CLASSES)
         for (maps, classes, truth), (image, _) in zip(
             labelled, generated(images_per_slice), strict=True
         ):
@@ -92,7 +92,7 @@ def _score(
         held_out=(),
         num_searched=len(names) * IMAGES_PER_SLICE,
         num_held_out=0,
-        num_all_classes=NUM_CATEGORIES,
+        num_all_classes=NUM_ALL_CLASSES,
     )
     for report in score_slices(SearchConfig(), crf, slices, settings):
         yield report | {_FINISHED: time.time()}
