@@ -50,18 +50,12 @@ class ThresholdConfig:
     num_thresholds: int = 256
     """Number of thresholds that are scored, evenly spaced from 0 to 1. More of them cost no time.
     """
-    without_masks: Literal[
-        "cam_foreground", "bimodality", "stability", "colour_separation", "fallback"
-    ] = "cam_foreground"
+    without_masks: Literal["cam_foreground", "bimodality", "fallback"] = "cam_foreground"
     """How the threshold is chosen if no training image has a mask: by one of the label-free
     criteria, or `threshold.fallback`. cam_foreground matches the foreground area that CAM has at
     its most bimodal threshold."""
     fallback: float = 0.2
     """Threshold where nothing else chooses one; the literature uses 0.15 to 0.25."""
-    per_class: bool = False
-    """Learns a threshold for each class on half of the scored images, and applies them if they
-    raise mIoU on the other half. Use it with many masks; threshold.fixed, label-free criteria, a
-    search and the power form of the CRF do not use them."""
     fixed: float | None = None
     """Threshold to use in place of the chosen one; None uses the choice."""
 

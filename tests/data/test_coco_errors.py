@@ -20,7 +20,9 @@ def image(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_missing_annotation_file_says_where_it_must_stand(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"instances_train\.json is missing: data\.root must hold"):
+    with pytest.raises(
+        DataError, match=r"instances_train\.json is missing: data\.root must contain"
+    ):
         load_coco(str(tmp_path), "train")
 
 
