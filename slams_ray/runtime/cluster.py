@@ -31,7 +31,7 @@ _LOGGING: dict[str, Any] = {
 
 
 MAX_START_DEATHS = 3
-FEEDERS_ON_CPU, MAX_FEEDERS = 2, 16
+LOADING_TASKS_ON_CPU, MAX_LOADING_TASKS = 2, 16
 """Data-loading tasks of a worker without a GPU, and the largest number of those of any worker."""
 
 
@@ -169,11 +169,11 @@ def num_data_loading_tasks() -> int:
     On a GPU it is the CPUs per GPU of the node, minus one for the worker itself.
     """
     if assigned_device() == "cpu":
-        return FEEDERS_ON_CPU
+        return LOADING_TASKS_ON_CPU
     own = ray.get_runtime_context().get_node_id()
     resources = next(node["Resources"] for node in ray.nodes() if node["NodeID"] == own)
     share = int(resources["CPU"] / resources["GPU"]) - 1
-    return min(max(FEEDERS_ON_CPU, share), MAX_FEEDERS)
+    return min(max(LOADING_TASKS_ON_CPU, share), MAX_LOADING_TASKS)
 
 
 def use_gpu(device: str) -> bool:

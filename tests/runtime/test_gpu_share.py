@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from slams_ray.runtime.cluster import FEEDERS_ON_CPU, connect, num_cpus, num_data_loading_tasks
+from slams_ray.runtime.cluster import (
+    LOADING_TASKS_ON_CPU,
+    connect,
+    num_cpus,
+    num_data_loading_tasks,
+)
 from slams_ray.runtime.pools import Pool, gpu_pool, pool
 from tests.runtime.shared_gpu import NAMES, NUM_CPUS, NUM_GPUS, PER_GPU
 
@@ -40,4 +45,4 @@ def test_a_cluster_without_gpus_gives_no_actors(ray_cluster: None) -> None:
     connect()
     assert gpu_pool("auto", None, PER_GPU)() is None
     assert pool("auto", None, PER_GPU)() == Pool(num_actors=num_cpus(), num_gpus=0, grows=True)
-    assert num_data_loading_tasks() == FEEDERS_ON_CPU
+    assert num_data_loading_tasks() == LOADING_TASKS_ON_CPU

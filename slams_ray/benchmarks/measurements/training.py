@@ -20,7 +20,7 @@ from slams_ray.benchmarks.harness.training_loops import (
     with_foreground,
 )
 from slams_ray.benchmarks.harness.workers import ray_connection
-from slams_ray.runtime.cluster import FEEDERS_ON_CPU
+from slams_ray.runtime.cluster import LOADING_TASKS_ON_CPU
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
 from slams_ray.training.training import Training
@@ -89,7 +89,7 @@ def ray_row(
 
     Both have the same number of data-loading processes, and all cores of this process.
     """
-    num_tasks = num_data_loading_tasks or FEEDERS_ON_CPU
+    num_tasks = num_data_loading_tasks or LOADING_TASKS_ON_CPU
     ratios = []
     with ray_connection():
         for number in range(rounds):
