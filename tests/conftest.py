@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("tests.generated_shard", "tests.tiny_tasks")
 
-# Ray's workers inherit what stands here when Ray starts, as on a cluster's nodes: an S3 server that
+# Ray's workers inherit these variables when Ray starts, as on a cluster's nodes: an S3 server that
 # runs where `object_store` is asked for.
 with socket.create_server(("127.0.0.1", 0)) as _free:
     _STORE_PORT = _free.getsockname()[1]
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """A local cluster of two CPUs, as many as two training workers with their feeders need.
+    """A local cluster of two CPUs: as many as two training workers with data-loading tasks need.
 
     Every CPU is a process that imports torch: the start of workers is most of what tests wait for.
     """

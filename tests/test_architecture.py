@@ -229,7 +229,7 @@ def test_a_planted_violation_is_found(module: str, source: str) -> None:
 HEAVY = "{'torch', 'ray', 'mlflow', 'matplotlib', 'numba'}"
 
 
-# Workers on CPUs import what stands last, and with torch each would hold 400 MB more.
+# Workers on CPUs import these modules. With torch each worker would hold 400 MB more.
 @pytest.mark.parametrize(
     "module",
     ["slams_ray", "slams_ray.cli.command", "jobs.benchmark"]

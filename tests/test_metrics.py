@@ -103,7 +103,7 @@ def test_foreground_precision_and_recall_count_objects_of_any_class() -> None:
     assert scores.foreground_recall == pytest.approx(2 / 3)
 
 
-def test_a_square_matrix_without_ignored_column_is_scored_alike() -> None:
+def test_a_square_matrix_without_ignored_column_gets_the_same_scores() -> None:
     truth, guess = random_pair(7)
     guess[guess == IGNORE_INDEX] = 1
     confusion = confusion_matrix(truth, guess, 4)

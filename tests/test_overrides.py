@@ -36,7 +36,7 @@ def test_a_variant_changes_what_is_not_so_already(
         "foreground loss",
         "equivariance",
         "sigmoid masks",
-        "masks not cut",
+        "no soft binarisation of masks",
         "filled with grey",
         "initialised from CAM",
     }

@@ -41,10 +41,15 @@ def old_words(text: str) -> list[str]:
 
 def texts() -> list[Path]:
     """Source and documents, apart from what has to name the old words."""
-    naming = {ROOT / "docs" / "glossary.md", ROOT / "slams_ray" / "cli" / "old_names.py"}
+    naming = {
+        ROOT / "docs" / "glossary.md",
+        ROOT / "slams_ray" / "cli" / "old_names.py",
+        Path(__file__),
+    }
     found = [
         *(ROOT / "slams_ray").rglob("*.py"),
         *(ROOT / "jobs").rglob("*.py"),
+        *(ROOT / "tests").rglob("*.py"),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "cluster").rglob("*.md"),
         ROOT / "README.md",

@@ -135,7 +135,7 @@ def test_rows_of_inference(work: Inference) -> None:
 def test_a_training_is_watched_once_all_data_loading_tasks_have_given_two_batches(
     classifier: Training,
 ) -> None:
-    # Batches of 4 from 4 shards: 4 lanes, so a feeder makes 4 x 8 images at once.
+    # Batches of 4 from 4 shards: 4 streams, so a data-loading task makes 4 x 8 images at once.
     assert classifier.config.batch_size == 4
     windows = gpu.fed_windows(classifier, num_data_loading_tasks=3, steps_each=2, rounds=5)
     assert windows == training.Windows(steps_each=2, number=5 * 12, num_warm=2 * 12)

@@ -70,7 +70,7 @@ def test_rows_of_time_bytes_and_miou(work: Inference) -> None:
 
 
 def test_the_warm_rate_starts_when_the_last_worker_has_finished_its_first() -> None:
-    # The second worker's first shard stands at 10: what the first did before does not count.
+    # The second worker's first shard is there at 10: work before that does not count.
     early = [1.0, 2.0, 3.0, 11.0, 12.0, 13.0]
     assert workers.warm_rate([early, [10.0, 12.0, 14.0]], 2) == pytest.approx(1.0 + 0.5)
 

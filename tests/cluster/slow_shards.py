@@ -1,4 +1,4 @@
-"""A driver whose shards take three seconds each until a file HURRY stands beside them.
+"""A driver whose shards take three seconds each until a file HURRY is there.
 
 Nodes can so come while it works, however long they take.
 

@@ -75,8 +75,8 @@ def test_the_ignore_band_grows_with_the_margins() -> None:
     image, maps = random_input(2)
     ignored = []
     for margin in (0.0, 0.1, 0.2, 0.4):
-        strengths = ConfidentPair(background=0.5 - margin, chosen=0.5, foreground=0.5 + margin)
-        _, pseudo_label = refine(image, maps, CLASSES, strengths, refinement())
+        pair = ConfidentPair(background=0.5 - margin, chosen=0.5, foreground=0.5 + margin)
+        _, pseudo_label = refine(image, maps, CLASSES, pair, refinement())
         ignored.append(pseudo_label == IGNORE_INDEX)
     for smaller, larger in pairwise(ignored):
         assert not (smaller & ~larger).any()

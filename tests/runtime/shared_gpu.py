@@ -35,7 +35,7 @@ def given() -> dict[str, Any]:
     return {
         "gpus": [int(float(number)) for number in ray.get_gpu_ids()],
         "share": share,
-        "feeders": cluster.num_data_loading_tasks(),
+        "loading_tasks": cluster.num_data_loading_tasks(),
     }
 
 

@@ -29,11 +29,11 @@ def test_shards_and_trials_hold_their_share_of_a_gpu(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
-    feeders = NUM_CPUS // NUM_GPUS - 1
+    loading_tasks = NUM_CPUS // NUM_GPUS - 1
     assert len(found["shards"]) == len(NAMES)
     for given in found["shards"]:
         assert given["gpus"] in ([0], [1])
-        assert (given["share"], given["feeders"]) == (1 / PER_GPU, feeders)
+        assert (given["share"], given["loading_tasks"]) == (1 / PER_GPU, loading_tasks)
     assert found["trials"] == [1 / PER_GPU] * 2
     assert found["on_cpu"] is None
     assert found["inference"] == {"num_actors": 4, "num_gpus": 1 / 4, "grows": False}

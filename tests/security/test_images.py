@@ -118,7 +118,7 @@ def test_a_bound_higher_than_later_stages_decode_is_refused() -> None:
 
 
 def test_a_compressed_mask_larger_than_its_image_is_not_decoded(tmp_path: Path) -> None:
-    """Its size stands in the annotation file, whatever the image is."""
+    """The annotation file tells its size, whatever the image is."""
     (tmp_path / "annotations").mkdir()
     segmentation = {"size": [SIDE, SIDE], "counts": "PPPPP1"}
     annotation = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": segmentation}

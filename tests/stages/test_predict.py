@@ -47,7 +47,7 @@ def checkpoint(inference: dict[str, Any] | None) -> bytes:
 
 
 def write_photographs(root: Path) -> None:
-    """A folder data set: a large photograph, a small one, and one that lies on its side."""
+    """A folder data set: a large photograph, a small one, and one turned by its EXIF tag."""
     (root / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     exif = Image.Exif()

@@ -73,7 +73,7 @@ def test_the_best_finished_trial_is_chosen(content: dict[str, Any]) -> None:
     )
 
 
-def test_trials_hold_the_settings_that_their_form_uses_and_no_two_are_alike(
+def test_trials_hold_the_settings_that_their_form_uses_and_all_differ(
     content: dict[str, Any],
 ) -> None:
     points = [trial["point"] for trial in content["trials"]]

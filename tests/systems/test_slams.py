@@ -199,7 +199,7 @@ def test_a_map_that_ignores_position_is_equivariant(
         assert metrics["loss_equivariance"] < 1e-6
 
 
-def test_mirroring_does_not_change_the_consistency_of_a_network_that_treats_pixels_alike(
+def test_mirroring_does_not_change_the_consistency_of_a_network_of_single_pixels(
     make_task: Make, make_batch: Make, rows: Rows
 ) -> None:
     task = make_task("activation")
