@@ -53,6 +53,7 @@ def texts() -> list[Path]:
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "cluster").rglob("*.md"),
         ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
     ]
     return sorted(set(found) - naming)
 
