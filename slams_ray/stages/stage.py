@@ -132,35 +132,53 @@ def run_stage(
         except Exception as error:
             write_error(output_dir, error, run)
             raise
-        record = Record(
-            stage=stage,
-            fingerprint=own_fingerprint,
-            config=dict(config),
-            inputs=dict(inputs),
-            seconds=round(time.monotonic() - started, 2),
-            num_rows=outcome.num_rows,
-            metrics={k: v for k, v in outcome.metrics.items() if isfinite(v)},
-            notes=outcome.notes,
-            warnings=list(outcome.warnings),
-            nodes=dict(attempt.nodes),
-            devices=dict(attempt.devices),
-            versions=provenance.versions(),
-            arithmetic=provenance.arithmetic(),
-            commit=provenance.commit(),
-            has_changes=provenance.has_changes(),
-            mlflow_run_id=run.run_id,
-        )
-        run.log_metrics(outcome.metrics | {"seconds": record.seconds})
-        run.set_tags({"slams.commit": record.commit or "unknown"} | describe())
-        if record.warnings:
-            run.set_tags({"slams.warnings": "\n".join(record.warnings)})
-        write_record(output_dir, record)
-        remove_error(output_dir)
-        run.log_file(storage.join(output_dir, RECORD_NAME), "record")
+        seconds = round(time.monotonic() - started, 2)
+        record = _record(stage, config, inputs, attempt, outcome, seconds)
+        _keep(record, outcome, attempt)
     for warning in record.warnings:
         logger.warning("%-18s %s", stage, warning)
     logger.info("%-18s done in   %.1f s  %s", stage, record.seconds, _scores(outcome.metrics))
     return Result(output_dir=output_dir, record=record, cached=False)
+
+
+def _record(
+    stage: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    attempt: Attempt,
+    outcome: Outcome,
+    seconds: float,
+) -> Record:
+    return Record(
+        stage=stage,
+        fingerprint=attempt.fingerprint,
+        config=dict(config),
+        inputs=dict(inputs),
+        seconds=seconds,
+        num_rows=outcome.num_rows,
+        metrics={k: v for k, v in outcome.metrics.items() if isfinite(v)},
+        notes=outcome.notes,
+        warnings=list(outcome.warnings),
+        nodes=dict(attempt.nodes),
+        devices=dict(attempt.devices),
+        versions=provenance.versions(),
+        arithmetic=provenance.arithmetic(),
+        commit=provenance.commit(),
+        has_changes=provenance.has_changes(),
+        mlflow_run_id=attempt.run.run_id,
+    )
+
+
+def _keep(record: Record, outcome: Outcome, attempt: Attempt) -> None:
+    """Tracks the record and writes it. Its presence means that the stage is finished."""
+    run, output_dir = attempt.run, attempt.output_dir
+    run.log_metrics(outcome.metrics | {"seconds": record.seconds})
+    run.set_tags({"slams.commit": record.commit or "unknown"} | describe())
+    if record.warnings:
+        run.set_tags({"slams.warnings": "\n".join(record.warnings)})
+    write_record(output_dir, record)
+    remove_error(output_dir)
+    run.log_file(storage.join(output_dir, RECORD_NAME), "record")
 
 
 def _without_content(inputs: Mapping[str, str]) -> dict[str, str]:

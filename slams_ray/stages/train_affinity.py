@@ -13,6 +13,7 @@ from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_s
 from slams_ray.stages.training import (
     LAST,
     MODEL_NAME,
+    TaskToTrain,
     backbone_settings,
     train,
     training_settings,
@@ -65,7 +66,14 @@ def run(
         columns = ShardColumns(
             directory=pseudo_labels_dir(labels.output_dir), columns=("pseudo_label",)
         )
-        outcome = train(context, "affinity", task, config.training, data, seed, attempt, [columns])
+        this = TaskToTrain(
+            label="affinity",
+            task=task,
+            config=config.training,
+            seed=seed,
+            more_sources=[columns],
+        )
+        outcome = train(context, this, data, attempt)
         return replace(outcome, warnings=edge_warnings(outcome.notes[LAST]))
 
     return run_stage(context, STAGE, settings, inputs, work)

@@ -6,7 +6,7 @@ from slams_ray.segmentation.training import SegmentationTask
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import LABELS_DIGEST, pseudo_labels_dir
 from slams_ray.stages.stage import Result, StageContext, run_stage
-from slams_ray.stages.training import backbone_settings, train, training_settings
+from slams_ray.stages.training import TaskToTrain, backbone_settings, train, training_settings
 from slams_ray.training.data_loading import ShardColumns
 
 STAGE = "train_segmentation"
@@ -25,9 +25,15 @@ def run(
         seed: random seed.
         refined: refine stage that made the pseudo labels.
     """
-    task = SegmentationTask(config, data.description.class_names, data.max_side_px)
     labels = ShardColumns(
         directory=pseudo_labels_dir(refined.output_dir), columns=("pseudo_label",)
+    )
+    this = TaskToTrain(
+        label="segmentation",
+        task=SegmentationTask(config, data.description.class_names, data.max_side_px),
+        config=config.training,
+        seed=seed,
+        more_sources=[labels],
     )
     settings = {k: v for k, v in training_settings(config).items() if k != "inference"}
     settings |= {"backbone": backbone_settings(config.backbone), "seed": seed}
@@ -36,7 +42,5 @@ def run(
         STAGE,
         settings,
         {"prepare": data.images_digest(TRAIN), "refine": refined.record.notes[LABELS_DIGEST]},
-        lambda attempt: train(
-            context, "segmentation", task, config.training, data, seed, attempt, [labels]
-        ),
+        lambda attempt: train(context, this, data, attempt),
     )

@@ -11,6 +11,7 @@ from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_s
 from slams_ray.stages.training import (
     LAST,
     MODEL_NAME,
+    TaskToTrain,
     backbone_settings,
     train,
     training_settings,
@@ -56,8 +57,10 @@ def run(
     def work(attempt: Attempt) -> Outcome:
         checkpoints = {s: storage.read_bytes(r.path(MODEL_NAME)) for s, r in needed.items()}
         task = training.make_task(data.description.class_names, checkpoints)
-        schedule = training.config.training
-        outcome = train(context, training.label, task, schedule, data, seed, attempt)
+        this = TaskToTrain(
+            label=training.label, task=task, config=training.config.training, seed=seed
+        )
+        outcome = train(context, this, data, attempt)
         return replace(outcome, warnings=training.warnings(outcome.notes[LAST], outcome.metrics))
 
     inputs = {"prepare": data.images_digest(TRAIN, VAL)}

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from slams_ray import storage
@@ -35,52 +35,57 @@ LAST = "last_metrics"
 IMAGE_COLUMNS = ("image", "image_labels")
 
 
-def train(
-    context: StageContext,
-    label: str,
-    task: Task,
-    config: TrainingConfig,
-    data: PreparedData,
-    seed: int,
-    attempt: Attempt,
-    more_sources: Sequence[ShardColumns] = (),
-) -> Outcome:
-    """Trains a task on the training shards, and writes model.pt into the attempt's directory.
+@dataclass(frozen=True, kw_only=True)
+class TaskToTrain:
+    """A task and how it is trained.
 
-    Args:
+    Attributes:
         label: name of the training in progress lines.
         seed: random seed.
         more_sources: further shards, which are read together with the image shards.
     """
+
+    label: str
+    task: Task
+    config: TrainingConfig
+    seed: int
+    more_sources: Sequence[ShardColumns] = ()
+
+
+def train(
+    context: StageContext, this: TaskToTrain, data: PreparedData, attempt: Attempt
+) -> Outcome:
+    """Trains a task on the training shards, and writes model.pt into the attempt's directory."""
+    config, compute = this.config, context.compute
     image_columns = ShardColumns(directory=data.images(TRAIN), columns=IMAGE_COLUMNS)
     training = Training(
-        task=task,
+        task=this.task,
         config=config,
         shard_rows=data.shard_rows(TRAIN),
-        sources=[image_columns, *more_sources],
+        sources=[image_columns, *this.more_sources],
         val_names=data.names(VAL),
         val_sources=[ShardColumns(directory=data.images(VAL), columns=IMAGE_COLUMNS)],
-        seed=seed,
+        seed=this.seed,
     )
-    training.check_workers(context.compute.train_workers)
+    training.check_workers(compute.train_workers)
     # Built once to check it: bad weights fail here at once, and not after restarts of a worker.
     training.build()
     result = fit(
         TrainingJob(
-            label=label,
+            label=this.label,
             task=training,
             output_dir=attempt.output_dir,
             num_steps=training.num_steps,
             batch_size=config.batch_size,
             checkpoint_every_steps=config.checkpoint_every_steps,
             log_every_steps=config.log_every_steps,
-            seed=seed,
-            num_workers=context.compute.train_workers,
-            min_workers=context.compute.min_train_workers,
-            num_threads=context.compute.train_threads,
-            data_loading_tasks=context.compute.data_loading_tasks,
-            device=context.compute.device,
-            max_failures=context.compute.max_failures,
+            seed=this.seed,
+            num_workers=compute.train_workers,
+            min_workers=compute.min_train_workers,
+            num_threads=compute.train_threads,
+            data_loading_tasks=compute.data_loading_tasks,
+            device=compute.device,
+            max_failures=compute.max_failures,
             tracking_uri=attempt.run.uri,
             run_id=attempt.run.run_id,
             credentials=credentials(),

@@ -13,7 +13,7 @@ from slams_ray.config import PipelineConfig
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import evaluate, pipeline, prepare
 from slams_ray.studies.comparison import Score
-from slams_ray.studies.scores import PRIMARY, Show, collect, finish, no_show
+from slams_ray.studies.scores import PRIMARY, Show, Study, collect, finish, no_show
 from slams_ray.studies.trials import Point, run_grid, to_report, to_scores
 from slams_ray.systems.registry import titles
 
@@ -69,7 +69,8 @@ def run(
         ]
         failed = [_label(trial.point) for trial in trials if trial.error]
         names = titles(config.systems)
-        finish(scores, workspace, NAME, parent, names, show, failed, len(trials))
+        study = Study(workspace=workspace, name=NAME, run=parent, titles=names)
+        finish(study, scores, show, failed, len(trials))
         return scores
 
 

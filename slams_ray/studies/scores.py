@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from slams_ray import storage
 from slams_ray.errors import TrainingError
@@ -49,45 +50,47 @@ def no_show(scores: Sequence[Score]) -> None:
     """Shows nothing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Where the scores of a study go.
+
+    Attributes:
+        name: name of the study and of its files.
+        run: its tracked run.
+        titles: method -> title in the figure, from top to bottom, the baseline first.
+    """
+
+    workspace: str
+    name: str
+    run: Run
+    titles: Mapping[str, str]
+
+
 def finish(
-    scores: Sequence[Score],
-    workspace: str,
-    name: str,
-    run: Run,
-    titles: Mapping[str, str],
-    show: Show,
-    failed: Sequence[str],
-    num_pieces: int,
+    study: Study, scores: Sequence[Score], show: Show, failed: Sequence[str], num_trials: int
 ) -> None:
     """Publishes and shows the scores, and then raises an error if trials failed.
 
     Args:
-        name: name of the study and of its files.
-        titles: method -> title in the figure, from top to bottom, the baseline first.
         failed: labels of the trials that failed.
-        num_pieces: number of all trials.
+        num_trials: number of all trials.
 
     Raises:
         TrainingError: trials failed.
     """
     if scores:
-        publish(scores, workspace, name, run, titles)
+        publish(study, scores)
         show(scores)
     if failed:
         raise TrainingError(
-            f"{len(failed)} of {num_pieces} failed ({'; '.join(failed)}): see their errors above. "
+            f"{len(failed)} of {num_trials} failed ({'; '.join(failed)}): see their errors above. "
             "The same command tries them again"
         )
 
 
-def publish(
-    scores: Sequence[Score], workspace: str, name: str, run: Run, titles: Mapping[str, str]
-) -> None:
-    """Writes `<name>.json` and `<name>.png` into the workspace, and logs them and a table.
-
-    Args:
-        titles: see `finish`.
-    """
+def publish(study: Study, scores: Sequence[Score]) -> None:
+    """Writes `<name>.json` and `<name>.png` into the workspace, and logs them and a table."""
+    workspace, name, run = study.workspace, study.name, study.run
     rows = [vars(score) for score in scores]
     table = storage.join(workspace, f"{name}.json")
     storage.write_bytes(table, (json.dumps(rows, indent=1) + "\n").encode())
@@ -98,7 +101,7 @@ def publish(
         for metric, methods in values.items()
         if methods
     }
-    storage.write_bytes(figure, to_png(comparison_figure(shown, titles)))
+    storage.write_bytes(figure, to_png(comparison_figure(shown, study.titles)))
     for path in (table, figure):
         run.log_file(path)
     run.log_table(rows, f"{name}_rows.json")

@@ -258,10 +258,9 @@ def test_an_activation_network_that_starts_on_its_own_does_not_depend_on_the_cla
     """Which records depend on which: no network is trained for it."""
     trained: list[str] = []
 
-    def leave_a_model(context: Any, label: str, *arguments: Any) -> Outcome:
-        (attempt,) = (a for a in arguments if isinstance(a, Attempt))
+    def leave_a_model(context: Any, this: Any, data: Any, attempt: Attempt) -> Outcome:
         storage.write_bytes(storage.join(attempt.output_dir, MODEL_NAME), b"network")
-        trained.append(label)
+        trained.append(this.label)
         return Outcome(num_rows=1, notes={LAST: {}})
 
     monkeypatch.setattr(train_systems, "train", leave_a_model)

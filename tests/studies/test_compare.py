@@ -12,7 +12,7 @@ from slams_ray.errors import TrainingError
 from slams_ray.runtime.tracking import Run
 from slams_ray.studies import compare
 from slams_ray.studies.comparison import Score
-from slams_ray.studies.scores import METRICS, finish
+from slams_ray.studies.scores import METRICS, Study, finish
 
 pytestmark = pytest.mark.ray
 
@@ -98,17 +98,14 @@ def test_again_it_trains_nothing_and_gives_the_same(
 def test_a_failed_seed_leaves_a_table_of_the_others_and_is_then_named(tmp_path: Path) -> None:
     shown: list[Score] = []
     scores = [Score(method=m, seed=0, metric="seed_miou", value=0.5) for m in ("cam", "slams")]
+    study = Study(
+        workspace=str(tmp_path),
+        name="compare",
+        run=Run("http://127.0.0.1:9", None),
+        titles={"cam": "CAM", "slams": "SLAMs"},
+    )
     with pytest.raises(TrainingError, match=r"1 of 2 failed \(seed 1\).*tries them again"):
-        finish(
-            scores,
-            str(tmp_path),
-            "compare",
-            Run("http://127.0.0.1:9", None),
-            {"cam": "CAM", "slams": "SLAMs"},
-            shown.extend,
-            ["seed 1"],
-            2,
-        )
+        finish(study, scores, shown.extend, ["seed 1"], 2)
     assert shown == scores
     assert json.loads((tmp_path / "compare.json").read_text()) == [vars(s) for s in scores]
     assert (tmp_path / "compare.png").is_file()
