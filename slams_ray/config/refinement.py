@@ -41,11 +41,11 @@ class AffinityConfig:
     radius: int = 10
     """Pairs of cells closer than this teach the network, in cells of 4 px. Small images want 3 to
     5."""
-    pair: tuple[float, float] | None = (0.05, 0.3)
-    """Confident background threshold and confident foreground threshold of the labels it learns
-    from. None takes affinity.margin around the chosen threshold."""
     margin: float = 0.1
-    """Without affinity.pair: distance of both thresholds from the chosen one."""
+    """Distance of the confident background and foreground thresholds from the chosen threshold, for
+    the labels that the network learns from."""
+    pair: tuple[float, float] | None = None
+    """Both thresholds as fixed values, such as 0.05 0.3 in IRN; None uses affinity.margin."""
     averaging: Literal["batch", "image"] = "batch"
     """The loss averages over all pairs of the batch (IRN), or over the pairs of each image first.
     """
@@ -63,7 +63,7 @@ class WalkConfig:
 
     num_steps: int = 256
     """Steps on a grid of 120 cells, which is 480 px; they scale with the square of the side."""
-    beta: float = 10.0
+    beta: float = 8.0
     """Contrast of the affinities. The higher, the less activation crosses weak edges."""
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ def walking(config: PipelineConfig) -> PipelineConfig:
     return replace(
         config,
         refinement=RefinementConfig(steps=("walk", "pixel_adaptive", "crf")),
-        affinity=AffinityConfig(training=training, radius=4),
+        affinity=AffinityConfig(training=training, radius=4, margin=0.2),
     )
 
 
@@ -96,7 +96,9 @@ def test_labels_depend_on_the_last_maps_and_on_the_threshold_chosen_for_them(
 
 def test_the_confident_pair_of_the_edge_network_is_its_own(finished: Any, results: Any) -> None:
     pair = results["affinity_labels"].record.config["pair"]
-    assert (pair["background"], pair["foreground"]) == walking(finished.config).affinity.pair
+    chosen = results["search_threshold"].record.metrics["slams_background_threshold"]
+    assert pair["chosen"] == chosen
+    assert (pair["background"], pair["foreground"]) == (max(chosen - 0.2, 0), min(chosen + 0.2, 1))
     assert "edge_mean" in results["train_affinity"].record.notes["last_metrics"]
 
 
@@ -149,7 +151,7 @@ def test_a_search_chooses_among_walks_on_one_edge_network(
     found = pipeline.run(config, str(workspace), "tiny", until="refine").results
     content = json.loads(Path(found["search_refinement"].path("search.json")).read_text())
     walks = {trial["point"]["walk"] for trial in content["trials"]}
-    assert walks == {"beta 10, 256 steps", "beta 10, 4096 steps"}
+    assert walks == {"beta 8, 256 steps", "beta 8, 4096 steps"}
     assert found["train_affinity"].output_dir == results["train_affinity"].output_dir
     chosen = content["best"]["point"]["walk"]
     assert found["propagate"].record.config["num_steps"] == int(chosen.split(", ")[1].split()[0])
