@@ -125,7 +125,7 @@ def test_the_configured_threshold_is_chosen_on_the_searched_half_as_that_of_a_tr
     threshold = searched["chosen"]
     held_out = best_of(names[1], replace(SEARCH, thresholds=(threshold, threshold)))
     assert content["configured_held_out_miou"] == pytest.approx(held_out["miou"])
-    assert "held-out images chose nothing" in content["held_out_comparison"]
+    assert "held-out images took no part" in content["held_out_comparison"]
 
 
 def test_refine_uses_what_was_chosen(results: Any, content: dict[str, Any]) -> None:
