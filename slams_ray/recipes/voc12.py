@@ -12,6 +12,7 @@ from slams_ray.config import (
     EncoderConfig,
     LossConfig,
     PipelineConfig,
+    RefinementConfig,
     SegmentationConfig,
     TrainingConfig,
 )
@@ -65,6 +66,7 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
             losses=LossConfig(foreground=1.0),
         ),
         inference=ActivationInferenceConfig(),
+        refinement=RefinementConfig(steps=("walk", "crf")),
         # IRN: batch 32, 3 epochs, 512 px. Its learning rate is for an effective momentum near 0.
         affinity=AffinityConfig(
             training=replace(
