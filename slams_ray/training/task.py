@@ -88,54 +88,57 @@ def multi_hot(class_indices: Sequence[int], num_classes: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class LabelledCrops:
-    """Sampler of the trainings on image labels: random crops with the labels of the image."""
+class Crops:
+    """Random crops of images; base of the samplers.
+
+    Attributes:
+        training: gives the side of a crop and the range of the image size.
+    """
 
     training: TrainingConfig
-    num_classes: int
 
     @property
     def needs_filler(self) -> bool:
+        """Crops need no second image."""
         return False
+
+    def crop(
+        self, row: Row, rng: np.random.Generator, mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Decodes and crops an image, and a mask with it; see `random_crop`."""
+        return random_crop(
+            decode_image(row["image"], row["image_id"]),
+            mask,
+            rng,
+            crop_px=self.training.crop_px,
+            long_side_px=self.training.long_side_px,
+        )
+
+
+@dataclass(frozen=True)
+class LabelledCrops(Crops):
+    """Sampler of the trainings on image labels: random crops with the labels of the image."""
+
+    num_classes: int
 
     def sample(
         self, row: Row, rng: np.random.Generator, filler: Row | None = None
     ) -> dict[str, np.ndarray]:
         """Returns image (crop, crop, 3) uint8, box (4,) int32 and labels (C,) uint8."""
-        image = decode_image(row["image"], row["image_id"])
-        crop, _, box = random_crop(
-            image,
-            None,
-            rng,
-            crop_px=self.training.crop_px,
-            long_side_px=self.training.long_side_px,
-        )
+        crop, _, box = self.crop(row, rng)
         labels = multi_hot(row["image_labels"], self.num_classes)
         return {"image": crop, "box": box, "labels": labels}
 
 
 @dataclass(frozen=True)
-class PseudoLabelledCrops:
-    """Random crops of images with their pseudo labels."""
-
-    training: TrainingConfig
-
-    @property
-    def needs_filler(self) -> bool:
-        return False
+class PseudoLabelledCrops(Crops):
+    """Sampler of the trainings on pseudo labels: random crops of images and their labels."""
 
     def sample(
         self, row: Row, rng: np.random.Generator, filler: Row | None = None
     ) -> dict[str, np.ndarray]:
-        """image (crop, crop, 3) uint8, box (4,) int32, target (crop, crop) uint8."""
-        image = decode_image(row["image"], row["image_id"])
+        """Returns image (crop, crop, 3) uint8, box (4,) int32 and target (crop, crop) uint8."""
         pseudo_label = decode_mask(row["pseudo_label"], row["image_id"])
-        crop, target, box = random_crop(
-            image,
-            pseudo_label,
-            rng,
-            crop_px=self.training.crop_px,
-            long_side_px=self.training.long_side_px,
-        )
+        crop, target, box = self.crop(row, rng, pseudo_label)
         assert target is not None
         return {"image": crop, "box": box, "target": target}
