@@ -174,7 +174,7 @@ FAULTS: Mapping[str, Fault] = {
     "image_crashing": Fault(
         set_up=lambda scene: crashing_image.environment(_image(scene)),
         ends_run=True,
-        message=lambda scene: f"{_name_of_image(scene)} ended the processes",
+        message=lambda scene: f"{_name_of_image(scene)} crashed the processes",
         only=("prepare", "infer_activation", "propagate", "refine", "evaluate"),
     ),
 }
