@@ -44,6 +44,7 @@ def texts() -> list[Path]:
     naming = {
         ROOT / "docs" / "glossary.md",
         ROOT / "slams_ray" / "cli" / "old_names.py",
+        ROOT / "tests" / "cli" / "test_old_names.py",
         Path(__file__),
     }
     found = [
