@@ -151,6 +151,7 @@ def shard(refusing: Refusing) -> str:
     return path
 
 
+@pytest.mark.slow
 def test_a_read_that_a_busy_store_refuses_is_tried_again(
     refusing: Refusing, shard: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

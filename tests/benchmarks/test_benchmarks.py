@@ -131,6 +131,7 @@ def test_a_plain_process_refines_as_the_stage_does(tmp_path: Path) -> None:
     assert len(np.unique(labels)) > 1
 
 
+@pytest.mark.slow
 def test_every_row_of_the_walk_is_complete_and_it_agrees_with_products(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -21,6 +21,7 @@ def hold(num_bytes: int, pipe: object) -> None:
     pipe.recv()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_descendant_counts_what_it_held() -> None:
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()

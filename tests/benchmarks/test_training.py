@@ -82,6 +82,7 @@ def test_a_loss_without_weight_takes_no_second_pass_through_the_encoder(
     assert original.config.losses.foreground == 1.0
 
 
+@pytest.mark.slow
 def test_the_bare_loop_tells_its_rate_in_every_window_but_the_warm(
     trainings: dict[str, Training], tmp_path: Path
 ) -> None:

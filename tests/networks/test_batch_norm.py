@@ -70,6 +70,7 @@ def worker_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TOLERANCE)
 def test_two_workers_with_unequal_shares_compute_what_one_computes(
     case: str, worker_directory: Path

@@ -11,6 +11,8 @@ import pytest
 from slams_ray import storage
 from slams_ray.runtime.shards import ShardJob, ShardMapper, run_shards
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FEW, MANY = 300, 1200
 NUM_ALL_CLASSES = 81

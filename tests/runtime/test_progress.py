@@ -9,6 +9,7 @@ import pytest
 from slams_ray.runtime.progress import Progress, followed, post_progress
 
 
+@pytest.mark.slow
 def test_a_torn_post_is_passed_over_and_the_next_one_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

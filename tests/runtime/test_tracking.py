@@ -16,6 +16,8 @@ from slams_ray.runtime.tracking import Run, Tracker
 from slams_ray.runtime.tracking_address import tracking_uri
 from slams_ray.runtime.watchdog import Watchdog
 
+pytestmark = pytest.mark.slow
+
 
 def statuses(workspace: Path) -> dict[str, str]:
     from mlflow import MlflowClient

@@ -23,6 +23,8 @@ from slams_ray.runtime.workspace_lock import LOCK_NAME, Holder, workspace_lock
 from slams_ray.stages import pipeline
 from slams_ray.studies import ablate, compare
 
+pytestmark = pytest.mark.slow
+
 DRIVER = (
     "import sys, time\n"
     "from slams_ray.runtime.workspace_lock import workspace_lock\n"
