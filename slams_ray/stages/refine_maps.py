@@ -32,9 +32,9 @@ class MapInputs:
     """Maps to refine.
 
     Attributes:
-        activations: holds them; those of the other systems are copied.
-        system: whose maps are refined.
-        systems: all whose maps there are.
+        activations: finished stage with the maps.
+        system: name of the system whose maps are refined. The maps of the others are copied.
+        systems: names of all systems with maps.
     """
 
     data: PreparedData
@@ -44,7 +44,7 @@ class MapInputs:
 
 
 def refined_maps(results: Mapping[str, Result]) -> Result | None:
-    """The last of the finished stages that refined maps, None where there is none.
+    """Returns the last finished stage that refined maps; None if there is none.
 
     Args:
         results: finished stages by name, in order.
@@ -84,7 +84,7 @@ def make_pixel_adaptive(config: PixelAdaptiveConfig, device: str) -> PixelAdapti
 
 
 def make_mapper(system: str, make_refinement: Callable[[str], MapRefinement]) -> RefineMapsMapper:
-    """Runs once in every process that refines maps."""
+    """Builds the mapper. It runs once in every process that refines maps."""
     return RefineMapsMapper(system, make_refinement(assigned_device()))
 
 

@@ -205,7 +205,7 @@ def _search_refined_threshold(name: str, run: PipelineRun) -> Result:
 
 
 def _label_affinity(run: PipelineRun) -> Result:
-    # Before a search and after it they are the same, so that the edges it chose on are kept.
+    # A search must not change these labels: it chose its walk on the edges learnt from them.
     affinity, inputs = run.config.affinity, replace(_refine_inputs(run), background_threshold=None)
     margins = replace(
         run.config.crf,
@@ -259,7 +259,7 @@ def _refine_inputs(run: PipelineRun) -> refine.RefineInputs:
         activations=run.activations,
         threshold=run.threshold,
         system=run.config.system,
-        # A search chooses it for maps as inferred, or as they walked.
+        # A search scores maps as inferred or after the walk, and no others.
         background_threshold=run.searched_threshold if searched else None,
     )
 
