@@ -1,6 +1,6 @@
-"""Compare CAM and SLAMs over random seeds, with one protocol, in one table and one figure.
+"""Compare systems and refinements over random seeds, under one protocol, in one table and figure.
 
-python -m jobs.compare demo --seeds 0 1 2
+python -m jobs.compare demo --systems cam slams masks --refinements crf walk+crf --seeds 0 1 2
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from slams_ray.cli.command import PipelineCommand, run_job, workspace_of
 from slams_ray.cli.tables import print_scores
+from slams_ray.config.pipeline import SystemName
 
 if TYPE_CHECKING:
     from slams_ray.studies.comparison import Score
@@ -20,6 +21,11 @@ class CompareCommand(PipelineCommand):
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Random seeds; each one trains all systems, in a Ray task of its own."""
+    systems: tuple[SystemName, ...] = ()
+    """Systems to compare, the baseline first; by default those of the recipe. masks gives the
+    supervised upper bound of the segmentation network."""
+    refinements: tuple[str, ...] = ()
+    """Refinements to compare, steps joined by +: crf, walk+crf. By default that of the recipe."""
     max_concurrent: int | None = None
     """Number of concurrent random seeds; by default one per node, or as many as there are GPUs for.
     """
@@ -27,22 +33,20 @@ class CompareCommand(PipelineCommand):
 
 def _compare(recipe: str, command: CompareCommand) -> None:
     from slams_ray.studies import compare
+    from slams_ray.studies.scores import HEADLINES
 
-    workspace = workspace_of(recipe, command)
+    config, workspace = command.config, workspace_of(recipe, command)
+    default = compare.Rows.of(config)
+    rows = compare.Rows(
+        systems=command.systems or default.systems,
+        refinements=command.refinements or default.refinements,
+    )
 
     def show(scores: "Sequence[Score]") -> None:
-        print_scores(scores, "cam")
-        print(f"epochs: {compare.budget(command.config)}")
-        print(f"rows and figure: {workspace}/compare.json and compare.png")
+        print_scores(scores, rows.systems[0], HEADLINES)
+        print(f"all rows and the figure: {workspace}/compare.json and compare.png")
 
-    compare.run(
-        command.config,
-        workspace,
-        recipe,
-        command.seeds,
-        command.max_concurrent,
-        show,
-    )
+    compare.run(config, workspace, recipe, command.seeds, rows, command.max_concurrent, show)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ BLOCKS = [
 ]
 LINES = [line.strip() for block in BLOCKS for line in block.splitlines()]
 PYTHON = ".venv/bin/python "
+NO_RECIPE = ("jobs.predict", "jobs.benchmark", "jobs.convert")
+"""Jobs without a recipe, which have no dry run."""
 COMMANDS = [line.removeprefix(PYTHON) for line in LINES if line.startswith(PYTHON)]
 
 
@@ -29,7 +31,7 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_parses(command: str) -> None:
     arguments = shlex.split(command)
-    is_pipeline = not any(a.startswith(("jobs.predict", "jobs.benchmark")) for a in arguments)
+    is_pipeline = not any(a.startswith(NO_RECIPE) for a in arguments)
     shown = subprocess.run(
         [sys.executable, *arguments, "--dry-run" if is_pipeline else "--help"],
         cwd=ROOT,

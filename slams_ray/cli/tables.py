@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from slams_ray.faults.injection import FaultRow
     from slams_ray.studies.comparison import Score
 
+COST_PREFIX = "training_"
+"""Metrics with this prefix are steps and seconds; the others are fractions."""
+
 
 def print_summary(summary: dict[str, Any]) -> None:
     """Prints the stages with seconds, output and result, then the scores and warnings."""
@@ -38,11 +41,16 @@ def print_summary(summary: dict[str, Any]) -> None:
     console.print(f"outputs in {summary['workspace']}")
 
 
-def print_scores(scores: "Sequence[Score]", baseline: str) -> None:
+def print_scores(
+    scores: "Sequence[Score]", baseline: str, metrics: Sequence[str] | None = None
+) -> None:
     """Prints methods as rows and metrics as columns: mean ± standard deviation over random seeds.
 
     Scores are in percent. Further rows show the mean difference of each method to the baseline, and
     the number of random seeds for which it is positive.
+
+    Args:
+        metrics: metrics to show; None shows all.
     """
     from rich import box
     from rich.console import Console
@@ -52,30 +60,33 @@ def print_scores(scores: "Sequence[Score]", baseline: str) -> None:
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
-    found = spreads(scores)
-    metrics = list(next(iter(found.values())))
-    for metric in metrics:
-        table.add_column(metric.replace("_", " "), justify="right")
+    shown = [score for score in scores if metrics is None or score.metric in metrics]
+    found = spreads(shown)
+    columns = list(dict.fromkeys(score.column for score in shown))
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
     for method, entries in found.items():
-        table.add_row(method, *(_percent(entries.get(metric)) for metric in metrics))
+        table.add_row(method, *(_shown(column, entries.get(column)) for column in columns))
     for method in found:
         if method == baseline:
             continue
         cells = []
-        for metric in metrics:
-            values = list(paired_differences(scores, metric, method, baseline).values())
+        for column in columns:
+            values = list(paired_differences(shown, column, method, baseline).values())
             ahead = sum(value > 0 for value in values)
-            mean = f"{100 * spread(values).mean:+.2f} " if values else ""
-            cells.append(f"{mean}({ahead}/{len(values)})")
+            scored = bool(values) and not column.startswith(COST_PREFIX)
+            cells.append(f"{100 * spread(values).mean:+.2f} ({ahead}/{len(values)})" * scored)
         table.add_row(f"{method} - {baseline}", *cells, style="bold")
     Console(width=max(Console().width, 150)).print(table)
 
 
-def _percent(entry: object) -> str:
+def _shown(column: str, entry: object) -> str:
     from slams_ray.studies.comparison import Spread
 
     if not isinstance(entry, Spread):
         return ""
+    if column.startswith(COST_PREFIX):
+        return f"{entry.mean:.0f}"
     deviation = f" ± {100 * entry.deviation:.2f}" if entry.num_seeds > 1 else ""
     return f"{100 * entry.mean:.2f}{deviation}"
 

@@ -6,6 +6,7 @@ together; docs/ablations.md has the measurements behind the defaults.
 
 from slams_ray.config.compute import ComputeConfig, TrackingConfig
 from slams_ray.config.data import DataConfig
+from slams_ray.config.imported import ImportedConfig
 from slams_ray.config.labels import (
     ActivationInferenceConfig,
     CrfConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "CrfConfig",
     "DataConfig",
     "EncoderConfig",
+    "ImportedConfig",
     "InferenceConfig",
     "LossConfig",
     "PipelineConfig",

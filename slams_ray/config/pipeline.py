@@ -1,11 +1,12 @@
 """All settings of a pipeline."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from slams_ray.config.checks import check
 from slams_ray.config.compute import ComputeConfig, TrackingConfig
 from slams_ray.config.data import DataConfig
+from slams_ray.config.imported import ImportedConfig
 from slams_ray.config.labels import ActivationInferenceConfig, CrfConfig, ThresholdConfig
 from slams_ray.config.networks import (
     ActivationConfig,
@@ -21,7 +22,10 @@ from slams_ray.config.refinement import (
 )
 from slams_ray.config.search import SearchConfig
 
-SystemName = Literal["cam", "slams"]
+MapSystem = Literal["cam", "slams", "imported"]
+LabelSource = Literal["imported_labels", "masks"]
+LABEL_SOURCES = get_args(LabelSource)
+SystemName = MapSystem | LabelSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +47,11 @@ class PipelineConfig:
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    imported: ImportedConfig = field(default_factory=ImportedConfig)
     system: SystemName = "slams"
-    """System whose maps become pseudo labels."""
-    baselines: tuple[SystemName, ...] = ("cam",)
+    """System whose maps become pseudo labels; imported takes the maps of another program. Two
+    sources have no maps: imported_labels, and masks for the supervised upper bound."""
+    baselines: tuple[MapSystem, ...] = ("cam",)
     """Systems whose maps are made and scored for comparison."""
     seed: int = 0
     """Random seed of the initial weights, the augmentation and the image order of all trainings."""
@@ -61,7 +67,20 @@ class PipelineConfig:
                 f"({self.compute.train_workers})",
             )
 
-        if "walk" in self.refinement.steps:
+        for system, name in (("imported", "maps"), ("imported_labels", "labels")):
+            check(
+                system not in self.systems or getattr(self.imported, name) is not None,
+                f"imported.{name}",
+                None,
+                f"a directory, because system {system} reads it",
+            )
+        check(
+            self.search.num_samples == 0 or self.system not in ("imported", *LABEL_SOURCES),
+            "search.num_samples",
+            self.search.num_samples,
+            f"0, because a search infers maps again, and system {self.system} has no network",
+        )
+        if "walk" in self.refinement.steps and self.has_maps:
             check(
                 self.classifier.backbone.weights != "none" or "cam" in self.systems,
                 "classifier.backbone.weights",
@@ -71,6 +90,13 @@ class PipelineConfig:
             )
 
     @property
+    def has_maps(self) -> bool:
+        """Whether the labels come from maps."""
+        return self.system not in LABEL_SOURCES
+
+    @property
     def systems(self) -> tuple[SystemName, ...]:
-        """All systems whose maps are made, baselines first, each once."""
+        """All systems, baselines first, each once; only the system if it has no maps."""
+        if not self.has_maps:
+            return (self.system,)
         return tuple(dict.fromkeys((*self.baselines, self.system)))

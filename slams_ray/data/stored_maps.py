@@ -1,4 +1,4 @@
-"""Format of stored maps: uint8 at stride 4, one map for each label of the image.
+"""Format of stored maps (uint8 at stride 4, one for each label of the image) and pseudo labels.
 
 This module does not import torch, which costs a worker 3 s of CPU time and 400 MB.
 """
@@ -10,8 +10,11 @@ import pyarrow as pa
 
 STORED_STRIDE = 4
 
-
 STORED_LEVELS = 255
+
+PSEUDO_LABEL_SCHEMA = pa.schema(
+    [("image_id", pa.string()), ("refined", pa.binary()), ("pseudo_label", pa.binary())]
+)
 
 
 def stored_size(height: int, width: int) -> tuple[int, int]:

@@ -12,13 +12,9 @@ from slams_ray.data.image import decode_image, decode_mask, encode_mask, image_s
 from slams_ray.data.image_trace import TracedMapper
 from slams_ray.data.names import check_file_name
 from slams_ray.data.schema import DatasetDescription
-from slams_ray.data.stored_maps import unpack_maps, upsample_stored
+from slams_ray.data.stored_maps import PSEUDO_LABEL_SCHEMA, unpack_maps, upsample_stored
 from slams_ray.metrics import IGNORE_INDEX, confusion_matrix
 from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement, refine
-
-PSEUDO_LABEL_SCHEMA = pa.schema(
-    [("image_id", pa.string()), ("refined", pa.binary()), ("pseudo_label", pa.binary())]
-)
 
 
 class RefineMapper(TracedMapper):

@@ -171,6 +171,22 @@ class ThresholdCurve:
         """Mean mIoU over all thresholds: high where the choice of a threshold matters little."""
         return float(np.nanmean(self.miou))
 
+    def width_within(self, points: float) -> float:
+        """Width of the range of thresholds around the best whose mIoU is at most `points` lower.
+
+        AMN claims a wide range.
+
+        Args:
+            points: fraction, such as 0.01 for one point.
+        """
+        near = self.miou >= self.best_miou - points
+        low = high = self.best_index
+        while low > 0 and near[low - 1]:
+            low -= 1
+        while high + 1 < len(near) and near[high + 1]:
+            high += 1
+        return float(self.thresholds[high] - self.thresholds[low])
+
 
 def above(histogram: np.ndarray) -> np.ndarray:
     """Turns (..., T + 1) counts by bin into (..., T) counts above each threshold."""

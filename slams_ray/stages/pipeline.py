@@ -14,8 +14,9 @@ from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import (
     evaluate,
 )
+from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result, StageContext
-from slams_ray.stages.steps import PipelineRun, stage_names, steps
+from slams_ray.stages.steps import stage_names, steps
 from slams_ray.stages.summary import publish, summarise
 
 logger = logging.getLogger(__name__)

@@ -43,16 +43,6 @@ class MapInputs:
     systems: Sequence[str]
 
 
-def refined_maps(results: Mapping[str, Result]) -> Result | None:
-    """Returns the last finished stage that refined maps; None if there is none.
-
-    Args:
-        results: finished stages by name, in order.
-    """
-    found = [result for stage, result in results.items() if stage in STAGES.values()]
-    return found[-1] if found else None
-
-
 def propagate(
     context: StageContext, config: WalkConfig, inputs: MapInputs, edges: Result
 ) -> Result:

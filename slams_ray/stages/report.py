@@ -15,9 +15,9 @@ from slams_ray.inference.predictors import SegmentationPredictor
 from slams_ray.stages import (
     evaluate,
     infer_activation,
+    outputs,
     prepare,
     refine,
-    refine_maps,
     train_segmentation,
 )
 from slams_ray.stages.examples import choose_examples
@@ -38,15 +38,15 @@ def publish(context: StageContext, config: PipelineConfig, results: Mapping[str,
     predictor = evaluate.make_predictor(
         network, config.segmentation.inference, data.description.class_names, "cpu"
     )
-    sources = _sources(data, results, config.systems)
-    rows = choose_examples(data.names(TRAIN), sources, config.tracking.num_examples)
     shown = _map_titles(config)
+    sources = _sources(data, results, tuple(shown))
+    rows = choose_examples(data.names(TRAIN), sources, config.tracking.num_examples)
     figure = montage_figure(data.description, [_example(row, predictor, shown) for row in rows])
     montage = storage.join(context.workspace, MONTAGE_NAME)
     storage.write_bytes(montage, to_png(figure))
     pictures = (
         montage,
-        results[refine.STAGE].path(CURVE_NAME),
+        outputs.labels(results).path(CURVE_NAME),
         results[evaluate.STAGE].path(evaluate.CLASS_IOU_NAME),
     )
     for path in pictures:
@@ -58,25 +58,24 @@ def publish(context: StageContext, config: PipelineConfig, results: Mapping[str,
 def _sources(
     data: prepare.PreparedData, results: Mapping[str, Result], systems: Sequence[str]
 ) -> list[ShardColumns]:
-    activations = refine_maps.refined_maps(results) or results[infer_activation.STAGE]
-    refined = results[refine.STAGE].output_dir
-    return [
-        ShardColumns(
-            directory=data.images(TRAIN),
-            columns=("image", "mask", "height", "width", "image_labels"),
-        ),
-        ShardColumns(
-            directory=infer_activation.activations_dir(activations.output_dir),
-            columns=tuple(systems),
-        ),
-        ShardColumns(
-            directory=refine.pseudo_labels_dir(refined), columns=("refined", "pseudo_label")
-        ),
-    ]
+    images = ShardColumns(
+        directory=data.images(TRAIN),
+        columns=("image", "mask", "height", "width", "image_labels"),
+    )
+    labels = ShardColumns(
+        directory=refine.pseudo_labels_dir(outputs.labels(results).output_dir),
+        columns=("refined", "pseudo_label"),
+    )
+    if not systems:
+        return [images, labels]
+    directory = infer_activation.activations_dir(outputs.refined_maps(results).output_dir)
+    return [images, labels, ShardColumns(directory=directory, columns=tuple(systems))]
 
 
 def _map_titles(config: PipelineConfig) -> dict[str, str]:
     """System -> what the montage calls its maps, with the refinements they went through."""
+    if not config.has_maps:
+        return {}
     shown = titles(config.systems)
     shown[config.system] = ", ".join([shown[config.system], *config.refinement.map_steps])
     return shown

@@ -31,6 +31,8 @@ STAGE = "search_threshold"
 COUNTS_DIR = "counts"
 THRESHOLD_NAME = "threshold.json"
 CURVE_NAME = "threshold_curve.png"
+RANGE_POINTS = 0.01
+"""The range of thresholds reported holds those within one point of the best mIoU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +223,7 @@ def _scores(
         prefix = name if what == "seed" else f"{name}_{what}"
         scores[f"{prefix}_best_threshold"] = curve.best_threshold
         scores[f"{prefix}_mean_miou"] = curve.mean_miou
+        scores[f"{prefix}_threshold_range"] = curve.width_within(RANGE_POINTS)
         scores[f"{name}_{what}_precision"] = float(curve.foreground_precision[curve.best_index])
         scores[f"{name}_{what}_recall"] = float(curve.foreground_recall[curve.best_index])
         for criterion, choice in label_free[name].items():

@@ -2,116 +2,28 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 
-from slams_ray.config import (
-    ActivationInferenceConfig,
-    CrfConfig,
-    PipelineConfig,
-    SegmentationConfig,
-    WalkConfig,
-)
+from slams_ray import storage
+from slams_ray.config import PipelineConfig
 from slams_ray.stages import (
     evaluate,
+    import_files,
     infer_activation,
+    outputs,
     prepare,
     refine,
     refine_maps,
-    search_choice,
     search_refinement,
     search_threshold,
     train_affinity,
     train_segmentation,
     train_systems,
 )
-from slams_ray.stages.map_sets import Walks, walk_sets
-from slams_ray.stages.precision import resolved
-from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.stage import Result, StageContext
-from slams_ray.stages.train_systems import MapNetwork, map_networks
-from slams_ray.stages.training import with_absolute_weights
-from slams_ray.systems.registry import trainings_of
-
-
-class PipelineRun:
-    """Finished stages of a pipeline, and the inputs that later stages derive from them.
-
-    Attributes:
-        results: finished stages by name, in order.
-    """
-
-    def __init__(self, config: PipelineConfig, context: StageContext) -> None:
-        self.config = with_absolute_weights(config)
-        self.context = context
-        self.results: dict[str, Result] = {}
-
-    @cached_property
-    def data(self) -> PreparedData:
-        return prepare.open_prepared(self.results[prepare.STAGE])
-
-    @property
-    def networks(self) -> dict[str, MapNetwork]:
-        return map_networks(self.config, self.results)
-
-    @cached_property
-    def _configured_inference(self) -> ActivationInferenceConfig:
-        return resolved(self.config.inference, self.context.compute)
-
-    @property
-    def _choice(self) -> search_choice.Choice | None:
-        """What a finished search chose; None if there is none."""
-        found = self.results.get(search_refinement.STAGE)
-        if found is None:
-            return None
-        walks = walk_sets(self.config.search, self.config.walk) if self.has_walk else {}
-        return search_choice.choice(found, self.config.crf, walks)
-
-    @property
-    def has_walk(self) -> bool:
-        """Whether the maps walk."""
-        return "walk" in self.config.refinement.steps
-
-    @property
-    def walk(self) -> WalkConfig:
-        """Settings of the walk, with those that a finished search chose."""
-        choice = self._choice
-        return self.config.walk if choice is None or choice.walk is None else choice.walk
-
-    @property
-    def inference(self) -> ActivationInferenceConfig:
-        """Settings of map inference, with the scales that a finished search chose."""
-        configured, choice = self._configured_inference, self._choice
-        return configured if choice is None else replace(configured, scales=choice.scales)
-
-    @property
-    def crf(self) -> CrfConfig:
-        """Settings of the CRF, with those that a finished search chose."""
-        choice = self._choice
-        return self.config.crf if choice is None else choice.crf
-
-    @property
-    def activations(self) -> Result:
-        """Maps after the last refinement of maps."""
-        refined = refine_maps.refined_maps(self.results)
-        return self.results[infer_activation.STAGE] if refined is None else refined
-
-    @property
-    def threshold(self) -> Result:
-        """Choice of a threshold for these maps."""
-        chosen = [s for s in self.results if s.startswith(search_threshold.STAGE)]
-        return self.results[chosen[-1]]
-
-    @property
-    def searched_threshold(self) -> float | None:
-        """Background threshold that a finished search chose; None if there is none."""
-        choice = self._choice
-        return None if choice is None else choice.background_threshold
-
-    @cached_property
-    def segmentation(self) -> SegmentationConfig:
-        config = self.config.segmentation
-        return replace(config, inference=resolved(config.inference, self.context.compute))
-
+from slams_ray.stages.map_sets import Walks
+from slams_ray.stages.pipeline_run import PipelineRun
+from slams_ray.stages.stage import Result
+from slams_ray.systems.registry import SYSTEMS, trainings_of
 
 Step = tuple[str, Callable[[PipelineRun], Result]]
 
@@ -122,8 +34,17 @@ def steps(config: PipelineConfig) -> list[Step]:
     A search is followed by the stages of maps and threshold. If it chose other scales, they run
     again; otherwise their outputs are kept.
     """
+    network: list[Step] = [
+        (train_segmentation.STAGE, _train_segmentation),
+        (evaluate.STAGE, _evaluate),
+    ]
+    if not config.has_maps:
+        return [(prepare.STAGE, _prepare), (import_files.LABELS_STAGE, _import_labels), *network]
+    has_networks = any(SYSTEMS[name].map_stage for name in config.systems)
+    imports = import_files.SYSTEM in config.systems
     maps: list[Step] = [
-        (infer_activation.STAGE, _infer),
+        *([(infer_activation.STAGE, _infer)] if has_networks else []),
+        *([(import_files.MAPS_STAGE, _import_maps)] if imports else []),
         (search_threshold.STAGE, _search_threshold),
     ]
     search: list[Step] = [
@@ -132,14 +53,13 @@ def steps(config: PipelineConfig) -> list[Step]:
         *maps,
     ]
     return [
-        (prepare.STAGE, lambda run: prepare.run(run.context, run.config.data)),
+        (prepare.STAGE, _prepare),
         *((training.stage, partial(_train, training.stage)) for training in trainings_of(config)),
         *maps,
         *(search if config.search.num_samples else []),
         *(step for name in config.refinement.map_steps for step in _map_steps(name)),
         (refine.STAGE, _refine),
-        (train_segmentation.STAGE, _train_segmentation),
-        (evaluate.STAGE, _evaluate),
+        *network,
     ]
 
 
@@ -157,6 +77,28 @@ def stage_names(config: PipelineConfig) -> list[str]:
     return list(dict.fromkeys(name for name, _ in steps(config)))
 
 
+def _prepare(run: PipelineRun) -> Result:
+    return prepare.run(run.context, run.config.data)
+
+
+def _import_maps(run: PipelineRun) -> Result:
+    directory = storage.absolute(str(run.config.imported.maps))
+    return import_files.import_maps(
+        run.context,
+        run.data,
+        directory,
+        run.results.get(infer_activation.STAGE),
+        tuple(run.networks),
+    )
+
+
+def _import_labels(run: PipelineRun) -> Result:
+    directory = None
+    if run.config.system != "masks":
+        directory = storage.absolute(str(run.config.imported.labels))
+    return import_files.import_labels(run.context, run.data, directory)
+
+
 def _train(stage: str, run: PipelineRun) -> Result:
     training = next(t for t in trainings_of(run.config) if t.stage == stage)
     return train_systems.run(run.context, training, run.config.seed, run.data, run.results)
@@ -167,10 +109,9 @@ def _infer(run: PipelineRun) -> Result:
 
 
 def _search_threshold(run: PipelineRun) -> Result:
-    activations = run.results[infer_activation.STAGE]
     config = run.config
     return search_threshold.run(
-        run.context, config.threshold, run.data, activations, config.systems
+        run.context, config.threshold, run.data, outputs.seed_maps(run.results), config.systems
     )
 
 
@@ -200,7 +141,12 @@ def _search_refined_threshold(name: str, run: PipelineRun) -> Result:
     config = run.config
     refined = search_threshold.Refined(step=name, system=config.system)
     return search_threshold.run(
-        run.context, config.threshold, run.data, run.activations, config.systems, refined
+        run.context,
+        config.threshold,
+        run.data,
+        outputs.refined_maps(run.results),
+        config.systems,
+        refined,
     )
 
 
@@ -237,7 +183,7 @@ def _map_inputs(run: PipelineRun) -> refine_maps.MapInputs:
     config = run.config
     return refine_maps.MapInputs(
         data=run.data,
-        activations=run.activations,
+        activations=outputs.refined_maps(run.results),
         system=config.system,
         systems=config.systems,
     )
@@ -256,7 +202,7 @@ def _refine_inputs(run: PipelineRun) -> refine.RefineInputs:
     searched = set(run.config.refinement.map_steps) <= {"walk"}
     return refine.RefineInputs(
         data=run.data,
-        activations=run.activations,
+        activations=outputs.refined_maps(run.results),
         threshold=run.threshold,
         system=run.config.system,
         # A search scores maps as inferred or after the walk, and no others.
@@ -271,8 +217,9 @@ def _refine(run: PipelineRun) -> Result:
 
 
 def _train_segmentation(run: PipelineRun) -> Result:
-    refined = run.results[refine.STAGE]
-    return train_segmentation.run(run.context, run.segmentation, run.config.seed, run.data, refined)
+    return train_segmentation.run(
+        run.context, run.segmentation, run.config.seed, run.data, outputs.labels(run.results)
+    )
 
 
 def _evaluate(run: PipelineRun) -> Result:

@@ -13,6 +13,8 @@ SUMMARY_NAME = "summary.json"
 
 def headlines(config: PipelineConfig) -> list[str]:
     """Returns the main metrics: seeds of every system, maps of each refinement, labels, network."""
+    if not config.has_maps:
+        return ["label_miou", "segmentation_miou"]
     seeds = [f"{name}_seed_miou" for name in config.systems]
     maps = [f"{config.system}_{step}_miou" for step in config.refinement.map_steps]
     return [*seeds, *maps, "refined_miou", "segmentation_miou"]

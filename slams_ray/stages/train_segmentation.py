@@ -17,16 +17,16 @@ def run(
     config: SegmentationConfig,
     seed: int,
     data: PreparedData,
-    refined: Result,
+    labelled: Result,
 ) -> Result:
     """Trains the segmentation network.
 
     Args:
         seed: random seed.
-        refined: refine stage that made the pseudo labels.
+        labelled: stage that made or imported the pseudo labels.
     """
     labels = ShardColumns(
-        directory=pseudo_labels_dir(refined.output_dir), columns=("pseudo_label",)
+        directory=pseudo_labels_dir(labelled.output_dir), columns=("pseudo_label",)
     )
     this = TaskToTrain(
         label="segmentation",
@@ -41,6 +41,6 @@ def run(
         context,
         STAGE,
         settings,
-        {"prepare": data.images_digest(TRAIN), "refine": refined.record.notes[LABELS_DIGEST]},
+        {"prepare": data.images_digest(TRAIN), "refine": labelled.record.notes[LABELS_DIGEST]},
         lambda attempt: train(context, this, data, attempt),
     )

@@ -69,10 +69,10 @@ def run(
 
 
 def map_networks(config: PipelineConfig, finished: Mapping[str, Result]) -> dict[str, MapNetwork]:
-    """Returns system -> the network that makes its maps, for all systems of a pipeline."""
+    """Returns system -> the network that makes its maps, for the systems that have one."""
+    stages = {name: SYSTEMS[name].map_stage for name in config.systems}
     return {
-        name: MapNetwork(
-            trained=finished[SYSTEMS[name].map_stage], max_logit=SYSTEMS[name].max_logit(config)
-        )
-        for name in config.systems
+        name: MapNetwork(trained=finished[stage], max_logit=SYSTEMS[name].max_logit(config))
+        for name, stage in stages.items()
+        if stage is not None
     }

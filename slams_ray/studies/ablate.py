@@ -115,7 +115,11 @@ def run_variant(
     with pipeline.open_session(varied, workspace, name, parent_id) as session:
         context = pipeline.make_context(varied, session)
         results = pipeline.run_stages(varied, context, search_threshold.STAGE)
-        scores = [s for system in varied.systems for s in collect(results, system, varied.seed)]
+        scores = [
+            score
+            for system in varied.systems
+            for score in collect(results, replace(varied, system=system))
+        ]
         report = to_report(scores)
         if session.parent is not None:
             session.parent.log_metrics(report)

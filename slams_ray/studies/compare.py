@@ -1,15 +1,19 @@
-"""Compares systems under one protocol, over random seeds.
+"""Compares systems and refinements under one protocol, over random seeds.
 
 All systems share data, backbone, crops, scales and the way of choosing a threshold. Each system has
-its own threshold, its own refinement and its own segmentation network.
+its own threshold; each pair of system and refinement has its own segmentation network. A stage that
+several of them need runs once.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import get_args
 
 from slams_ray import storage
-from slams_ray.config import PipelineConfig
+from slams_ray.config import PipelineConfig, RefinementConfig
+from slams_ray.config.pipeline import LABEL_SOURCES, MapSystem, SystemName
+from slams_ray.errors import ConfigError
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import evaluate, pipeline, prepare
 from slams_ray.studies.comparison import Score
@@ -20,11 +24,69 @@ from slams_ray.systems.registry import titles
 NAME = "compare"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What is compared.
+
+    Attributes:
+        systems: names of systems, the baseline first.
+        refinements: refinements between maps and labels, their steps joined by +.
+    """
+
+    systems: tuple[SystemName, ...]
+    refinements: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: PipelineConfig) -> "Rows":
+        """Returns the systems and the refinement of a recipe."""
+        return cls(systems=config.systems, refinements=("+".join(config.refinement.steps),))
+
+    def pipelines(self, config: PipelineConfig) -> list[tuple[str, PipelineConfig]]:
+        """Returns the pipelines of one random seed, each with the name of its refinement.
+
+        Raises:
+            ConfigError: a refinement is unknown.
+        """
+        maps: list[MapSystem] = [s for s in self.systems if s not in LABEL_SOURCES]  # type: ignore[misc]
+        # The order of systems stays the same, so all pipelines of a seed share their maps.
+        return [
+            (
+                refinement if has_maps else "",
+                replace(
+                    config,
+                    system=system,
+                    baselines=tuple(maps),
+                    refinement=parse_refinement(refinement),
+                ),
+            )
+            for system in self.systems
+            for has_maps in (system not in LABEL_SOURCES,)
+            for refinement in (self.refinements if has_maps else self.refinements[:1])
+        ]
+
+
+def parse_refinement(name: str) -> RefinementConfig:
+    """Parses the steps of a refinement, such as walk+crf.
+
+    Raises:
+        ConfigError: a step is unknown, repeated, or in the wrong place.
+    """
+    known = get_args(get_args(RefinementConfig.__annotations__["steps"])[0])
+    steps = name.split("+")
+    unknown = [step for step in steps if step not in known]
+    if unknown:
+        raise ConfigError(
+            f"there is no refinement {unknown[0]!r}: join some of {', '.join(known)} by +"
+        )
+    return RefinementConfig(steps=tuple(steps))  # type: ignore[arg-type]
+
+
 def run(
     config: PipelineConfig,
     workspace: str,
     recipe: str,
     seeds: Sequence[int],
+    rows: Rows | None = None,
     max_concurrent: int | None = None,
     show: Show = no_show,
 ) -> list[Score]:
@@ -34,15 +96,18 @@ def run(
 
     Args:
         seeds: random seeds.
+        rows: systems and refinements; None takes those of the recipe.
         max_concurrent: number of seeds at the same time; None means as many as the cluster's nodes
             or GPUs allow.
         show: called with the scores, before an error is raised.
 
     Raises:
-        ConfigError: another driver works in the workspace.
+        ConfigError: a refinement is unknown, or another driver works in the workspace.
         TrainingError: some seeds failed. The table holds the others, and the same command tries
             the failed ones again.
     """
+    rows = rows or Rows.of(config)
+    _, config = rows.pipelines(config)[-1]
     name = f"{NAME} {recipe}"
     with (
         workspace_lock(workspace, name),
@@ -51,14 +116,13 @@ def run(
         # Data is prepared once, before concurrent trials need it.
         prepare.run(pipeline.make_context(config, session), config.data)
         parent = session.open()
-        parent.set_tags({"slams.budget": budget(config)})
         trials = run_grid(
-            partial(run_seed, config, workspace, recipe, parent.run_id),
+            partial(run_seed, config, workspace, recipe, rows, parent.run_id),
             {"seed": list(seeds)},
             config,
-            storage.join(workspace, NAME),
+            storage.join(workspace, NAME, "_".join((*rows.systems, *rows.refinements))),
             _label,
-            f"{config.system}/{PRIMARY}",
+            f"{config.system}/{PRIMARY if config.has_maps else 'segmentation_miou'}",
             max_concurrent,
         )
         scores = [
@@ -68,7 +132,7 @@ def run(
             for score in to_scores(trial.history[-1], trial.point["seed"])
         ]
         failed = [_label(trial.point) for trial in trials if trial.error]
-        names = titles(config.systems)
+        names = titles(rows.systems)
         study = Study(workspace=workspace, name=NAME, run=parent, titles=names)
         finish(study, scores, show, failed, len(trials))
         return scores
@@ -78,34 +142,25 @@ def _label(point: Point) -> str:
     return f"seed {point['seed']}"
 
 
-def budget(config: PipelineConfig) -> str:
-    """Returns the number of epochs of each network, as a sentence."""
-    encoder, classifier, activation, segmentation = (
-        f"{part.training.epochs:g}"
-        for part in (config.encoder, config.classifier, config.activation, config.segmentation)
-    )
-    start = f"{classifier} (classifier) + " if config.activation.initialise_from_cam else ""
-    return (
-        f"cam {classifier} (classifier); slams {start}{encoder} (encoder) + {activation} "
-        f"(activation network); after either {segmentation} (segmentation network)"
-    )
-
-
 def run_seed(
-    config: PipelineConfig, workspace: str, recipe: str, parent_id: str | None, point: Point
+    config: PipelineConfig,
+    workspace: str,
+    recipe: str,
+    rows: Rows,
+    parent_id: str | None,
+    point: Point,
 ) -> Iterator[dict[str, float]]:
-    """Yields one report with the scores of every system. Shared stages run once."""
+    """Yields one report with the scores of every system and refinement."""
     config = replace(config, seed=point["seed"])
     name = f"{recipe} seed {config.seed}"
     with pipeline.open_session(config, workspace, name, parent_id) as session:
-        context = pipeline.make_context(config, session)
-        scores = []
-        for system in config.systems:
-            # The order of systems stays the same, so all pipelines of a seed share their maps.
-            own = replace(config, system=system, baselines=config.systems)
+        scores: dict[Score, None] = {}
+        for refinement, own in rows.pipelines(config):
+            context = pipeline.make_context(own, session)
             results = pipeline.run_stages(own, context, evaluate.STAGE)
-            scores += collect(results, system, config.seed)
-        report = to_report(scores)
+            # Scores of seeds do not depend on the refinement, and come once.
+            scores |= dict.fromkeys(collect(results, own, refinement))
+        report = to_report(list(scores))
         if session.parent is not None:
-            session.parent.log_metrics(report)
+            session.parent.log_metrics({k.replace("+", "_"): v for k, v in report.items()})
     yield report

@@ -55,14 +55,18 @@ def run_grid(
 
 
 def to_report(scores: Sequence[Score]) -> dict[str, float]:
-    """Turns scores into the report of a trial: method/metric -> value."""
-    return {f"{score.method}/{score.metric}": score.value for score in scores}
+    """Turns scores into the report of a trial: method/metric[/refinement] -> value."""
+    return {f"{s.method}/{s.metric}/{s.refinement}".rstrip("/"): s.value for s in scores}
 
 
 def to_scores(report: Mapping[str, float], seed: int) -> list[Score]:
     """Inverse of `to_report`."""
-    names = {name: name.split("/") for name in report if "/" in name}
-    return [
-        Score(method=method, seed=seed, metric=metric, value=report[name])
-        for name, (method, metric) in names.items()
-    ]
+    scores = []
+    for name, value in report.items():
+        method, *rest = name.split("/")
+        if rest:
+            refinement = rest[1] if len(rest) > 1 else ""
+            scores.append(
+                Score(method=method, seed=seed, metric=rest[0], value=value, refinement=refinement)
+            )
+    return scores

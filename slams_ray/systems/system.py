@@ -45,7 +45,7 @@ class System:
     Attributes:
         name: name in settings and metrics.
         title: name in figures and tables.
-        map_stage: stage whose network makes the maps.
+        map_stage: stage whose network makes the maps; None for maps and labels without a network.
         trainings: settings -> the networks to train, in order. Two systems that need the same
             network name the same stage, and the network is trained once.
         max_logit: settings -> value that inference clips higher logits to; None clips nothing.
@@ -53,6 +53,6 @@ class System:
 
     name: str
     title: str
-    map_stage: str
+    map_stage: str | None
     trainings: Callable[[PipelineConfig], list[NetworkTraining]]
     max_logit: Callable[[PipelineConfig], float | None] = lambda config: None

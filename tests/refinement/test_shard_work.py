@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from slams_ray.data.image import decode_mask
+from slams_ray.data.stored_maps import PSEUDO_LABEL_SCHEMA
 from slams_ray.metrics import confusion_matrix
 from slams_ray.refinement.crf.kernels import CrfKernels
 from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement
-from slams_ray.refinement.shard_work import PSEUDO_LABEL_SCHEMA, RefineMapper
+from slams_ray.refinement.shard_work import RefineMapper
 
 CONFIDENCE = ConfidentPair(background=0.3, chosen=0.4, foreground=0.55)
 REFINEMENT = Refinement(

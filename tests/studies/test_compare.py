@@ -12,7 +12,7 @@ from slams_ray.errors import TrainingError
 from slams_ray.runtime.tracking import Run
 from slams_ray.studies import compare
 from slams_ray.studies.comparison import Score
-from slams_ray.studies.scores import METRICS, Study, finish
+from slams_ray.studies.scores import LABEL_METRICS, SEED_METRICS, Study, finish
 
 pytestmark = pytest.mark.ray
 
@@ -33,10 +33,12 @@ def test_every_method_and_seed_has_every_metric(scores: list[Score], workspace: 
     assert rows == [vars(score) for score in scores]
     found = {(row["method"], row["seed"], row["metric"]) for row in rows}
     # Precision is undefined if the best threshold leaves no foreground; maps are not refined here.
-    of_maps = {"crf_miou", "walk_miou", "pixel_adaptive_miou"}
-    required = set(METRICS) - of_maps - {"foreground_precision"}
+    of_maps = {"walk_miou", "pixel_adaptive_miou"}
+    required = {*SEED_METRICS, *LABEL_METRICS, "training_steps", "training_seconds"}
+    required -= {*of_maps, "foreground_precision"}
     assert {(method, 0, metric) for method in ("cam", "slams") for metric in required} <= found
-    assert all(0 <= row["value"] <= 1 for row in rows)
+    costs = ("training_steps", "training_seconds")
+    assert all(0 <= row["value"] <= 1 for row in rows if row["metric"] not in costs)
     assert (workspace / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -78,8 +80,6 @@ def test_mlflow_nests_stages_under_seeds_under_the_study(
     children = [i for i, r in runs.items() if r.data.tags.get("mlflow.parentRunId") == seed]
     assert sorted(names[i] for i in children) == ["evaluate", "refine", "train_segmentation"]
     assert "slams/seed_miou" in runs[seed].data.metrics
-    budget = runs[study].data.tags["slams.budget"]
-    assert budget.startswith("cam 1 (classifier); slams 1 (classifier) + 1 (encoder) + 1 (activ")
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     assert {"compare.json", "compare.png"} <= {f.path for f in client.list_artifacts(study)}
 
