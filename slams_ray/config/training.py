@@ -20,7 +20,8 @@ class BackboneConfig:
     """
     weights: str = "none"
     """Initial weights: none (random), a file with a torchvision state dict, or a torchvision enum
-    such as ResNet50_Weights.IMAGENET1K_V2, which is downloaded on first use."""
+    such as ResNet50_Weights.IMAGENET1K_V1, which is downloaded on first use. Published ResNet
+    results use V1: maps from IMAGENET1K_V2 are known to be poorer, though it classifies better."""
     freeze_batch_norm: bool = True
     """Keeps BatchNorm statistics fixed. Switch it on with pretrained weights and off with random
     ones."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchvision.models import get_weight
 
 from slams_ray.config import BackboneConfig, TrainingConfig
 from slams_ray.networks.checkpoint import dump_network
@@ -50,6 +51,15 @@ def take_one_step(
     assert any(k.startswith("backbone.") for k in moved)
     assert any(not k.startswith("backbone.") for k in moved)
     return network_of(module)
+
+
+@pytest.mark.parametrize("recipe", NUM_CLASSES)
+def test_every_network_starts_from_the_first_imagenet_weights(recipe: str) -> None:
+    config = RECIPES[recipe]()
+    for part in (config.encoder, config.classifier, config.segmentation):
+        weights = get_weight(part.backbone.weights)
+        assert type(weights).__name__.lower() == f"{part.backbone.name}_weights"
+        assert weights.name == "IMAGENET1K_V1"
 
 
 @pytest.mark.slow
