@@ -15,9 +15,11 @@ class BackboneConfig:
     ] = "resnet50"
     """Architecture. All but tiny_resnet are torchvision's."""
     output_stride: Literal[4, 8, 16, 32] = 16
-    """Input pixels per feature cell; the last stages are dilated to reach it. Only tiny_resnet
-    supports 4.
-    """
+    """Input pixels per feature cell; the last stages lose their stride to reach it. Only
+    tiny_resnet supports 4."""
+    dilate: bool = True
+    """Whether the stages that lose their stride are dilated to keep their field of view. IRN's
+    networks only lose the stride. tiny_resnet is never dilated."""
     weights: str = "none"
     """Initial weights: none (random), a file with a torchvision state dict, or a torchvision enum
     such as ResNet50_Weights.IMAGENET1K_V1, which is downloaded on first use. Published ResNet
@@ -61,8 +63,9 @@ class TrainingConfig:
     """Decay of the learning rate to 0: (1 - step / steps)^0.9, or half a cosine."""
     warmup_steps: int = 0
     """Steps of linear increase to the peak learning rate."""
-    max_gradient_norm: float = 10.0
-    """Largest global norm of the gradients; larger ones are scaled down to it."""
+    max_gradient_norm: float | None = 10.0
+    """Largest global norm of the gradients; larger ones are scaled down to it. None scales none, as
+    in published programs."""
     amp: bool = True
     """Uses bfloat16 autocast on GPUs; CPUs always compute in float32."""
     checkpoint_every_steps: int = 500
@@ -81,7 +84,7 @@ class TrainingConfig:
         for name in ("warmup_steps", "weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), ">= 0")
         norm = self.max_gradient_norm
-        check(norm > 0, "training.max_gradient_norm", norm, "> 0")
+        check(norm is None or norm > 0, "training.max_gradient_norm", norm, "> 0, or None")
         check(
             self.checkpoint_every_steps >= 1,
             "training.checkpoint_every_steps",

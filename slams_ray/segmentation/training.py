@@ -53,6 +53,7 @@ class SegmentationTask:
         self.architecture: dict[str, Any] = {
             "backbone_name": config.backbone.name,
             "output_stride": config.backbone.output_stride,
+            "dilate": config.backbone.dilate,
             "num_classes": len(class_names) - 1,
             "head": config.head,
         }

@@ -71,7 +71,7 @@ def train_step(
     # DDP averages gradients over workers, but their shares of the batch may differ in size.
     (loss * _weight_of_share(batch, config.batch_size)).backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
+    norm = nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm or math.inf)
     optimizer.step()
     return {"loss": loss.detach(), "gradient_norm": norm.detach(), **metrics}
 

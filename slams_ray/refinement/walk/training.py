@@ -133,6 +133,7 @@ class AffinityTask:
         self.architecture: dict[str, Any] = {
             "backbone_name": backbone.name,
             "output_stride": backbone.output_stride,
+            "dilate": backbone.dilate,
         }
 
     def build(self) -> TrainingModule:
