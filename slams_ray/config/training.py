@@ -49,6 +49,9 @@ class TrainingConfig:
     """
     long_side_px: tuple[int, int] = (320, 640)
     """Range from which the length of the longer image side is drawn before cropping."""
+    colour_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Largest random change of brightness, contrast, saturation and hue of a crop, as in
+    torchvision's ColorJitter. SemFormer uses 0.3 0.3 0.3 0.1; 0 0 0 0 changes nothing."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Optimiser: SGD with momentum, or AdamW."""
     learning_rate: float = 0.01
@@ -80,6 +83,13 @@ class TrainingConfig:
         check(self.crop_px >= 32, "training.crop_px", self.crop_px, ">= 32")
         low, high = self.long_side_px
         check(0 < low <= high, "training.long_side_px", self.long_side_px, "two ascending lengths")
+        *changes, hue = self.colour_jitter
+        check(
+            min(changes) >= 0 and 0 <= hue <= 0.5,
+            "training.colour_jitter",
+            self.colour_jitter,
+            "four numbers >= 0, the last at most 0.5",
+        )
         check(self.learning_rate > 0, "training.learning_rate", self.learning_rate, "> 0")
         for name in ("warmup_steps", "weight_decay", "momentum"):
             check(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), ">= 0")

@@ -10,7 +10,7 @@ from torch import nn
 
 from slams_ray.config import BackboneConfig, TrainingConfig
 from slams_ray.data.image import decode_image, decode_mask
-from slams_ray.data.transforms import random_crop
+from slams_ray.data.transforms import jitter_colours, random_crop
 from slams_ray.networks.backbone import Backbone, freeze_batch_norm, freeze_blocks
 
 Row = Mapping[str, Any]
@@ -105,14 +105,22 @@ class Crops:
     def crop(
         self, row: Row, rng: np.random.Generator, mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Decodes and crops an image, and a mask with it; see `random_crop`."""
-        return random_crop(
+        """Decodes and crops an image, and a mask with it; see `random_crop`.
+
+        The colours of the image within the crop are changed as the training asks.
+        """
+        image, target, box = random_crop(
             decode_image(row["image"], row["image_id"]),
             mask,
             rng,
             crop_px=self.training.crop_px,
             long_side_px=self.training.long_side_px,
         )
+        if any(self.training.colour_jitter):
+            top, left, height, width = box
+            inside = np.s_[top : top + height, left : left + width]
+            image[inside] = jitter_colours(image[inside], rng, self.training.colour_jitter)
+        return image, target, box
 
 
 @dataclass(frozen=True)
