@@ -108,7 +108,8 @@ class CrfConfig:
     the background threshold."""
     background_margin: float = 0.1
     """label and constant forms: distance of the background threshold of the confident pair below
-    the background threshold. Pixels between the two become 255."""
+    the background threshold. Pixels between the two become 255; with both margins 0 no pixel
+    does, as in published results."""
     export: Literal["none", "masks", "voc"] = "masks"
     """Additional output in VOC layout: none, palette PNGs with lists (masks), or these and the
     images (voc)."""

@@ -8,6 +8,7 @@ from slams_ray.config import (
     AffinityConfig,
     BackboneConfig,
     ClassifierConfig,
+    CrfConfig,
     DataConfig,
     EncoderConfig,
     LossConfig,
@@ -100,7 +101,11 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
         ),
         inference=ActivationInferenceConfig(),
         refinement=RefinementConfig(steps=("walk", "crf")),
-        # IRN: batch 32, 3 epochs, 512 px, 0.1 at an effective momentum near 0.
+        # Published: every pixel of a pseudo label teaches the network. A margin leaves a band out.
+        crf=CrfConfig(foreground_margin=0.0, background_margin=0.0),
+        # IRN: batch 32, 3 epochs, 512 px, 0.1 at an effective momentum near 0. The edge network
+        # learns from the confident pair alone. Its margin around the chosen threshold is ours: on
+        # photographs IRN's pair (0.05 0.3) gained nothing (docs/ablations.md).
         affinity=AffinityConfig(
             training=replace(
                 cam, epochs=3, batch_size=32, long_side_px=(250, 750), head_multiplier=1
