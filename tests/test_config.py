@@ -11,6 +11,7 @@ from slams_ray import config
 from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import (
     ActivationInferenceConfig,
+    BackboneConfig,
     ComputeConfig,
     CrfConfig,
     DataConfig,
@@ -50,6 +51,9 @@ def pipeline(batch_size: int, train_workers: int) -> PipelineConfig:
         (lambda: TrainingConfig(crop_px=16), "training.crop_px"),
         (lambda: TrainingConfig(long_side_px=(640, 320)), "training.long_side_px"),
         (lambda: TrainingConfig(long_side_px=(0, 320)), "training.long_side_px"),
+        (lambda: TrainingConfig(accumulation_steps=0), "training.accumulation_steps"),
+        (lambda: TrainingConfig(head_bias_multiplier=-1.0), "training.head_bias_multiplier"),
+        (lambda: SegmentationConfig(input_scales=()), "segmentation.input_scales"),
         (lambda: TrainingConfig(colour_jitter=(0, 0, -0.1, 0)), "training.colour_jitter"),
         (lambda: TrainingConfig(colour_jitter=(0, 0, 0, 0.6)), "training.colour_jitter"),
         (lambda: TrainingConfig(max_gradient_norm=0.0), "training.max_gradient_norm"),
@@ -87,6 +91,19 @@ def test_a_bad_value_is_refused_by_the_name_of_its_field(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"^\S*{field}\S* is .*, expected "):
         build()
+
+
+@pytest.mark.parametrize("learns", ["backbone", "head"])
+def test_a_batch_norm_that_learns_its_statistics_sees_whole_batches(learns: str) -> None:
+    parts = SegmentationConfig(training=TrainingConfig(accumulation_steps=2))
+    changes = {
+        "backbone": {"backbone": BackboneConfig(freeze_batch_norm=False)},
+        "head": {"head": "deeplabv3"},
+    }
+    data = DataConfig(format="synthetic")
+    assert PipelineConfig(data=data, segmentation=parts)
+    with pytest.raises(ConfigError, match=r"segmentation.training.accumulation_steps is 2.*freeze"):
+        PipelineConfig(data=data, segmentation=dataclasses.replace(parts, **changes[learns]))
 
 
 def test_a_batch_that_workers_cannot_share_names_the_number_of_workers() -> None:

@@ -61,6 +61,7 @@ class PipelineConfig:
                 f"({self.compute.train_workers})",
             )
 
+        self._check_accumulation()
         if "walk" in self.refinement.steps:
             check(
                 self.classifier.backbone.weights != "none" or "cam" in self.systems,
@@ -68,6 +69,27 @@ class PipelineConfig:
                 "none",
                 "weights for the features that the walk needs, or cam among baselines, whose "
                 "classifier then gives them",
+            )
+
+    def _check_accumulation(self) -> None:
+        """Checks that no BatchNorm would see a part of a batch."""
+        backbones = {
+            "encoder": self.encoder.backbone,
+            "classifier": self.classifier.backbone,
+            "activation": self.classifier.backbone,
+            "segmentation": self.segmentation.backbone,
+        }
+        for name, backbone in backbones.items():
+            has_frozen = backbone.freeze_batch_norm
+            if name == "segmentation":
+                has_frozen = has_frozen and self.segmentation.head == "deeplabv2"
+            parts = getattr(self, name).training.accumulation_steps
+            check(
+                parts == 1 or has_frozen,
+                f"{name}.training.accumulation_steps",
+                parts,
+                "1, because BatchNorm learns its statistics: set backbone.freeze_batch_norm, and "
+                "segmentation.head to deeplabv2",
             )
 
     @property

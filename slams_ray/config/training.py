@@ -27,6 +27,8 @@ class BackboneConfig:
     freeze_batch_norm: bool = True
     """Keeps BatchNorm statistics fixed. Switch it on with pretrained weights and off with random
     ones."""
+    freeze_batch_norm_affine: bool = False
+    """Keeps scale and shift of BatchNorm fixed as well, as published DeepLabV2 programs do."""
     frozen_blocks: int = 0
     """Number of leading blocks that are not trained, which saves their backward pass. MobileNetV2
     has 19 blocks; a ResNet has 4 (conv1, bn1, relu, maxpool) and one for each stage."""
@@ -44,6 +46,9 @@ class TrainingConfig:
     """Number of passes over the training split; fractions are allowed."""
     batch_size: int = 16
     """Images per optimisation step, summed over all workers."""
+    accumulation_steps: int = 1
+    """Parts into which a worker splits its images of a batch, to need less memory. Gradients add
+    up, so the optimisation step stays the same; BatchNorm statistics must be frozen."""
     crop_px: int = 320
     """Side of the square training crop; smaller images are padded, and losses ignore the padding.
     """
@@ -58,6 +63,9 @@ class TrainingConfig:
     """Peak learning rate of the backbone."""
     head_multiplier: float = 10.0
     """Learning rate of the head relative to the backbone."""
+    head_bias_multiplier: float | None = None
+    """Learning rate of the head's biases relative to the backbone, without weight decay; published
+    DeepLabV2 programs use 20. None treats them as the head's weights."""
     momentum: float = 0.9
     """Momentum of SGD; AdamW ignores it."""
     weight_decay: float = 5e-4
@@ -80,6 +88,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check(self.epochs > 0, "training.epochs", self.epochs, "> 0")
         check(self.batch_size >= 1, "training.batch_size", self.batch_size, ">= 1")
+        parts, bias = self.accumulation_steps, self.head_bias_multiplier
+        check(parts >= 1, "training.accumulation_steps", parts, ">= 1")
+        check(bias is None or bias >= 0, "training.head_bias_multiplier", bias, ">= 0, or None")
         check(self.crop_px >= 32, "training.crop_px", self.crop_px, ">= 32")
         low, high = self.long_side_px
         check(0 < low <= high, "training.long_side_px", self.long_side_px, "two ascending lengths")

@@ -255,6 +255,15 @@ def freeze_blocks(backbone: Backbone, num_blocks: int) -> None:
 
 def freeze_batch_norm(module: nn.Module) -> None:
     """Sets every BatchNorm to eval mode, so that training does not change its statistics."""
-    for child in module.modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            child.eval()
+    for norm in _batch_norms(module):
+        norm.eval()
+
+
+def freeze_batch_norm_affine(module: nn.Module) -> None:
+    """Excludes the scale and shift of every BatchNorm from training, in place."""
+    for norm in _batch_norms(module):
+        norm.requires_grad_(False)
+
+
+def _batch_norms(module: nn.Module) -> list[nn.Module]:
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

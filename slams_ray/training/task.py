@@ -11,7 +11,12 @@ from torch import nn
 from slams_ray.config import BackboneConfig, TrainingConfig
 from slams_ray.data.image import decode_image, decode_mask
 from slams_ray.data.transforms import jitter_colours, random_crop
-from slams_ray.networks.backbone import Backbone, freeze_batch_norm, freeze_blocks
+from slams_ray.networks.backbone import (
+    Backbone,
+    freeze_batch_norm,
+    freeze_batch_norm_affine,
+    freeze_blocks,
+)
 
 Row = Mapping[str, Any]
 """One row of an image shard: image_id, image (encoded bytes), height, width, image_labels, mask."""
@@ -31,6 +36,16 @@ class TrainingModule(nn.Module):
         self.network = network
         self.freeze_batch_norm = backbone.freeze_batch_norm
         freeze_blocks(self._backbone, backbone.frozen_blocks)
+        if backbone.freeze_batch_norm_affine:
+            freeze_batch_norm_affine(self._backbone)
+
+    def prepare(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Adds what the loss must know of the global batch, one row for each image.
+
+        It is called once a step, on the whole share of a worker, before the share is split for
+        gradient accumulation. A `forward` that gets a batch without it takes the batch as whole.
+        """
+        return batch
 
     @property
     def _backbone(self) -> Backbone:
