@@ -10,6 +10,7 @@ from slams_ray.config.labels import (
     ActivationInferenceConfig,
     CrfConfig,
     InferenceConfig,
+    PredictionCrfConfig,
     ThresholdConfig,
 )
 from slams_ray.config.networks import (
@@ -43,6 +44,7 @@ __all__ = [
     "LossConfig",
     "PipelineConfig",
     "PixelAdaptiveConfig",
+    "PredictionCrfConfig",
     "RefinementConfig",
     "SearchConfig",
     "SegmentationConfig",

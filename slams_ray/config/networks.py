@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from slams_ray.config.checks import check
-from slams_ray.config.labels import InferenceConfig
+from slams_ray.config.labels import InferenceConfig, PredictionCrfConfig
 from slams_ray.config.refinement import AffinityConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
@@ -122,6 +122,7 @@ class SegmentationConfig:
     """Scales of a crop in training. With several, the loss is the sum over the logits of each scale
     and over their maximum; published DeepLabV2 programs use 0.5 0.75 1."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    crf: PredictionCrfConfig = field(default_factory=PredictionCrfConfig)
 
     def __post_init__(self) -> None:
         scales = self.input_scales
