@@ -28,9 +28,9 @@ RESNET101 = BackboneConfig(name="resnet101", weights="ResNet101_Weights.IMAGENET
 def voc12(root: str = "data/VOC2012") -> PipelineConfig:
     """PASCAL VOC 2012: trainaug (10,582) trains, train (1,464) chooses the threshold, val scores.
 
-    It is intended for one GPU with at least 24 GB. The goals, from published ResNet-50 results, are
-    mIoU 48 for CAM seeds, 58 for SLAMs seeds, and 70 for the network on val. Nothing has been
-    measured with this code yet.
+    It is intended for one GPU with at least 24 GB; training.accumulation_steps fits it into less.
+    Nothing has been measured with this code yet. docs/recipes.md has the origin of each setting,
+    and published figures with their backbone, refinement and pretraining.
     """
     # IRN's program runs SGD with the weight decay in the place of the momentum, so 0.1 there is
     # 0.1 * (1 - 0.9) = 0.01 here. MobileNetV2 with all layers learning did not learn from 480
