@@ -33,8 +33,8 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
     and published figures with their backbone, refinement and pretraining.
     """
     # IRN's program runs SGD with the weight decay in the place of the momentum, so 0.1 there is
-    # 0.1 * (1 - 0.9) = 0.01 here. MobileNetV2 with all layers learning did not learn from 480
-    # photographs of VOC at 0.01, and did at 2e-3; ResNet-50 has not been measured.
+    # 0.1 * (1 - 0.9) = 0.01 here. An earlier training on photographs of VOC, whose settings were
+    # others, did not learn at 0.01 and did at 2e-3. This recipe has not been measured.
     cam = TrainingConfig(
         epochs=5,
         batch_size=16,
