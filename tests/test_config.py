@@ -10,8 +10,10 @@ import pytest
 from slams_ray import config
 from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import (
+    ActivationConfig,
     ActivationInferenceConfig,
     BackboneConfig,
+    ClassifierConfig,
     ComputeConfig,
     CrfConfig,
     DataConfig,
@@ -107,6 +109,15 @@ def test_a_batch_norm_that_learns_its_statistics_sees_whole_batches(learns: str)
     assert PipelineConfig(data=data, segmentation=parts)
     with pytest.raises(ConfigError, match=r"segmentation.training.accumulation_steps is 2.*freeze"):
         PipelineConfig(data=data, segmentation=dataclasses.replace(parts, **changes[learns]))
+
+
+def test_the_activation_network_has_the_batch_norm_of_the_classifier() -> None:
+    parts = ActivationConfig(training=TrainingConfig(accumulation_steps=2))
+    learning = ClassifierConfig(backbone=BackboneConfig(freeze_batch_norm=False))
+    data = DataConfig(format="synthetic")
+    assert PipelineConfig(data=data, activation=parts)
+    with pytest.raises(ConfigError, match=r"activation.training.accumulation_steps is 2"):
+        PipelineConfig(data=data, activation=parts, classifier=learning)
 
 
 def test_a_batch_that_workers_cannot_share_names_the_number_of_workers() -> None:

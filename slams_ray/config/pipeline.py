@@ -1,6 +1,6 @@
 """All settings of a pipeline."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from slams_ray.config.checks import check
@@ -72,18 +72,13 @@ class PipelineConfig:
             )
 
     def _check_accumulation(self) -> None:
-        """Checks that no BatchNorm would see a part of a batch."""
-        backbones = {
-            "encoder": self.encoder.backbone,
-            "classifier": self.classifier.backbone,
-            "activation": self.classifier.backbone,
-            "segmentation": self.segmentation.backbone,
-        }
-        for name, backbone in backbones.items():
-            has_frozen = backbone.freeze_batch_norm
-            if name == "segmentation":
-                has_frozen = has_frozen and self.segmentation.head == "deeplabv2"
-            parts = getattr(self, name).training.accumulation_steps
+        """Checks that no BatchNorm would see a part of a batch. The edge network has none."""
+        for name in (f.name for f in fields(self) if f.name != "affinity"):
+            part = getattr(self, name)
+            parts = part.training.accumulation_steps if hasattr(part, "training") else 1
+            # A network without a backbone of its own has the classifier's.
+            backbone = getattr(part, "backbone", self.classifier.backbone)
+            has_frozen = backbone.freeze_batch_norm and getattr(part, "head", "") != "deeplabv3"
             check(
                 parts == 1 or has_frozen,
                 f"{name}.training.accumulation_steps",
