@@ -34,6 +34,8 @@ class PredictCommand:
     max_side_px: int | None = None
     """Longest side at which photographs are segmented; larger ones are shrunk. Masks have full
     size."""
+    crf: bool = False
+    """Refines each mask by the CRF that DeepLab uses at test time, which takes seconds an image."""
 
 
 def _predict(command: PredictCommand) -> None:

@@ -10,12 +10,16 @@ import pytest
 from slams_ray import config
 from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import (
+    ActivationConfig,
     ActivationInferenceConfig,
+    BackboneConfig,
+    ClassifierConfig,
     ComputeConfig,
     CrfConfig,
     DataConfig,
     InferenceConfig,
     PipelineConfig,
+    PredictionCrfConfig,
     SearchConfig,
     SegmentationConfig,
     ThresholdConfig,
@@ -50,6 +54,12 @@ def pipeline(batch_size: int, train_workers: int) -> PipelineConfig:
         (lambda: TrainingConfig(crop_px=16), "training.crop_px"),
         (lambda: TrainingConfig(long_side_px=(640, 320)), "training.long_side_px"),
         (lambda: TrainingConfig(long_side_px=(0, 320)), "training.long_side_px"),
+        (lambda: TrainingConfig(accumulation_steps=0), "training.accumulation_steps"),
+        (lambda: TrainingConfig(head_bias_multiplier=-1.0), "training.head_bias_multiplier"),
+        (lambda: SegmentationConfig(input_scales=()), "segmentation.input_scales"),
+        (lambda: TrainingConfig(colour_jitter=(0, 0, -0.1, 0)), "training.colour_jitter"),
+        (lambda: TrainingConfig(colour_jitter=(0, 0, 0, 0.6)), "training.colour_jitter"),
+        (lambda: TrainingConfig(max_gradient_norm=0.0), "training.max_gradient_norm"),
         (lambda: TrainingConfig(learning_rate=-1.0), "training.learning_rate"),
         (lambda: TrainingConfig(checkpoint_every_steps=0), "training.checkpoint_every_steps"),
         (lambda: TrainingConfig(log_every_steps=0), "training.log_every_steps"),
@@ -69,6 +79,8 @@ def pipeline(batch_size: int, train_workers: int) -> PipelineConfig:
         (lambda: CrfConfig(bilateral_srgb=0.0), "crf.bilateral_srgb"),
         (lambda: CrfConfig(foreground_margin=1.1), "crf.foreground_margin"),
         (lambda: CrfConfig(background_margin=-0.1), "crf.background_margin"),
+        (lambda: PredictionCrfConfig(iterations=-1), "segmentation.crf.iterations"),
+        (lambda: PredictionCrfConfig(bilateral_srgb=0.0), "segmentation.crf.bilateral_srgb"),
         (lambda: SearchConfig(scales=("0.5,x",)), "search.scales"),
         (lambda: SearchConfig(scales=("0.5,-1",)), "search.scales"),
         (lambda: ComputeConfig(train_workers=0), "compute.train_workers"),
@@ -84,6 +96,28 @@ def test_a_bad_value_is_refused_by_the_name_of_its_field(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"^\S*{field}\S* is .*, expected "):
         build()
+
+
+@pytest.mark.parametrize("learns", ["backbone", "head"])
+def test_a_batch_norm_that_learns_its_statistics_sees_whole_batches(learns: str) -> None:
+    parts = SegmentationConfig(training=TrainingConfig(accumulation_steps=2))
+    changes = {
+        "backbone": {"backbone": BackboneConfig(freeze_batch_norm=False)},
+        "head": {"head": "deeplabv3"},
+    }
+    data = DataConfig(format="synthetic")
+    assert PipelineConfig(data=data, segmentation=parts)
+    with pytest.raises(ConfigError, match=r"segmentation.training.accumulation_steps is 2.*freeze"):
+        PipelineConfig(data=data, segmentation=dataclasses.replace(parts, **changes[learns]))
+
+
+def test_the_activation_network_has_the_batch_norm_of_the_classifier() -> None:
+    parts = ActivationConfig(training=TrainingConfig(accumulation_steps=2))
+    learning = ClassifierConfig(backbone=BackboneConfig(freeze_batch_norm=False))
+    data = DataConfig(format="synthetic")
+    assert PipelineConfig(data=data, activation=parts)
+    with pytest.raises(ConfigError, match=r"activation.training.accumulation_steps is 2"):
+        PipelineConfig(data=data, activation=parts, classifier=learning)
 
 
 def test_a_batch_that_workers_cannot_share_names_the_number_of_workers() -> None:

@@ -11,6 +11,7 @@ from slams_ray.config.labels import (
     ActivationInferenceConfig,
     CrfConfig,
     InferenceConfig,
+    PredictionCrfConfig,
     ThresholdConfig,
 )
 from slams_ray.config.networks import (
@@ -45,6 +46,7 @@ __all__ = [
     "LossConfig",
     "PipelineConfig",
     "PixelAdaptiveConfig",
+    "PredictionCrfConfig",
     "RefinementConfig",
     "SearchConfig",
     "SegmentationConfig",

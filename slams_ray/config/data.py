@@ -40,8 +40,9 @@ class DataConfig:
     """Whether images without any label are left out and counted, or kept as pure background."""
     voc_mask_dir: str = "SegmentationClass"
     """voc: directory of the index PNGs; trainaug needs SegmentationClassAug."""
-    voc_labels_from: Literal["masks", "xml"] = "masks"
-    """voc: source of the image labels; xml reads Annotations/*.xml, for images without a mask."""
+    voc_labels_from: Literal["xml", "masks"] = "xml"
+    """voc: source of the image labels: the objects in Annotations/*.xml, difficult ones too, as
+    published results have them; or the classes in the masks, which need no annotations."""
     on_bad_image: Literal["fail", "skip"] = "fail"
     """Whether a missing, truncated or contradictory image ends the stage, or is left out and
     listed."""

@@ -108,7 +108,8 @@ class CrfConfig:
     the background threshold."""
     background_margin: float = 0.1
     """label and constant forms: distance of the background threshold of the confident pair below
-    the background threshold. Pixels between the two become 255."""
+    the background threshold. Pixels between the two become 255; with both margins 0 no pixel
+    does, as in published results."""
     export: Literal["none", "masks", "voc"] = "masks"
     """Additional output in VOC layout: none, palette PNGs with lists (masks), or these and the
     images (voc)."""
@@ -128,3 +129,32 @@ class CrfConfig:
             check(getattr(self, name) > 0, f"crf.{name}", getattr(self, name), "> 0")
         for name in ("foreground_margin", "background_margin"):
             check(0 <= getattr(self, name) <= 1, f"crf.{name}", getattr(self, name), "in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionCrfConfig:
+    """Dense CRF on the predictions of the segmentation network, scored beside those without it.
+
+    The kernels are those of published DeepLabV2 programs.
+    """
+
+    iterations: int = 0
+    """Number of mean-field iterations; 0 switches the CRF off, 10 is usual."""
+    backend: Literal["pydensecrf", "numba", "torch"] = "numba"
+    """Implementation, as for crf.backend."""
+    gaussian_sxy_px: float = 1.0
+    """Standard deviation of the Gaussian kernel in pixels."""
+    gaussian_compat: float = 3.0
+    """Weight of the Gaussian kernel."""
+    bilateral_sxy_px: float = 67.0
+    """Spatial standard deviation of the bilateral kernel in pixels."""
+    bilateral_srgb: float = 3.0
+    """Colour standard deviation of the bilateral kernel in 8-bit steps."""
+    bilateral_compat: float = 4.0
+    """Weight of the bilateral kernel."""
+
+    def __post_init__(self) -> None:
+        check(self.iterations >= 0, "segmentation.crf.iterations", self.iterations, ">= 0")
+        for name in ("gaussian_sxy_px", "bilateral_sxy_px", "bilateral_srgb"):
+            value = getattr(self, name)
+            check(value > 0, f"segmentation.crf.{name}", value, "> 0")

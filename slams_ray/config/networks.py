@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from slams_ray.config.checks import check
-from slams_ray.config.labels import InferenceConfig
+from slams_ray.config.labels import InferenceConfig, PredictionCrfConfig
 from slams_ray.config.refinement import AffinityConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
@@ -115,7 +115,23 @@ class SegmentationConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     head: Literal["deeplabv2", "deeplabv3"] = "deeplabv2"
     """Head of the network: DeepLabV2 (ASPP-L) or torchvision's DeepLabV3."""
+    averaging: Literal["batch", "image"] = "image"
+    """The loss averages over all labelled pixels of the batch (DeepLabV2), or over those of each
+    image first."""
+    input_scales: tuple[float, ...] = (1.0,)
+    """Scales of a crop in training. With several, the loss is the sum over the logits of each scale
+    and over their maximum; published DeepLabV2 programs use 0.5 0.75 1."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    crf: PredictionCrfConfig = field(default_factory=PredictionCrfConfig)
+
+    def __post_init__(self) -> None:
+        scales = self.input_scales
+        check(
+            bool(scales) and min(scales) > 0,
+            "segmentation.input_scales",
+            scales,
+            "positive numbers",
+        )
 
 
 TrainedConfig = (

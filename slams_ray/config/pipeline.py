@@ -1,6 +1,6 @@
 """All settings of a pipeline."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 from slams_ray.config.checks import check
@@ -67,6 +67,19 @@ class PipelineConfig:
                 f"({self.compute.train_workers})",
             )
 
+        self._check_sources()
+        self._check_accumulation()
+        if "walk" in self.refinement.steps and self.has_maps:
+            check(
+                self.classifier.backbone.weights != "none" or "cam" in self.systems,
+                "classifier.backbone.weights",
+                "none",
+                "weights for the features that the walk needs, or cam among baselines, whose "
+                "classifier then gives them",
+            )
+
+    def _check_sources(self) -> None:
+        """Checks that what another program made has a directory, and is not searched."""
         for system, name in (("imported", "maps"), ("imported_labels", "labels")):
             check(
                 system not in self.systems or getattr(self.imported, name) is not None,
@@ -80,13 +93,21 @@ class PipelineConfig:
             self.search.num_samples,
             f"0, because a search infers maps again, and system {self.system} has no network",
         )
-        if "walk" in self.refinement.steps and self.has_maps:
+
+    def _check_accumulation(self) -> None:
+        """Checks that no BatchNorm would see a part of a batch. The edge network has none."""
+        for name in (f.name for f in fields(self) if f.name != "affinity"):
+            part = getattr(self, name)
+            parts = part.training.accumulation_steps if hasattr(part, "training") else 1
+            # A network without a backbone of its own has the classifier's.
+            backbone = getattr(part, "backbone", self.classifier.backbone)
+            has_frozen = backbone.freeze_batch_norm and getattr(part, "head", "") != "deeplabv3"
             check(
-                self.classifier.backbone.weights != "none" or "cam" in self.systems,
-                "classifier.backbone.weights",
-                "none",
-                "weights for the features that the walk needs, or cam among baselines, whose "
-                "classifier then gives them",
+                parts == 1 or has_frozen,
+                f"{name}.training.accumulation_steps",
+                parts,
+                "1, because BatchNorm learns its statistics: set backbone.freeze_batch_norm, and "
+                "segmentation.head to deeplabv2",
             )
 
     @property

@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from PIL import Image
+from torchvision.transforms import functional as torchvision_functional
 
 from slams_ray.metrics import IGNORE_INDEX
 
@@ -58,6 +59,37 @@ def _place(length: int, crop: int, rng: np.random.Generator) -> tuple[int, int, 
     """Returns offset in the crop, offset in the image, and extent, along one axis."""
     slack = int(rng.integers(0, abs(length - crop) + 1))
     return (slack, 0, length) if length < crop else (0, slack, crop)
+
+
+def jitter_colours(
+    image: np.ndarray, rng: np.random.Generator, ranges: tuple[float, float, float, float]
+) -> np.ndarray:
+    """Changes brightness, contrast, saturation and hue at random, in random order.
+
+    The distribution is that of torchvision's ColorJitter, drawn from `rng`.
+
+    Args:
+        image: (H, W, 3) uint8.
+        ranges: largest relative change of brightness, contrast and saturation, and largest shift of
+            the hue in turns, in [0, 0.5]. An image is not changed in what has range 0.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    change = (
+        torchvision_functional.adjust_brightness,
+        torchvision_functional.adjust_contrast,
+        torchvision_functional.adjust_saturation,
+        torchvision_functional.adjust_hue,
+    )
+    picture = Image.fromarray(image)
+    for index in rng.permutation(len(ranges)):
+        largest = ranges[index]
+        if largest:
+            centre = 0.0 if index == 3 else 1.0
+            low = centre - largest if index == 3 else max(centre - largest, 0.0)
+            picture = change[index](picture, float(rng.uniform(low, centre + largest)))
+    return np.asarray(picture)
 
 
 def normalise(images: torch.Tensor, boxes: torch.Tensor | None = None) -> torch.Tensor:

@@ -102,7 +102,7 @@ def load_voc(
     *,
     classes: tuple[str, ...] = (),
     mask_dir: str = "SegmentationClass",
-    labels_from: str = "masks",
+    labels_from: str = "xml",
     keep_unlabelled: bool = False,
     list_path: str | None = None,
     limits: ImageLimits = DEFAULT_LIMITS,
@@ -111,8 +111,9 @@ def load_voc(
 
     Args:
         mask_dir: SegmentationClass, or SegmentationClassAug for the 10,582 images of trainaug.
-        labels_from: "masks" (the classes of the index PNG) or "xml" (the objects of
-            Annotations/<id>.xml, for images without a mask).
+        labels_from: "xml" (the objects of Annotations/<id>.xml, where an image needs no mask) or
+            "masks" (the classes of the index PNG). As in the labels of IRN, which most systems use,
+            objects that are marked difficult count.
         list_path: list that replaces ImageSets/Segmentation/<split>.txt.
     """
     names = choose_classes(VOC_CLASSES, classes, "VOC 2012")
@@ -172,6 +173,11 @@ def _load(
 
 def _xml_classes(root: str, image_id: str, names: tuple[str, ...]) -> tuple[int, ...]:
     path = storage.join(root, "Annotations", f"{image_id}.xml")
+    if not storage.exists(path):
+        raise DataError(
+            f"{path} is missing: image labels come from the annotations. Add the file, or pass "
+            "--data.voc-labels-from masks to take the classes of the masks"
+        )
     try:
         tree = ElementTree.fromstring(storage.read_bytes(path))
     except (OSError, ElementTree.ParseError) as error:

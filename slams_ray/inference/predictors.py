@@ -1,6 +1,6 @@
 """Predictors: plain callables from batch dictionary to batch dictionary, independent of Ray."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -125,10 +125,15 @@ class ActivationPredictor(Predictor):
         return found
 
 
+Refine = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(H, W, 3) uint8 image and (K, H, W) float32 probabilities -> (H, W) uint8 class indices."""
+
+
 class SegmentationPredictor(Predictor):
     """Segments images: argmax of the softmax summed over scales and mirror images.
 
     Args:
+        refine: refines each prediction by its image, such as a CRF; None predicts only.
         scales, flip, device, batch_size: see `Predictor`.
     """
 
@@ -140,30 +145,42 @@ class SegmentationPredictor(Predictor):
         flip: bool,
         device: torch.device,
         batch_size: int | None = None,
+        refine: Refine | None = None,
     ) -> None:
         super().__init__(scales=scales, flip=flip, device=device, batch_size=batch_size)
         self.network = network.to(device).eval()
+        self.refine = refine
 
     def __call__(self, batch: Batch, enter: Enter | None = None) -> Batch:
         """Adds prediction: (H, W) uint8 class indices. Reads image_id and image (encoded bytes).
 
+        With `refine` it adds refined_prediction, of the same form.
+
         Args:
             enter: see `decoded_batches`.
         """
-        predictions: list[np.ndarray | None] = [None] * len(batch["image_id"])
+        num_images = len(batch["image_id"])
+        found: Batch = {"prediction": [None] * num_images}
+        if self.refine is not None:
+            found["refined_prediction"] = [None] * num_images
         for group in self.decoded(batch, enter):
             indices, images = zip(*group, strict=True)
-            for index, prediction in zip(indices, self.predict_batch(images), strict=True):
-                predictions[index] = prediction
-        return batch | {"prediction": predictions}
+            scores = self._scores(images)
+            for index, prediction in zip(indices, _labels(scores), strict=True):
+                found["prediction"][index] = prediction
+            if self.refine is not None:
+                for index, refined in zip(indices, self._refined(images, scores), strict=True):
+                    found["refined_prediction"][index] = refined
+        return batch | found
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Returns (H, W) uint8 class indices of one (H, W, 3) uint8 image."""
-        return self.predict_batch([image])[0]
+        """Returns (H, W) uint8 class indices of one (H, W, 3) uint8 image, after `refine`."""
+        scores = self._scores([image])
+        return (self._refined([image], scores) if self.refine else _labels(scores))[0]
 
     @torch.inference_mode()
-    def predict_batch(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns (B, H, W) uint8 class indices of images of one size."""
+    def _scores(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """Returns the (B, K, H, W) sum of the softmax of images of one size."""
         size = images[0].shape[:2]
         total: torch.Tensor | None = None
         for inputs in pyramid(self.pixels(images), self.scales, self.flip):
@@ -175,4 +192,17 @@ class SegmentationPredictor(Predictor):
                 scores = scores[: len(images)] + scores[len(images) :].flip(-1)
             total = scores if total is None else total + scores
         assert total is not None
-        return total.argmax(dim=1).to(torch.uint8).cpu().numpy()
+        return total
+
+    def _refined(self, images: Sequence[np.ndarray], scores: torch.Tensor) -> list[np.ndarray]:
+        assert self.refine is not None
+        num_passes = len(self.scales) * (2 if self.flip else 1)
+        return [
+            self.refine(image, own.cpu().numpy() / num_passes)
+            for image, own in zip(images, scores, strict=True)
+        ]
+
+
+def _labels(scores: torch.Tensor) -> np.ndarray:
+    """(B, H, W) uint8 class indices of (B, K, H, W) scores."""
+    return scores.argmax(dim=1).to(torch.uint8).cpu().numpy()

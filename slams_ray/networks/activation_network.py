@@ -13,9 +13,11 @@ class ActivationNetwork(nn.Module):
     network is therefore IRN's CAM classifier (docs/method.md, CAM baseline).
     """
 
-    def __init__(self, backbone_name: str, output_stride: int, num_classes: int) -> None:
+    def __init__(
+        self, backbone_name: str, output_stride: int, num_classes: int, dilate: bool = True
+    ) -> None:
         super().__init__()
-        self.backbone = build_backbone(backbone_name, output_stride)
+        self.backbone = build_backbone(backbone_name, output_stride, dilate)
         self.head = nn.Conv2d(self.backbone.num_features, num_classes, 1, bias=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -213,12 +213,14 @@ BACKBONES: dict[str, Callable[[int], Backbone]] = {
 }
 
 
-def build_backbone(name: str, output_stride: int) -> Backbone:
-    """Builds a backbone with random weights.
+def build_backbone(name: str, output_stride: int, dilate: bool = True) -> Backbone:
+    """Builds a backbone with random weights. `dilate` changes neither weights nor their names.
 
     Args:
         name: a key of `BACKBONES`.
         output_stride: input pixels per feature cell: 8, 16 or 32 (tiny_resnet: 4 or 8).
+        dilate: whether stages without a stride are dilated, so that their filters keep their field
+            of view; IRN only removes the stride.
 
     Raises:
         ConfigError: the name or the output stride is unknown.
@@ -227,7 +229,10 @@ def build_backbone(name: str, output_stride: int) -> Backbone:
         raise ConfigError(f"backbone is {name!r}, expected one of {', '.join(BACKBONES)}")
     if name != "tiny_resnet" and output_stride not in OUTPUT_STRIDES:
         raise ConfigError(f"output_stride of {name} is {output_stride}, expected 8, 16 or 32")
-    return BACKBONES[name](output_stride)
+    backbone = BACKBONES[name](output_stride)
+    if not dilate:
+        dilate_convolutions(backbone, 1)
+    return backbone
 
 
 def freeze_blocks(backbone: Backbone, num_blocks: int) -> None:
@@ -250,6 +255,15 @@ def freeze_blocks(backbone: Backbone, num_blocks: int) -> None:
 
 def freeze_batch_norm(module: nn.Module) -> None:
     """Sets every BatchNorm to eval mode, so that training does not change its statistics."""
-    for child in module.modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            child.eval()
+    for norm in _batch_norms(module):
+        norm.eval()
+
+
+def freeze_batch_norm_affine(module: nn.Module) -> None:
+    """Excludes the scale and shift of every BatchNorm from training, in place."""
+    for norm in _batch_norms(module):
+        norm.requires_grad_(False)
+
+
+def _batch_norms(module: nn.Module) -> list[nn.Module]:
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -30,9 +30,9 @@ class EdgeNetwork(nn.Module):
     activations.
     """
 
-    def __init__(self, backbone_name: str, output_stride: int) -> None:
+    def __init__(self, backbone_name: str, output_stride: int, dilate: bool = True) -> None:
         super().__init__()
-        self.backbone = build_backbone(backbone_name, output_stride).requires_grad_(False)
+        self.backbone = build_backbone(backbone_name, output_stride, dilate).requires_grad_(False)
         self.branches = nn.ModuleList(EdgeBranch(tap) for tap in self.backbone.taps)
         self.head = nn.Conv2d(NUM_FEATURES * len(self.branches), 1, 1)
         self.backbone.eval()

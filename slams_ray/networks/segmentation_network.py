@@ -35,9 +35,16 @@ class SegmentationNetwork(nn.Module):
     It maps (B, 3, H, W) normalised images to (B, K, h, w) logits; background is channel 0.
     """
 
-    def __init__(self, backbone_name: str, output_stride: int, num_classes: int, head: str) -> None:
+    def __init__(
+        self,
+        backbone_name: str,
+        output_stride: int,
+        num_classes: int,
+        head: str,
+        dilate: bool = True,
+    ) -> None:
         super().__init__()
-        self.backbone = build_backbone(backbone_name, output_stride)
+        self.backbone = build_backbone(backbone_name, output_stride, dilate)
         heads = {"deeplabv2": DeepLabV2Head, "deeplabv3": DeepLabHead}
         if head not in heads:
             raise ConfigError(f"segmentation.head is {head!r}, expected one of {', '.join(heads)}")

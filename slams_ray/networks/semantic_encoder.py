@@ -18,12 +18,17 @@ class SemanticEncoder(nn.Module):
     """
 
     def __init__(
-        self, backbone_name: str, output_stride: int, num_classes: int, embedding_dim: int
+        self,
+        backbone_name: str,
+        output_stride: int,
+        num_classes: int,
+        embedding_dim: int,
+        dilate: bool = True,
     ) -> None:
         super().__init__()
         self.num_all_classes = num_classes + 1
         self.embedding_dim = embedding_dim
-        self.backbone = build_backbone(backbone_name, output_stride)
+        self.backbone = build_backbone(backbone_name, output_stride, dilate)
         self.head = nn.Conv2d(
             self.backbone.num_features, self.num_all_classes * embedding_dim, 1, bias=False
         )

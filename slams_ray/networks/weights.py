@@ -17,7 +17,7 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
 
     Args:
         weights: "none"; a file (path or URI) with a state dict in torchvision's keys, whose
-            classifier is ignored; or a torchvision enum such as "ResNet50_Weights.IMAGENET1K_V2",
+            classifier is ignored; or a torchvision enum such as "ResNet50_Weights.IMAGENET1K_V1",
             which is downloaded on first use.
 
     Raises:

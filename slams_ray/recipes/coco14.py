@@ -9,8 +9,9 @@ from slams_ray.recipes.voc12 import voc12
 def coco14(root: str = "data/coco2014") -> PipelineConfig:
     """MS COCO 2014: the 82,081 training and 40,137 val images that have an instance, 80 classes.
 
-    It is intended for 8 GPUs (compute.train_workers 8). MCTformer published 42.0 mIoU on val;
-    nothing has been measured with this code yet.
+    It is intended for 8 GPUs (compute.train_workers 8), and fits one with
+    training.accumulation_steps. Nothing has been measured with this code yet. docs/recipes.md has
+    the origin of each setting, and published figures with their backbones.
     """
     base = voc12()
     return replace(
@@ -22,11 +23,25 @@ def coco14(root: str = "data/coco2014") -> PipelineConfig:
             val_split="val2014",
             crowd="background",
         ),
-        encoder=replace(base.encoder, embedding_dim=64),
+        # Ours: 12,800 steps of 64 images, twice those of voc12.
+        encoder=replace(
+            base.encoder,
+            embedding_dim=64,
+            training=replace(base.encoder.training, epochs=10),
+        ),
+        # AMN and CLIMS train the classifier on COCO for as many epochs as on VOC.
+        classifier=replace(base.classifier, training=replace(base.classifier.training, epochs=5)),
+        # Ours: 25,700 steps of 16 images. CLIMS trains for 15 epochs.
+        activation=replace(base.activation, training=replace(base.activation.training, epochs=5)),
+        # Published: 100,000 steps of 10 images of 481 px, which are 12.2 epochs.
         segmentation=replace(
             base.segmentation,
             training=replace(
-                base.segmentation.training, epochs=12, crop_px=481, learning_rate=3.2e-4
+                base.segmentation.training,
+                epochs=12.183,
+                crop_px=481,
+                long_side_px=(320, 960),
+                learning_rate=2e-4,
             ),
         ),
     )

@@ -12,6 +12,8 @@ from slams_ray.data.schema import DatasetDescription
 from slams_ray.inference.predictors import SegmentationPredictor
 from slams_ray.metrics import confusion_matrix
 
+REFINED_CONFUSION = "refined_confusion"
+"""Entry of a shard's summary: the confusion matrix of refined predictions."""
 PREDICTION_SCHEMA = pa.schema([("image_id", pa.string()), ("prediction", pa.binary())])
 
 
@@ -25,19 +27,12 @@ class EvaluateMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        """Returns the prediction shard, and the confusion matrix of images with a mask."""
-        num_all_classes = len(self.description.class_names)
-        confusion = np.zeros((num_all_classes, num_all_classes + 1), np.int64)
+        """Returns the prediction shard, and the confusion matrix of images with a mask.
+
+        If the predictor refines, the confusion matrix of the refined predictions is added. The
+        shard keeps the predictions as they were before.
+        """
         batch = self.predictor(tables["images"].to_pydict(), self.entrance)
-        num_scored = 0
-        for image_id, mask, prediction in zip(
-            batch["image_id"], batch["mask"], batch["prediction"], strict=True
-        ):
-            if mask is not None:
-                confusion += confusion_matrix(
-                    decode_mask(mask, image_id), prediction, num_all_classes
-                )
-                num_scored += 1
         columns = {
             "image_id": batch["image_id"],
             "prediction": [encode_mask(p, self.description.palette) for p in batch["prediction"]],
@@ -45,7 +40,20 @@ class EvaluateMapper(TracedMapper):
         table = pa.Table.from_pydict(columns, schema=PREDICTION_SCHEMA)
         summary = {
             "num_rows": table.num_rows,
-            "num_scored": num_scored,
-            "confusion": confusion.tolist(),
+            "num_scored": sum(mask is not None for mask in batch["mask"]),
+            "confusion": self._confusion(batch, "prediction"),
         }
+        if "refined_prediction" in batch:
+            summary[REFINED_CONFUSION] = self._confusion(batch, "refined_prediction")
         return table, summary
+
+    def _confusion(self, batch: Mapping[str, list[Any]], column: str) -> list[list[int]]:
+        num_all_classes = len(self.description.class_names)
+        confusion = np.zeros((num_all_classes, num_all_classes + 1), np.int64)
+        for image_id, mask, prediction in zip(
+            batch["image_id"], batch["mask"], batch[column], strict=True
+        ):
+            if mask is not None:
+                truth = decode_mask(mask, image_id)
+                confusion += confusion_matrix(truth, prediction, num_all_classes)
+        return confusion.tolist()

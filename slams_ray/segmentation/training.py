@@ -10,11 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from slams_ray.config import SegmentationConfig
-from slams_ray.data.transforms import normalise
+from slams_ray.data.transforms import normalise, pyramid
 from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.networks.weights import load_backbone_weights
+from slams_ray.training.global_batch import mean_over_workers
 from slams_ray.training.task import Batch, PseudoLabelledCrops, Row, Sampler, TrainingModule
+
+_MEAN_LABELLED = "mean_labelled_pixels"
 
 
 class SegmentationTraining(TrainingModule):
@@ -22,14 +25,45 @@ class SegmentationTraining(TrainingModule):
 
     network: SegmentationNetwork
 
+    def __init__(self, network: SegmentationNetwork, config: SegmentationConfig) -> None:
+        super().__init__(network, config.backbone)
+        self.averaging = config.averaging
+        self.input_scales = config.input_scales
+
+    def prepare(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return batch | {_MEAN_LABELLED: self._divisors(batch["target"])}
+
     def forward(
         self, batch: Batch, draw: np.random.Generator, observe: bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        logits = self.network(normalise(batch["image"], batch["box"]))
+        images = normalise(batch["image"], batch["box"])
         target = batch["target"].long()
-        loss = segmentation_loss(logits, target, IGNORE_INDEX).mean()
-        labelled = (target != IGNORE_INDEX).float().mean()
-        return loss, {"labelled_pixels": labelled}
+        divisors = batch[_MEAN_LABELLED] if _MEAN_LABELLED in batch else self._divisors(target)
+        losses = [
+            segmentation_loss(logits, target, divisors).mean() for logits in self._logits(images)
+        ]
+        return torch.stack(losses).sum(), {
+            "labelled_pixels": (target != IGNORE_INDEX).float().mean()
+        }
+
+    def _divisors(self, target: torch.Tensor) -> torch.Tensor:
+        """(B,) labelled pixels of each image, or their mean over the global batch."""
+        labelled = (target != IGNORE_INDEX).sum(dim=(1, 2))
+        if self.averaging == "image":
+            return labelled
+        return mean_over_workers(labelled[:, None]).expand(len(labelled))
+
+    def _logits(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Logits at every scale; of several scales, their maximum on the largest grid as well."""
+        found = [self.network(scaled) for scaled in pyramid(images, self.input_scales, flip=False)]
+        if len(found) == 1:
+            return found
+        size = max(tuple(logits.shape[-2:]) for logits in found)
+        resized = [
+            F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+            for logits in found
+        ]
+        return [*found, torch.stack(resized).amax(dim=0)]
 
 
 class SegmentationTask:
@@ -53,6 +87,7 @@ class SegmentationTask:
         self.architecture: dict[str, Any] = {
             "backbone_name": config.backbone.name,
             "output_stride": config.backbone.output_stride,
+            "dilate": config.backbone.dilate,
             "num_classes": len(class_names) - 1,
             "head": config.head,
         }
@@ -60,7 +95,7 @@ class SegmentationTask:
     def build(self) -> TrainingModule:
         network = SegmentationNetwork(**self.architecture)
         load_backbone_weights(network.backbone, self.config.backbone.weights)
-        return SegmentationTraining(network, self.config.backbone)
+        return SegmentationTraining(network, self.config)
 
     @property
     def sampler(self) -> Sampler:
@@ -74,19 +109,20 @@ class SegmentationTask:
 
 
 def segmentation_loss(
-    logits: torch.Tensor, target: torch.Tensor, ignore_index: int
+    logits: torch.Tensor, target: torch.Tensor, divisors: torch.Tensor
 ) -> torch.Tensor:
-    """Mean cross-entropy over the pixels of each image that are not ignored, (B,).
+    """Sum of the cross-entropy over the labelled pixels of each image, over its divisor, (B,).
 
-    It is 0 for an image whose pixels are all ignored.
+    With an image's own number of labelled pixels it is their mean, and 0 without any. With the mean
+    number over the global batch, the mean over images is that over all labelled pixels.
 
     Args:
         logits: (B, K, h, w); they are resized bilinearly to the target.
-        target: (B, H, W) int64.
+        target: (B, H, W) int64, `IGNORE_INDEX` where there is no label.
+        divisors: (B,).
     """
     resized = F.interpolate(
         logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False
     )
-    pixel = F.cross_entropy(resized, target, ignore_index=ignore_index, reduction="none")
-    counted = (target != ignore_index).sum(dim=(1, 2)).clamp(min=1)
-    return pixel.sum(dim=(1, 2)) / counted
+    pixel = F.cross_entropy(resized, target, ignore_index=IGNORE_INDEX, reduction="none")
+    return pixel.sum(dim=(1, 2)) / torch.where(divisors > 0, divisors, 1)

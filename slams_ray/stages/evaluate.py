@@ -1,6 +1,7 @@
 """Stage evaluate: scores the segmentation network against the masks of the scored split."""
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,17 +10,19 @@ import torch
 
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
-from slams_ray.config import InferenceConfig, SegmentationConfig
+from slams_ray.config import InferenceConfig, PredictionCrfConfig, SegmentationConfig
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.scores import class_iou_figure
 from slams_ray.inference.precision import inference_dtype, optimize_for_inference
 from slams_ray.inference.predictors import SegmentationPredictor
-from slams_ray.metrics import SegmentationScores, segmentation_scores
+from slams_ray.metrics import segmentation_scores
 from slams_ray.networks.checkpoint import load_network
+from slams_ray.refinement.crf.kernels import CrfKernels
+from slams_ray.refinement.crf.probabilities import ProbabilityCrf
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
-from slams_ray.segmentation.shard_work import EvaluateMapper
+from slams_ray.segmentation.shard_work import REFINED_CONFUSION, EvaluateMapper
 from slams_ray.stages.infer_activation import inference_pool
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
@@ -41,7 +44,9 @@ def run(
     }
     images = {"split": data.scored_role, "max_side_px": data.max_side_px}
     settings = to_plain(config.inference) | images
-    work = partial(_work, context, config.inference, data, network)
+    if config.crf.iterations:
+        settings["crf"] = to_plain(config.crf)
+    work = partial(_work, context, config, data, network)
     return run_stage(context, STAGE, settings, inputs, work)
 
 
@@ -51,9 +56,17 @@ def predictions_dir(output_dir: str) -> str:
 
 
 def make_predictor(
-    path: str, config: InferenceConfig, class_names: tuple[str, ...] | None, device: str
+    path: str,
+    config: InferenceConfig,
+    class_names: tuple[str, ...] | None,
+    device: str,
+    crf: PredictionCrfConfig | None = None,
 ) -> SegmentationPredictor:
-    """Loads a segmentation network onto a torch device. With class_names None, any classes pass."""
+    """Loads a segmentation network onto a torch device. With class_names None, any classes pass.
+
+    Args:
+        crf: refines predictions; None, or one without iterations, refines nothing.
+    """
     network = load_network(storage.read_bytes(path), path, "segmentation_network", class_names)
     target = torch.device(device)
     return SegmentationPredictor(
@@ -61,20 +74,38 @@ def make_predictor(
         scales=config.scales,
         flip=config.flip,
         device=target,
+        refine=_crf(crf, device) if crf is not None and crf.iterations else None,
+    )
+
+
+def _crf(config: PredictionCrfConfig, device: str) -> ProbabilityCrf:
+    return ProbabilityCrf(
+        kernels=CrfKernels(
+            gaussian_sxy_px=config.gaussian_sxy_px,
+            gaussian_compat=config.gaussian_compat,
+            bilateral_sxy_px=config.bilateral_sxy_px,
+            bilateral_srgb=config.bilateral_srgb,
+            bilateral_compat=config.bilateral_compat,
+        ),
+        iterations=config.iterations,
+        backend=config.backend,
+        device=device,
     )
 
 
 def make_mapper(
-    path: str, config: InferenceConfig, description: DatasetDescription
+    path: str, config: SegmentationConfig, description: DatasetDescription
 ) -> EvaluateMapper:
     """Loads the network. It runs once in every inference actor."""
-    predictor = make_predictor(path, config, description.class_names, assigned_device())
-    return EvaluateMapper(description, predictor)
+    names, device = description.class_names, assigned_device()
+    return EvaluateMapper(
+        description, make_predictor(path, config.inference, names, device, config.crf)
+    )
 
 
 def _work(
     context: StageContext,
-    config: InferenceConfig,
+    config: SegmentationConfig,
     data: PreparedData,
     network: Result,
     attempt: Attempt,
@@ -95,13 +126,15 @@ def _work(
         earlier=attempt.earlier_shards(PREDICTIONS),
         pool=inference_pool(context.compute),
     )
-    totals = sum_shards(job, ("num_rows", "num_scored", "confusion"))
+    counts = ["num_rows", "num_scored", "confusion"]
+    if config.crf.iterations:
+        counts.append(REFINED_CONFUSION)
+    totals = sum_shards(job, counts)
     num_scored, confusion = totals["num_scored"], totals["confusion"]
     metrics: dict[str, float] = {}
     # Masks can be absent, or 255 everywhere.
     if confusion.sum():
-        scores = segmentation_scores(confusion)
-        metrics = _publish(attempt, scores, confusion, data.description, role, num_scored)
+        metrics = _publish(attempt, totals, data.description, role)
     return Outcome(
         num_rows=totals["num_rows"],
         metrics=metrics,
@@ -110,14 +143,11 @@ def _work(
 
 
 def _publish(
-    attempt: Attempt,
-    scores: SegmentationScores,
-    confusion: np.ndarray,
-    description: DatasetDescription,
-    role: str,
-    num_scored: int,
+    attempt: Attempt, totals: Mapping[str, Any], description: DatasetDescription, role: str
 ) -> dict[str, float]:
     """Writes metrics.json, logs table and figure, and returns the scalar scores."""
+    confusion = totals["confusion"]
+    scores = segmentation_scores(confusion)
     per_class: list[dict[str, Any]] = [
         {
             "class": name,
@@ -135,9 +165,11 @@ def _publish(
         "foreground_recall": scores.foreground_recall,
         "num_counted_classes": scores.num_counted_classes,
     }
+    if REFINED_CONFUSION in totals:
+        metrics["segmentation_crf_miou"] = segmentation_scores(totals[REFINED_CONFUSION]).miou
     content: dict[str, Any] = metrics | {
         "split": role,
-        "num_scored_images": num_scored,
+        "num_scored_images": totals["num_scored"],
         "per_class": per_class,
         "confusion": confusion.tolist(),
     }

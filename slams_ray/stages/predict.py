@@ -13,7 +13,7 @@ from PIL import Image
 
 from slams_ray import storage
 from slams_ray.artifacts import read_record
-from slams_ray.config import InferenceConfig
+from slams_ray.config import InferenceConfig, PredictionCrfConfig
 from slams_ray.data.image import (
     IMAGE_SUFFIXES,
     decode_image,
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 SETTINGS = ("scales", "flip", "precision", "max_side_px")
 """Settings that can differ from those of the evaluation."""
+CRF_ITERATIONS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Model:
     scored_with: Mapping[str, Any] | None = None
 
 
-def run(model: str, images: str, output: str, **changes: Any) -> int:
+def run(model: str, images: str, output: str, *, crf: bool = False, **changes: Any) -> int:
     """Writes `<name>.png` (palette mask) and `<name>_overlay.jpg` for each image.
 
     Size, scales and precision are those of the evaluation. Bad images are logged and skipped.
@@ -65,6 +66,7 @@ def run(model: str, images: str, output: str, **changes: Any) -> int:
         model: a checkpoint, or the workspace of a finished pipeline.
         images: directory of photographs. They are turned upright by their EXIF orientation.
         output: directory for the masks.
+        crf: whether DeepLab's CRF of test time refines the masks.
         changes: values for any of `SETTINGS`; None keeps a setting.
 
     Returns:
@@ -81,7 +83,8 @@ def run(model: str, images: str, output: str, **changes: Any) -> int:
     settings["scales"] = tuple(settings["scales"])
     palette = voc_palette(len(network_class_names(data, found.path)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    predictor = make_predictor(found.path, InferenceConfig(**settings), None, device)
+    refined = PredictionCrfConfig(iterations=CRF_ITERATIONS) if crf else None
+    predictor = make_predictor(found.path, InferenceConfig(**settings), None, device, refined)
     names = _image_names(images, output)
     progress = Progress("predict", len(names), "images")
     num_written = 0

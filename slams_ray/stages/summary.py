@@ -17,7 +17,8 @@ def headlines(config: PipelineConfig) -> list[str]:
         return ["label_miou", "segmentation_miou"]
     seeds = [f"{name}_seed_miou" for name in config.systems]
     maps = [f"{config.system}_{step}_miou" for step in config.refinement.map_steps]
-    return [*seeds, *maps, "refined_miou", "segmentation_miou"]
+    after_crf = ["segmentation_crf_miou"] if config.segmentation.crf.iterations else []
+    return [*seeds, *maps, "refined_miou", "segmentation_miou", *after_crf]
 
 
 def summarise(

@@ -35,7 +35,9 @@ def run(
         seed=seed,
         more_sources=[labels],
     )
-    settings = {k: v for k, v in training_settings(config).items() if k != "inference"}
+    settings = training_settings(config)
+    for name in ("inference", "crf"):
+        settings.pop(name)  # They do not change the network.
     settings |= {"backbone": backbone_settings(config.backbone), "seed": seed}
     return run_stage(
         context,

@@ -101,7 +101,7 @@ def train(
     return Outcome(num_rows=data.num_images(TRAIN), metrics=metrics, notes=notes)
 
 
-_NO_RESULT = ("checkpoint_every_steps", "log_every_steps")
+_NO_RESULT = ("accumulation_steps", "checkpoint_every_steps", "log_every_steps")
 """Training settings that do not change the result."""
 
 

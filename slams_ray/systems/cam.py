@@ -46,6 +46,7 @@ class ClassifierTask(ImageLabelTask):
         self.architecture: dict[str, Any] = {
             "backbone_name": config.backbone.name,
             "output_stride": config.backbone.output_stride,
+            "dilate": config.backbone.dilate,
             "num_classes": self.num_classes,
         }
 

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from slams_ray.config import TrainingConfig
 
@@ -14,20 +17,34 @@ POLY_POWER = 0.9
 
 
 def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Builds an optimiser with two groups: backbone, and head with `head_multiplier`."""
+    """Builds an optimiser with the groups backbone, and head with `head_multiplier`.
+
+    With `head_bias_multiplier` the biases of the head are a third group without weight decay.
+    """
     backbone: list[nn.Parameter] = []
     head: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    has_own_biases = config.head_bias_multiplier is not None
     for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            (backbone if name.startswith("backbone.") else head).append(parameter)
-    rates = (config.learning_rate, config.learning_rate * config.head_multiplier)
-    groups = [
-        {"params": parameters, "lr": rate, "peak_lr": rate}
-        for parameters, rate in zip((backbone, head), rates, strict=True)
-    ]
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("backbone."):
+            backbone.append(parameter)
+        elif has_own_biases and name.endswith(".bias"):
+            biases.append(parameter)
+        else:
+            head.append(parameter)
+    rate, decay = config.learning_rate, config.weight_decay
+    groups = [_group(backbone, rate, decay), _group(head, rate * config.head_multiplier, decay)]
+    if config.head_bias_multiplier is not None:
+        groups.append(_group(biases, rate * config.head_bias_multiplier, 0.0))
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups)
+    return torch.optim.SGD(groups, momentum=config.momentum)
+
+
+def _group(parameters: list[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:
+    return {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay}
 
 
 def learning_rate_factor(step: int, num_steps: int, config: TrainingConfig) -> float:
@@ -56,24 +73,58 @@ def train_step(
     `check_finite` checks the losses of several steps later.
 
     Args:
-        batch: this worker's share of the global batch.
-        seed: random seed of the training; with the step it seeds the random numbers of the loss.
+        module: a `TrainingModule`, or DDP around one.
+        batch: this worker's share of the global batch. It is processed in `accumulation_steps`
+            parts, whose gradients add up; workers exchange gradients after the last part.
+        seed: random seed of the training; with the step it seeds the random numbers of the loss,
+            the same for every part.
     """
     device = next(iter(batch.values())).device
     factor = learning_rate_factor(step, num_steps, config)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
     use_amp = config.amp and device.type == "cuda"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_amp):
-        draw = np.random.default_rng((seed, step))
-        loss, metrics = module(batch, draw, is_logged(step, num_steps, config))
     optimizer.zero_grad(set_to_none=True)
-    # DDP averages gradients over workers, but their shares of the batch may differ in size.
-    (loss * _weight_of_share(batch, config.batch_size)).backward()
+    parts = _parts(module, batch, config.accumulation_steps)
+    found: dict[str, torch.Tensor] = {}
+    for number, part in enumerate(parts, start=1):
+        with _synchronised(module, number == len(parts)):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_amp):
+                draw = np.random.default_rng((seed, step))
+                loss, metrics = module(part, draw, is_logged(step, num_steps, config))
+            # DDP averages gradients over workers, but their shares of the batch may differ in size.
+            (loss * _weight_of_share(part, config.batch_size)).backward()
+        share = _num_images(part) / _num_images(batch)
+        for name, value in ({"loss": loss.detach()} | metrics).items():
+            found[name] = found[name] + value * share if name in found else value * share
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
+    norm = nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm or math.inf)
     optimizer.step()
-    return {"loss": loss.detach(), "gradient_norm": norm.detach(), **metrics}
+    return found | {"gradient_norm": norm.detach()}
+
+
+def _parts(
+    module: nn.Module, batch: dict[str, torch.Tensor], num_parts: int
+) -> list[dict[str, torch.Tensor]]:
+    """Splits a batch by images into parts, at least one image each."""
+    if num_parts == 1:
+        return [batch]
+    training: Any = module.module if isinstance(module, DistributedDataParallel) else module
+    prepared = training.prepare(batch)
+    num_parts = min(num_parts, _num_images(batch))
+    split = {name: values.tensor_split(num_parts) for name, values in prepared.items()}
+    return [{name: parts[i] for name, parts in split.items()} for i in range(num_parts)]
+
+
+def _synchronised(module: nn.Module, is_last: bool) -> AbstractContextManager[Any]:
+    """Context in which workers exchange gradients only after the last part of a batch."""
+    if is_last or not isinstance(module, DistributedDataParallel):
+        return nullcontext()
+    return module.no_sync()
+
+
+def _num_images(batch: dict[str, torch.Tensor]) -> int:
+    return len(next(iter(batch.values())))
 
 
 def is_logged(step: int, num_steps: int, config: TrainingConfig) -> bool:
@@ -105,4 +156,4 @@ def check_finite(losses: Sequence[torch.Tensor], num_steps_done: int) -> None:
 def _weight_of_share(batch: dict[str, torch.Tensor], batch_size: int) -> float:
     """Number of images of this worker divided by the mean over the workers."""
     num_workers = dist.get_world_size() if dist.is_initialized() else 1
-    return len(next(iter(batch.values()))) * num_workers / batch_size
+    return _num_images(batch) * num_workers / batch_size

@@ -10,8 +10,13 @@ from torch import nn
 
 from slams_ray.config import BackboneConfig, TrainingConfig
 from slams_ray.data.image import decode_image, decode_mask
-from slams_ray.data.transforms import random_crop
-from slams_ray.networks.backbone import Backbone, freeze_batch_norm, freeze_blocks
+from slams_ray.data.transforms import jitter_colours, random_crop
+from slams_ray.networks.backbone import (
+    Backbone,
+    freeze_batch_norm,
+    freeze_batch_norm_affine,
+    freeze_blocks,
+)
 
 Row = Mapping[str, Any]
 """One row of an image shard: image_id, image (encoded bytes), height, width, image_labels, mask."""
@@ -31,6 +36,16 @@ class TrainingModule(nn.Module):
         self.network = network
         self.freeze_batch_norm = backbone.freeze_batch_norm
         freeze_blocks(self._backbone, backbone.frozen_blocks)
+        if backbone.freeze_batch_norm_affine:
+            freeze_batch_norm_affine(self._backbone)
+
+    def prepare(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Adds what the loss must know of the global batch, one row for each image.
+
+        It is called once a step, on the whole share of a worker, before the share is split for
+        gradient accumulation. A `forward` that gets a batch without it takes the batch as whole.
+        """
+        return batch
 
     @property
     def _backbone(self) -> Backbone:
@@ -105,14 +120,22 @@ class Crops:
     def crop(
         self, row: Row, rng: np.random.Generator, mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Decodes and crops an image, and a mask with it; see `random_crop`."""
-        return random_crop(
+        """Decodes and crops an image, and a mask with it; see `random_crop`.
+
+        The colours of the image within the crop are changed as the training asks.
+        """
+        image, target, box = random_crop(
             decode_image(row["image"], row["image_id"]),
             mask,
             rng,
             crop_px=self.training.crop_px,
             long_side_px=self.training.long_side_px,
         )
+        if any(self.training.colour_jitter):
+            top, left, height, width = box
+            inside = np.s_[top : top + height, left : left + width]
+            image[inside] = jitter_colours(image[inside], rng, self.training.colour_jitter)
+        return image, target, box
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,11 @@ def test_a_score_list_keeps_the_masks_of_its_images_only(
     root = write_voc({name: np.full((4, 5), 8, np.uint8) for name in "abc"})
     (tmp_path / "scored.txt").write_text("c\na\n")
     config = DataConfig(
-        format="voc", root=root, val_split=None, score_list=str(tmp_path / "scored.txt")
+        format="voc",
+        voc_labels_from="masks",
+        root=root,
+        val_split=None,
+        score_list=str(tmp_path / "scored.txt"),
     )
     items = load_split(config, root, TRAIN).items
     assert {item.image_id for item in items if item.read_mask is not None} == {"a", "c"}
@@ -80,7 +84,9 @@ def test_a_score_list_keeps_the_masks_of_its_images_only(
 def test_a_score_list_of_voc_may_be_an_official_list(write_voc: Callable[..., str]) -> None:
     root = write_voc({name: np.full((4, 5), 8, np.uint8) for name in "abc"})
     Path(root, "ImageSets/Segmentation/few.txt").write_text("b\n")
-    config = DataConfig(format="voc", root=root, val_split=None, score_list="few")
+    config = DataConfig(
+        format="voc", voc_labels_from="masks", root=root, val_split=None, score_list="few"
+    )
     items = load_split(config, root, TRAIN).items
     assert [item.image_id for item in items if item.read_mask is not None] == ["b"]
 
@@ -88,7 +94,9 @@ def test_a_score_list_of_voc_may_be_an_official_list(write_voc: Callable[..., st
 def test_the_score_list_does_not_touch_the_val_split(write_voc: Callable[..., str]) -> None:
     root = write_voc({name: np.full((4, 5), 8, np.uint8) for name in "ab"})
     Path(root, "ImageSets/Segmentation/few.txt").write_text("b\n")
-    config = DataConfig(format="voc", root=root, val_split="train", score_list="few")
+    config = DataConfig(
+        format="voc", voc_labels_from="masks", root=root, val_split="train", score_list="few"
+    )
     assert all(item.read_mask for item in load_split(config, root, VAL).items)
 
 
@@ -98,7 +106,11 @@ def test_a_score_list_without_any_training_image_is_refused(
     root = write_voc({"a": np.full((4, 5), 8, np.uint8)})
     (tmp_path / "scored.txt").write_text("z\n")
     config = DataConfig(
-        format="voc", root=root, val_split=None, score_list=str(tmp_path / "scored.txt")
+        format="voc",
+        voc_labels_from="masks",
+        root=root,
+        val_split=None,
+        score_list=str(tmp_path / "scored.txt"),
     )
     with pytest.raises(DataError, match=r"data\.score_list .*scored\.txt names no image of split"):
         load_split(config, root, TRAIN)

@@ -5,6 +5,7 @@ import torch
 from slams_ray.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    jitter_colours,
     normalise,
     pyramid,
     random_crop,
@@ -197,3 +198,28 @@ def test_the_same_generator_gives_the_same_crop_with_or_without_a_mask() -> None
     np.testing.assert_array_equal(crops[0][1], crops[1][1])
     np.testing.assert_array_equal(crops[0][0], crops[2][0])
     assert crops[2][1] is None
+
+
+def test_each_range_of_the_jitter_bounds_its_own_change() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, 120, (12, 10, 3)).astype(np.uint8)
+    means = [jitter_colours(image, rng, (0.5, 0, 0, 0)).mean() / image.mean() for _ in range(200)]
+    assert 0.49 < min(means) < 0.55
+    assert 1.45 < max(means) < 1.51
+    spreads = [jitter_colours(image, rng, (0, 0.5, 0, 0)).std() / image.std() for _ in range(200)]
+    assert 0.49 < min(spreads) < 0.6
+    grey = np.repeat(image[..., :1], 3, axis=2)
+    assert np.array_equal(jitter_colours(grey, rng, (0, 0, 0.5, 0.5)), grey)
+    red = np.tile(np.array([200, 20, 20], np.uint8), (3, 3, 1))
+    turned = np.stack([jitter_colours(red, rng, (0, 0, 0, 0.5))[0, 0] for _ in range(50)])
+    assert set(turned.argmax(axis=1)) == {0, 1, 2}
+
+
+def test_jitter_is_the_same_for_the_same_generator_and_none_leaves_the_image_alone() -> None:
+    image, _ = coordinates()
+    first, again = (
+        jitter_colours(image, np.random.default_rng(3), (0.3, 0.3, 0.3, 0.1)) for _ in range(2)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, image)
+    assert np.array_equal(jitter_colours(image, np.random.default_rng(3), (0, 0, 0, 0)), image)

@@ -209,3 +209,30 @@ def test_a_batch_gains_the_prediction_of_each_image() -> None:
     result = predictor(batch)
     assert [p.shape for p in result["prediction"]] == [(37, 50), (21, 50)]
     np.testing.assert_array_equal(result["prediction"][0], predictor.predict(image))
+
+
+def test_a_refiner_gets_each_image_with_its_probabilities() -> None:
+    image = random_image()
+    plain = segmentation_predictor()
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def refine(image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        seen.append((image, probabilities))
+        return 4 - probabilities.argmax(axis=0).astype(np.uint8)
+
+    refining = SegmentationPredictor(
+        plain.network, scales=SCALES, flip=True, device=CPU, batch_size=2, refine=refine
+    )
+    batch = {"image_id": ["a", "b", "c"], "image": [encode(i) for i in (image, image[:20], image)]}
+    expected, found = plain(batch)["prediction"], refining(batch)
+    assert set(plain(batch)) == {"image_id", "image", "prediction"}
+    for prediction, before, after in zip(
+        expected, found["prediction"], found["refined_prediction"], strict=True
+    ):
+        np.testing.assert_array_equal(before, prediction)
+        np.testing.assert_array_equal(after, 4 - prediction)
+    for given, probabilities in seen:
+        assert probabilities.shape == (5, *given.shape[:2])
+        assert probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_array_equal(refining.predict(image), 4 - expected[0])

@@ -43,6 +43,36 @@ def test_a_dilated_network_computes_the_strided_features_on_a_finer_grid(name: s
         assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
+@torch.inference_mode()
+def test_without_dilation_the_last_stage_of_a_resnet_only_loses_its_stride() -> None:
+    torch.manual_seed(0)
+    published = torchvision_models.resnet18(weights=None).eval()
+    published.layer4[0].conv1.stride = published.layer4[0].downsample[0].stride = (1, 1)
+    published.avgpool = published.fc = nn.Identity()
+    backbone = build_backbone("resnet18", 16, dilate=False).eval()
+    backbone.load_state_dict({f"body.{k}": v for k, v in published.state_dict().items()})
+    images = random_images(1, 3, 64, 96)
+    features = backbone(images)
+    assert features.shape == (1, 512, 4, 6)
+    torch.testing.assert_close(features.flatten(1), published(images))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
+def test_dilation_changes_no_weight_and_no_stride(name: str) -> None:
+    with torch.device("meta"):
+        dilated, plain = (build_backbone(name, 8, dilate) for dilate in (True, False))
+        sizes = [tuple(f.shape) for f in dilated.depths(torch.empty(1, 3, 49, 63))]
+        assert sizes == [tuple(f.shape) for f in plain.depths(torch.empty(1, 3, 49, 63))]
+    assert {k: v.shape for k, v in dilated.state_dict().items()} == {
+        k: v.shape for k, v in plain.state_dict().items()
+    }
+    largest = [
+        max(m.dilation[0] for m in backbone.modules() if isinstance(m, nn.Conv2d))
+        for backbone in (dilated, plain)
+    ]
+    assert largest == [4, 1]
+
+
 @pytest.mark.parametrize("output_stride", [4, 8])
 @pytest.mark.parametrize("size", [(32, 48), (33, 47)])
 def test_tiny_resnet_has_its_stride_rounded_up(output_stride: int, size: tuple[int, int]) -> None:

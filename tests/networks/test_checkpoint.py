@@ -39,6 +39,15 @@ def test_a_network_survives_the_round_trip(kind: str) -> None:
     assert torch.equal(loaded(images), network(images))
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_network_without_dilation_stays_one(kind: str) -> None:
+    settings = ARCHITECTURES[kind] | {"backbone_name": "resnet18", "dilate": False}
+    data = dump_network(build_network(kind, settings), settings, CLASS_NAMES)
+    loaded = load_network(data, "memory", kind)
+    modules = loaded.get_submodule("backbone").modules()
+    assert {m.dilation for m in modules if isinstance(m, nn.Conv2d)} == {(1, 1)}
+
+
 def test_the_class_names_are_read_from_the_file() -> None:
     assert network_class_names(checkpoint()[1], "memory") == list(CLASS_NAMES)
 

@@ -14,8 +14,9 @@ from slams_ray.config import BackboneConfig, ClassifierConfig, TrainingConfig
 from slams_ray.data.image import encode_mask
 from slams_ray.errors import ConfigError
 from slams_ray.networks.checkpoint import dump_network
-from slams_ray.refinement.walk.training import AffinityTask, mean_over_workers
+from slams_ray.refinement.walk.training import AffinityTask
 from slams_ray.systems.cam import ClassifierTask
+from slams_ray.training.global_batch import mean_over_workers
 from slams_ray.training.training import Training
 
 CLASS_NAMES = ("background", "red", "green")

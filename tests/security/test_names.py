@@ -92,7 +92,7 @@ def test_a_path_of_voc_that_starts_with_a_slash_stays_below_the_root(tmp_path: P
     voc_root(tmp_path, "/JPEGImages/x.jpg /SegmentationClass/x.png")
     (tmp_path / "SegmentationClass").mkdir()
     Image.fromarray(np.ones((8, 8), np.uint8)).save(tmp_path / "SegmentationClass/x.png")
-    config = DataConfig(format="voc", root=str(tmp_path), val_split=None)
+    config = DataConfig(format="voc", voc_labels_from="masks", root=str(tmp_path), val_split=None)
     (item,) = load_split(config, str(tmp_path), "train").items
     assert item.image_path == str(tmp_path / "JPEGImages/x.jpg")
 

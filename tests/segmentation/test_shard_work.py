@@ -60,6 +60,24 @@ def test_predictions_are_palette_pngs_of_what_the_network_says(
         np.testing.assert_array_equal(decode_mask(row["prediction"], "a"), expected)
 
 
+def test_refined_predictions_are_counted_apart_and_do_not_change_the_shard(
+    shard: Any, evaluated: Any, segmenter: SegmentationPredictor
+) -> None:
+    refining = SegmentationPredictor(
+        segmenter.network,
+        scales=(1.0,),
+        flip=True,
+        device=torch.device("cpu"),
+        refine=lambda image, probabilities: np.zeros(image.shape[:2], np.uint8),
+    )
+    table, summary = EvaluateMapper(shard.description, refining)({"images": shard.images}, None)
+    assert table.equals(evaluated[0])
+    assert summary["confusion"] == evaluated[1]["confusion"]
+    refined = np.array(summary["refined_confusion"])
+    assert refined[:, 0].sum() == refined.sum() == np.sum(summary["confusion"])
+    assert "refined_confusion" not in evaluated[1]
+
+
 def test_the_confusion_adds_over_shards(shard: Any, evaluated: Any, segmenter: Any) -> None:
     mapper = EvaluateMapper(shard.description, segmenter)
     parts = [mapper({"images": shard.images.slice(start, 2)}, None)[1] for start in (0, 2)]

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from slams_ray.artifacts import Record, write_record
-from slams_ray.config import DataConfig, InferenceConfig
+from slams_ray.config import DataConfig, InferenceConfig, PredictionCrfConfig
 from slams_ray.data.image import decode_mask, resize
 from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import VAL, load_split
@@ -94,6 +94,23 @@ def test_photographs_of_a_folder_get_the_very_pixels_that_were_scored(tmp_path: 
         assert mask.shape == size[::-1]
         assert len(np.unique(expected[name])) > 1, "a constant mask would prove nothing"
         assert np.array_equal(mask, resize(expected[name], size, Image.Resampling.NEAREST)), name
+
+
+def test_masks_can_be_refined_by_the_crf_of_test_time(tmp_path: Path) -> None:
+    write_photographs(tmp_path)
+    model = tmp_path / "model.pt"
+    model.write_bytes(checkpoint(asdict(INFERENCE) | {"max_side_px": None}))
+    arguments = (str(model), str(tmp_path / "images"))
+    predict.run(*arguments, str(tmp_path / "plain"))
+    predict.run(*arguments, str(tmp_path / "refined"), crf=True)
+    crf = PredictionCrfConfig(iterations=10)
+    predictor = evaluate.make_predictor(str(model), INFERENCE, NAMES, "cpu", crf)
+    image = np.asarray(Image.open(tmp_path / "images" / "small.jpg"))
+    plain, refined = (
+        np.asarray(Image.open(tmp_path / kind / "small.png")) for kind in ("plain", "refined")
+    )
+    assert np.array_equal(refined, predictor.predict(image))
+    assert not np.array_equal(refined, plain)
 
 
 @pytest.mark.ray

@@ -110,6 +110,15 @@ def test_a_long_gradient_is_scaled_down_to_the_configured_norm() -> None:
     assert module.backbone.weight.item() == pytest.approx(0.9, abs=1e-4)
 
 
+def test_without_a_largest_norm_gradients_keep_their_length() -> None:
+    config = replace(SGD, max_gradient_norm=None)
+    module = Quadratic()
+    scaled = {"scale": torch.full((1,), 100.0)}
+    result = train_step(module, build_optimizer(module, config), scaled, 0, 10, config, 0)
+    assert result["gradient_norm"].item() == pytest.approx(100 * 2**0.5)
+    assert module.backbone.weight.item() == pytest.approx(1 - 0.1 * 100)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_is_named_with_its_step(value: float) -> None:
     module = Quadratic()

@@ -1,6 +1,7 @@
 """What holds for each of the four trainings."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 import torch
 from numpy.random import default_rng as draw
 
+from slams_ray.config import TrainingConfig
 from slams_ray.training.optimisation import build_optimizer, train_step
-from slams_ray.training.task import multi_hot
+from slams_ray.training.task import PseudoLabelledCrops, multi_hot
 
+TRAINING = TrainingConfig(crop_px=32, long_side_px=(28, 40))
 KINDS = ("encoder", "classifier", "activation", "segmentation")
 Make = Callable[..., Any]
 Rows = list[dict[str, Any]]
@@ -132,6 +135,23 @@ def test_an_evaluation_split_over_workers_gives_the_map_of_the_whole(
     assert parts == whole
     empty = task.evaluate(network, [])
     assert empty["scores"].shape == empty["labels"].shape == (0, 3)
+
+
+def test_colour_jitter_changes_colours_inside_the_crop_and_nothing_else(rows: Rows) -> None:
+    plain, jittered = (
+        PseudoLabelledCrops(replace(TRAINING, colour_jitter=ranges)).sample(
+            rows[3], np.random.default_rng(5)
+        )
+        for ranges in ((0.0, 0.0, 0.0, 0.0), (0.3, 0.3, 0.3, 0.1))
+    )
+    assert np.array_equal(plain["box"], jittered["box"])
+    assert np.array_equal(plain["target"], jittered["target"])
+    top, left, height, width = plain["box"]
+    inside = np.zeros((32, 32), bool)
+    inside[top : top + height, left : left + width] = True
+    differs = (plain["image"] != jittered["image"]).any(axis=2)
+    assert differs[inside].mean() > 0.9
+    assert not differs[~inside].any()
 
 
 def test_multi_hot_puts_class_1_first() -> None:

@@ -69,7 +69,11 @@ def data_config(
             synthetic_val_images=FEWEST_GENERATED,
         )
     return DataConfig(
-        format="voc", root=storage.absolute(voc_dir), max_side_px=max_side_px, classes=classes
+        format="voc",
+        root=storage.absolute(voc_dir),
+        voc_labels_from="masks",
+        max_side_px=max_side_px,
+        classes=classes,
     )
 
 

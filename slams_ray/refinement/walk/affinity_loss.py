@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
+from slams_ray.data.stored_maps import stored_size
 from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.refinement.walk.path_maxima import path_maxima
 from slams_ray.refinement.walk.paths import pairs_within
@@ -51,6 +52,22 @@ def affinity_sums(logits: torch.Tensor, labels: torch.Tensor, radius: int) -> Pa
     different = -(1 + EPSILON - affinity).log()
     losses = torch.stack([like, like, different], dim=1)
     return PairSums((decided * losses).sum(dim=(2, 3)), decided.sum(dim=(2, 3)))
+
+
+@torch.no_grad()
+def pair_counts(labels: torch.Tensor, radius: int) -> torch.Tensor:
+    """(B, 3) float32: number of pairs of each of `KINDS`, the counts of `affinity_sums`.
+
+    Args:
+        labels: (B, H, W), as in `affinity_sums`, whose logits have the size of the stored maps.
+    """
+    size = stored_size(labels.shape[1], labels.shape[2])
+    small = labels_on_grid(labels, size)
+    counts = torch.zeros(len(labels), IGNORED + 1, device=labels.device)
+    for pairs in pairs_within(radius, size):
+        kinds = _kinds(small[pairs.sources], small[pairs.targets]).flatten(1)
+        counts.scatter_add_(1, kinds, torch.ones_like(kinds, dtype=counts.dtype))
+    return counts[:, :IGNORED]
 
 
 def affinity_terms(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
@@ -22,13 +21,16 @@ from slams_ray.refinement.walk.affinity_loss import (
     affinity_loss,
     affinity_sums,
     affinity_terms,
+    pair_counts,
 )
+from slams_ray.training.global_batch import mean_over_workers
 from slams_ray.training.task import Batch, PseudoLabelledCrops, Row, Sampler, TrainingModule
 
 TRAINING_RADIUS = 10
 UNIFORM_CONTRAST = 0.02
 """Edges whose standard deviation within an image is lower are alike everywhere."""
 Averaging = Literal["batch", "image"]
+_MEAN_COUNTS = "mean_pair_counts"
 
 
 class AffinityTraining(TrainingModule):
@@ -43,6 +45,12 @@ class AffinityTraining(TrainingModule):
         self.radius = radius
         self.averaging = averaging
 
+    def prepare(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if self.averaging == "image":
+            return batch
+        mean = mean_over_workers(pair_counts(batch["target"], self.radius))
+        return batch | {_MEAN_COUNTS: mean.expand(len(batch["target"]), -1)}
+
     def forward(
         self, batch: Batch, draw: np.random.Generator, observe: bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -50,24 +58,15 @@ class AffinityTraining(TrainingModule):
         logits = self.network(images)
         target = batch["target"]
         sums, counts = affinity_sums(logits, target, self.radius)
-        of_images = mean_over_workers(counts) if self.averaging == "batch" else counts
-        terms = affinity_terms(sums, of_images)
+        if _MEAN_COUNTS in batch:
+            counts = batch[_MEAN_COUNTS]
+        elif self.averaging == "batch":
+            counts = mean_over_workers(counts)
+        terms = affinity_terms(sums, counts)
         metrics = {f"loss_{kind}": terms[:, i].mean().detach() for i, kind in enumerate(KINDS)}
         metrics["labelled_pixels"] = (target != IGNORE_INDEX).float().mean()
         metrics |= edge_metrics(logits.detach(), valid_mask(batch["box"], images.shape[-1]))
         return affinity_loss(terms).mean(), metrics
-
-
-def mean_over_workers(counts: torch.Tensor) -> torch.Tensor:
-    """(3,) mean of (B, 3) pair counts over the images of all workers.
-
-    An image's sums over it, averaged over all images, give the loss over all pairs of the global
-    batch: the optimisation step then does not depend on how images are spread over workers.
-    """
-    total = torch.cat([counts.sum(dim=0), counts.new_full((1,), len(counts))]).double()
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(total)
-    return (total[:-1] / total[-1]).float()
 
 
 def edge_metrics(logits: torch.Tensor, valid: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -133,6 +132,7 @@ class AffinityTask:
         self.architecture: dict[str, Any] = {
             "backbone_name": backbone.name,
             "output_stride": backbone.output_stride,
+            "dilate": backbone.dilate,
         }
 
     def build(self) -> TrainingModule:

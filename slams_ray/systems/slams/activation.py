@@ -266,6 +266,7 @@ class ActivationTask(ImageLabelTask):
         self.architecture: dict[str, Any] = {
             "backbone_name": backbone.name,
             "output_stride": backbone.output_stride,
+            "dilate": backbone.dilate,
             "num_classes": self.num_classes,
         }
 

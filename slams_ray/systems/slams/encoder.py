@@ -87,6 +87,7 @@ class EncoderTask(ImageLabelTask):
         self.architecture: dict[str, Any] = {
             "backbone_name": config.backbone.name,
             "output_stride": config.backbone.output_stride,
+            "dilate": config.backbone.dilate,
             "num_classes": self.num_classes,
             "embedding_dim": config.embedding_dim,
         }
