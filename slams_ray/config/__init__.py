@@ -27,6 +27,7 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
+from slams_ray.config.systems import RecamConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "LossConfig",
     "PipelineConfig",
     "PixelAdaptiveConfig",
+    "RecamConfig",
     "RefinementConfig",
     "SearchConfig",
     "SegmentationConfig",

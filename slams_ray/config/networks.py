@@ -6,6 +6,7 @@ from typing import Literal
 from slams_ray.config.checks import check
 from slams_ray.config.labels import InferenceConfig
 from slams_ray.config.refinement import AffinityConfig
+from slams_ray.config.systems import RecamConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 
@@ -119,6 +120,11 @@ class SegmentationConfig:
 
 
 TrainedConfig = (
-    EncoderConfig | ClassifierConfig | ActivationConfig | AffinityConfig | SegmentationConfig
+    EncoderConfig
+    | ClassifierConfig
+    | ActivationConfig
+    | RecamConfig
+    | AffinityConfig
+    | SegmentationConfig
 )
 """Settings of one trained network; each has the field `training`."""

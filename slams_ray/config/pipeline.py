@@ -1,5 +1,6 @@
 """All settings of a pipeline."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,8 +21,20 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
+from slams_ray.config.systems import RecamConfig
 
-SystemName = Literal["cam", "slams"]
+SystemName = Literal["cam", "slams", "recam"]
+SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
+    "slams": ("encoder", "activation"),
+    "recam": ("recam",),
+}
+"""System -> fields of `PipelineConfig` that only this system reads."""
+
+
+def unread_fields(systems: Iterable[str]) -> set[str]:
+    """Returns the fields of `PipelineConfig` that only systems other than these read."""
+    read = {name for system in systems for name in SETTINGS_OF.get(system, ())}
+    return {name for names in SETTINGS_OF.values() for name in names} - read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +45,7 @@ class PipelineConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     activation: ActivationConfig = field(default_factory=ActivationConfig)
+    recam: RecamConfig = field(default_factory=RecamConfig)
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -51,7 +65,9 @@ class PipelineConfig:
     """Random seed of the initial weights, the augmentation and the image order of all trainings."""
 
     def __post_init__(self) -> None:
-        for name in ("encoder", "classifier", "activation", "affinity", "segmentation"):
+        trained = {"classifier", "affinity", "segmentation"}
+        trained.update(name for names in SETTINGS_OF.values() for name in names)
+        for name in sorted(trained - unread_fields(self.systems)):
             batch_size = getattr(self, name).training.batch_size
             check(
                 batch_size >= self.compute.train_workers,

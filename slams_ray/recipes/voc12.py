@@ -16,6 +16,7 @@ from slams_ray.config import (
     SegmentationConfig,
     TrainingConfig,
 )
+from slams_ray.recipes.peer_systems import with_peer_systems
 
 RESNET50 = BackboneConfig(name="resnet50", weights="ResNet50_Weights.IMAGENET1K_V2")
 RESNET101 = BackboneConfig(name="resnet101", weights="ResNet101_Weights.IMAGENET1K_V2")
@@ -37,7 +38,7 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
         learning_rate=2e-3,
         weight_decay=1e-4,
     )
-    return PipelineConfig(
+    config = PipelineConfig(
         data=DataConfig(
             format="voc",
             root=root,
@@ -92,3 +93,4 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
             ),
         ),
     )
+    return with_peer_systems(config)

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Mapping
 
 from slams_ray.config import PipelineConfig
-from slams_ray.systems import cam
+from slams_ray.systems import cam, recam
 from slams_ray.systems.slams import system as slams
 from slams_ray.systems.system import NetworkTraining, System
 
-SYSTEMS: Mapping[str, System] = {system.name: system for system in (cam.SYSTEM, slams.SYSTEM)}
+SYSTEMS: Mapping[str, System] = {
+    system.name: system for system in (cam.SYSTEM, slams.SYSTEM, recam.SYSTEM)
+}
 
 BASELINE = cam.SYSTEM.name
 """Name of the system that others are compared with. Its maps also guide the choice of a threshold

@@ -13,13 +13,19 @@ from slams_ray.config import TrainingConfig
 POLY_POWER = 0.9
 
 
-def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Builds an optimiser with two groups: backbone, and head with `head_multiplier`."""
+def build_optimizer(
+    network: nn.Module, config: TrainingConfig, slow_parameters: tuple[str, ...] = ("backbone.",)
+) -> torch.optim.Optimizer:
+    """Builds an optimiser with two groups: backbone, and head with `head_multiplier`.
+
+    Args:
+        slow_parameters: prefixes of the parameters of the first group.
+    """
     backbone: list[nn.Parameter] = []
     head: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            (backbone if name.startswith("backbone.") else head).append(parameter)
+            (backbone if name.startswith(slow_parameters) else head).append(parameter)
     rates = (config.learning_rate, config.learning_rate * config.head_multiplier)
     groups = [
         {"params": parameters, "lr": rate, "peak_lr": rate}
