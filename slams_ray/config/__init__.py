@@ -27,7 +27,7 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
-from slams_ray.config.systems import RecamConfig
+from slams_ray.config.systems import OccseConfig, RecamConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "EncoderConfig",
     "InferenceConfig",
     "LossConfig",
+    "OccseConfig",
     "PipelineConfig",
     "PixelAdaptiveConfig",
     "RecamConfig",

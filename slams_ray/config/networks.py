@@ -6,7 +6,7 @@ from typing import Literal
 from slams_ray.config.checks import check
 from slams_ray.config.labels import InferenceConfig
 from slams_ray.config.refinement import AffinityConfig
-from slams_ray.config.systems import RecamConfig
+from slams_ray.config.systems import OccseConfig, RecamConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 
@@ -124,6 +124,7 @@ TrainedConfig = (
     | ClassifierConfig
     | ActivationConfig
     | RecamConfig
+    | OccseConfig
     | AffinityConfig
     | SegmentationConfig
 )

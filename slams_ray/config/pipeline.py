@@ -21,12 +21,13 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
-from slams_ray.config.systems import RecamConfig
+from slams_ray.config.systems import OccseConfig, RecamConfig
 
-SystemName = Literal["cam", "slams", "recam"]
+SystemName = Literal["cam", "slams", "recam", "occse"]
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "slams": ("encoder", "activation"),
     "recam": ("recam",),
+    "occse": ("occse",),
 }
 """System -> fields of `PipelineConfig` that only this system reads."""
 
@@ -46,6 +47,7 @@ class PipelineConfig:
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     recam: RecamConfig = field(default_factory=RecamConfig)
+    occse: OccseConfig = field(default_factory=OccseConfig)
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

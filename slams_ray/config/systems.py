@@ -1,6 +1,7 @@
 """Settings of the systems that learn maps beside CAM and SLAMs (docs/method.md, Other systems)."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from slams_ray.config.checks import check
 from slams_ray.config.training import TrainingConfig
@@ -17,3 +18,36 @@ class RecamConfig:
     def __post_init__(self) -> None:
         weight = self.softmax_weight
         check(weight >= 0, "recam.softmax_weight", weight, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OccseConfig:
+    """OC-CSE, or GAIN: the image without a map says nothing of its class (docs/method.md, OC-CSE).
+
+    GAIN is judge self, target score, mask sigmoid and weight 1 1.
+    """
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    initialise_from_cam: bool = False
+    """Whether the network starts from the CAM classifier; otherwise it starts from
+    classifier.backbone.weights. Switch it on without pretrained weights."""
+    judge: Literal["classifier", "self"] = "classifier"
+    """Network that classifies erased images: the frozen CAM classifier, or a copy of the trained
+    network itself, which gets no gradient."""
+    target: Literal["labels", "score"] = "labels"
+    """What the judge must say of an erased image: the other labels and not the erased one, or a low
+    score of the erased class."""
+    mask: Literal["linear", "sigmoid"] = "linear"
+    """How a map in [0, 1] erases: the map itself, or sigmoid(mask_slope (map - mask_threshold))."""
+    mask_slope: float = 10.0
+    """Slope of the sigmoid mask; published are 10 to 100."""
+    mask_threshold: float = 0.5
+    """Map value that erases half with the sigmoid mask; published are 0.25 to 0.5."""
+    weight: tuple[float, float] = (0.3, 1.0)
+    """Weight of the judge's loss at the start and at the end of training; linear between them."""
+
+    def __post_init__(self) -> None:
+        check(self.mask_slope > 0, "occse.mask_slope", self.mask_slope, "> 0")
+        threshold = self.mask_threshold
+        check(0 <= threshold <= 1, "occse.mask_threshold", threshold, "in [0, 1]")
+        check(min(self.weight) >= 0, "occse.weight", self.weight, ">= 0")

@@ -1,24 +1,26 @@
 """Settings of the systems beside CAM and SLAMs, derived from those of the CAM classifier.
 
 All systems share backbone, crops, image sizes, batch size, optimiser and number of epochs with the
-classifier. The published learning rates are relative to the published one of CAM: 0.1 for the
-backbone, in a form of SGD whose momentum has nearly no effect.
+classifier. Learning rates keep their published ratio to that of CAM, 0.1 for the backbone and 1 for
+the head. All of these papers use a form of SGD whose momentum has nearly no effect.
 """
 
 from dataclasses import replace
 
-from slams_ray.config import PipelineConfig, RecamConfig
+from slams_ray.config import OccseConfig, PipelineConfig, RecamConfig
 
 
 def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
     """Returns the settings of a recipe with those of the other systems."""
     training = config.classifier.training
+    tenth = replace(training, learning_rate=training.learning_rate / 10)
+    # Random weights are no start for what compares maps before they show anything.
+    from_cam = config.classifier.backbone.weights == "none"
     return replace(
         config,
-        # The new layer learns as fast as the classifier did, everything trained before a tenth.
-        recam=RecamConfig(
-            training=replace(
-                training, learning_rate=training.learning_rate / 10, head_multiplier=10
-            )
-        ),
+        # Published is a far smaller rate, in longer trainings than these recipes have. Here the new
+        # layer learns as fast as the classifier did, and everything else a tenth as fast.
+        recam=RecamConfig(training=replace(tenth, head_multiplier=10)),
+        # Published: 0.01 for all weights alike.
+        occse=OccseConfig(training=replace(tenth, head_multiplier=1), initialise_from_cam=from_cam),
     )

@@ -11,6 +11,7 @@ from slams_ray.config.networks import TrainedConfig
 from slams_ray.errors import ConfigError
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import load_network
+from slams_ray.networks.weights import load_backbone_weights
 from slams_ray.systems.cam import STAGE as CAM_STAGE
 from slams_ray.systems.cam import classifier_training
 from slams_ray.systems.classification import ImageLabelTask
@@ -59,6 +60,14 @@ class AfterCamTask(ImageLabelTask, Generic[Config]):
         copy_weights(found, network)
         return network
 
+    def start(self, from_classifier: bool) -> ActivationNetwork:
+        """Returns the CAM classifier, or a new network on the weights of the backbone."""
+        if from_classifier:
+            return self.trained_classifier()
+        network = ActivationNetwork(**self.architecture)
+        load_backbone_weights(network.backbone, self.backbone.weights)
+        return network
+
 
 def copy_weights(trained: nn.Module, network: nn.Module) -> None:
     """Copies weights between networks of one architecture.
@@ -83,6 +92,8 @@ def system_after_cam(
 ) -> System:
     """Returns a system whose settings are the field `name` of the pipeline's settings.
 
+    Its network starts from the CAM classifier, unless its settings say `initialise_from_cam` False.
+
     Args:
         make_task: (settings, backbone, class names, classifier or None) -> the task.
         needs_classifier: settings -> whether the task needs the trained CAM classifier.
@@ -93,7 +104,7 @@ def system_after_cam(
         own = getattr(config, name)
         first = [classifier_training(config)] if needs_classifier(own) else []
         backbone = config.classifier.backbone
-        if first:
+        if getattr(own, "initialise_from_cam", True):
             # Statistics of the trained classifier stay: all of these systems were published so.
             backbone = replace(backbone, freeze_batch_norm=True)
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 
 from slams_ray.config import PipelineConfig
-from slams_ray.systems import cam, recam
+from slams_ray.systems import cam, occse, recam
 from slams_ray.systems.slams import system as slams
 from slams_ray.systems.system import NetworkTraining, System
 
 SYSTEMS: Mapping[str, System] = {
-    system.name: system for system in (cam.SYSTEM, slams.SYSTEM, recam.SYSTEM)
+    system.name: system for system in (cam.SYSTEM, slams.SYSTEM, recam.SYSTEM, occse.SYSTEM)
 }
 
 BASELINE = cam.SYSTEM.name
