@@ -27,7 +27,7 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
-from slams_ray.config.systems import OccseConfig, RecamConfig
+from slams_ray.config.systems import OccseConfig, PuzzleConfig, RecamConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "OccseConfig",
     "PipelineConfig",
     "PixelAdaptiveConfig",
+    "PuzzleConfig",
     "RecamConfig",
     "RefinementConfig",
     "SearchConfig",

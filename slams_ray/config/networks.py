@@ -6,7 +6,7 @@ from typing import Literal
 from slams_ray.config.checks import check
 from slams_ray.config.labels import InferenceConfig
 from slams_ray.config.refinement import AffinityConfig
-from slams_ray.config.systems import OccseConfig, RecamConfig
+from slams_ray.config.systems import OccseConfig, PuzzleConfig, RecamConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 
@@ -125,6 +125,7 @@ TrainedConfig = (
     | ActivationConfig
     | RecamConfig
     | OccseConfig
+    | PuzzleConfig
     | AffinityConfig
     | SegmentationConfig
 )

@@ -21,12 +21,13 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
-from slams_ray.config.systems import OccseConfig, RecamConfig
+from slams_ray.config.systems import OccseConfig, PuzzleConfig, RecamConfig
 
-SystemName = Literal["cam", "slams", "recam", "occse"]
+SystemName = Literal["cam", "slams", "recam", "occse", "puzzle"]
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "slams": ("encoder", "activation"),
     "recam": ("recam",),
+    "puzzle": ("puzzle",),
     "occse": ("occse",),
 }
 """System -> fields of `PipelineConfig` that only this system reads."""
@@ -48,6 +49,7 @@ class PipelineConfig:
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     recam: RecamConfig = field(default_factory=RecamConfig)
     occse: OccseConfig = field(default_factory=OccseConfig)
+    puzzle: PuzzleConfig = field(default_factory=PuzzleConfig)
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -79,6 +81,15 @@ class PipelineConfig:
                 f"({self.compute.train_workers})",
             )
 
+        if "puzzle" in self.systems:
+            crop_px, stride = self.puzzle.training.crop_px, self.classifier.backbone.output_stride
+            check(
+                crop_px % (2 * stride) == 0,
+                "puzzle.training.crop_px",
+                crop_px,
+                f"a multiple of {2 * stride}, so that each of 2 x 2 tiles is a multiple of "
+                f"classifier.backbone.output_stride ({stride})",
+            )
         if "walk" in self.refinement.steps:
             check(
                 self.classifier.backbone.weights != "none" or "cam" in self.systems,

@@ -51,3 +51,20 @@ class OccseConfig:
         threshold = self.mask_threshold
         check(0 <= threshold <= 1, "occse.mask_threshold", threshold, "in [0, 1]")
         check(min(self.weight) >= 0, "occse.weight", self.weight, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PuzzleConfig:
+    """Puzzle-CAM: maps of tiles equal maps of the whole (docs/method.md, Puzzle-CAM)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    initialise_from_cam: bool = False
+    """Whether the network starts from the CAM classifier; otherwise it starts from
+    classifier.backbone.weights. Switch it on without pretrained weights."""
+    reconstruction: float = 4.0
+    """Weight of the difference between both maps in the second half of the training. It grows from
+    0 in the first half."""
+
+    def __post_init__(self) -> None:
+        weight = self.reconstruction
+        check(weight >= 0, "puzzle.reconstruction", weight, ">= 0")

@@ -7,7 +7,7 @@ the head. All of these papers use a form of SGD whose momentum has nearly no eff
 
 from dataclasses import replace
 
-from slams_ray.config import OccseConfig, PipelineConfig, RecamConfig
+from slams_ray.config import OccseConfig, PipelineConfig, PuzzleConfig, RecamConfig
 
 
 def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
@@ -15,7 +15,9 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
     training = config.classifier.training
     tenth = replace(training, learning_rate=training.learning_rate / 10)
     # Random weights are no start for what compares maps before they show anything.
-    from_cam = config.classifier.backbone.weights == "none"
+    backbone = config.classifier.backbone
+    from_cam = backbone.weights == "none"
+    tiles_px = 2 * backbone.output_stride
     return replace(
         config,
         # Published is a far smaller rate, in longer trainings than these recipes have. Here the new
@@ -23,4 +25,12 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
         recam=RecamConfig(training=replace(tenth, head_multiplier=10)),
         # Published: 0.01 for all weights alike.
         occse=OccseConfig(training=replace(tenth, head_multiplier=1), initialise_from_cam=from_cam),
+        # Published: CAM's rate. Tiles must be a multiple of the stride.
+        puzzle=PuzzleConfig(
+            training=replace(
+                tenth if from_cam else training,
+                crop_px=-(-training.crop_px // tiles_px) * tiles_px,
+            ),
+            initialise_from_cam=from_cam,
+        ),
     )

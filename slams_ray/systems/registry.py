@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Mapping
 
 from slams_ray.config import PipelineConfig
-from slams_ray.systems import cam, occse, recam
+from slams_ray.systems import cam, occse, puzzle, recam
 from slams_ray.systems.slams import system as slams
 from slams_ray.systems.system import NetworkTraining, System
 
-SYSTEMS: Mapping[str, System] = {
-    system.name: system for system in (cam.SYSTEM, slams.SYSTEM, recam.SYSTEM, occse.SYSTEM)
-}
+_ALL = (cam, slams, recam, occse, puzzle)
+SYSTEMS: Mapping[str, System] = {module.SYSTEM.name: module.SYSTEM for module in _ALL}
 
 BASELINE = cam.SYSTEM.name
 """Name of the system that others are compared with. Its maps also guide the choice of a threshold
