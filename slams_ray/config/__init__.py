@@ -27,7 +27,7 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
-from slams_ray.config.systems import OccseConfig, PuzzleConfig, RecamConfig
+from slams_ray.config.systems import OccseConfig, PuzzleConfig, RecamConfig, SeamConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "PuzzleConfig",
     "RecamConfig",
     "RefinementConfig",
+    "SeamConfig",
     "SearchConfig",
     "SegmentationConfig",
     "ThresholdConfig",

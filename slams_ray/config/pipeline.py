@@ -21,12 +21,13 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
-from slams_ray.config.systems import OccseConfig, PuzzleConfig, RecamConfig
+from slams_ray.config.systems import OccseConfig, PuzzleConfig, RecamConfig, SeamConfig
 
-SystemName = Literal["cam", "slams", "recam", "occse", "puzzle"]
+SystemName = Literal["cam", "slams", "recam", "occse", "puzzle", "seam"]
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "slams": ("encoder", "activation"),
     "recam": ("recam",),
+    "seam": ("seam",),
     "puzzle": ("puzzle",),
     "occse": ("occse",),
 }
@@ -50,6 +51,7 @@ class PipelineConfig:
     recam: RecamConfig = field(default_factory=RecamConfig)
     occse: OccseConfig = field(default_factory=OccseConfig)
     puzzle: PuzzleConfig = field(default_factory=PuzzleConfig)
+    seam: SeamConfig = field(default_factory=SeamConfig)
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

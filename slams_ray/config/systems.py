@@ -68,3 +68,30 @@ class PuzzleConfig:
     def __post_init__(self) -> None:
         weight = self.reconstruction
         check(weight >= 0, "puzzle.reconstruction", weight, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeamConfig:
+    """SEAM: maps of two scales agree, also after pixel correlation (docs/method.md, SEAM)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    initialise_from_cam: bool = False
+    """Whether the network starts from the CAM classifier; otherwise it starts from
+    classifier.backbone.weights. Switch it on without pretrained weights."""
+    scale: float = 0.3
+    """Size of the second view relative to the crop. Small crops want 0.5."""
+    classification: float = 1.0
+    """Weight of the classification loss of both views. Raise it if the maps become uniform."""
+    min_pooling: float = 1.0
+    """Weight of the mean of the smallest quarter of the refined maps, which moves the best
+    background threshold."""
+    equivariance: float = 1.0
+    """Weight of the difference between the maps of both views."""
+    correlation: float = 1.0
+    """Weight of the difference between the maps of one view and the refined maps of the other."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.scale < 1, "seam.scale", self.scale, "in (0, 1)")
+        for name in ("classification", "min_pooling", "equivariance", "correlation"):
+            value = getattr(self, name)
+            check(value >= 0, f"seam.{name}", value, ">= 0")

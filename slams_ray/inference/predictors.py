@@ -112,7 +112,7 @@ class ActivationPredictor(Predictor):
         fused: dict[tuple[str, int], torch.Tensor] = {}
         for inputs in pyramid(self.pixels([images[b] for b in labelled]), self.scales, self.flip):
             for column, network in self.networks.items():
-                logits = network(inputs)
+                logits = self._logits(network, inputs, channels)
                 for position, present in enumerate(channels):
                     own = logits[position :: len(labelled), present].float()
                     pair = fuse_pair(
@@ -123,6 +123,22 @@ class ActivationPredictor(Predictor):
         for (column, b), maps in fused.items():
             found[b][column] = quantise(max_normalise(maps))
         return found
+
+    def _logits(
+        self, network: nn.Module, inputs: torch.Tensor, channels: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Runs a network, and gives it the labels if it needs them.
+
+        Args:
+            channels: present classes of each image, counted from 0.
+        """
+        if not getattr(network, "needs_labels", False):
+            return network(inputs)
+        assert isinstance(network.num_classes, int)
+        labels = inputs.new_zeros((len(channels), network.num_classes))
+        for row, present in zip(labels, channels, strict=True):
+            row[present] = 1
+        return network(inputs, labels.repeat(2 if self.flip else 1, 1))
 
 
 class SegmentationPredictor(Predictor):

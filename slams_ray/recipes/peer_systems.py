@@ -7,7 +7,10 @@ the head. All of these papers use a form of SGD whose momentum has nearly no eff
 
 from dataclasses import replace
 
-from slams_ray.config import OccseConfig, PipelineConfig, PuzzleConfig, RecamConfig
+from slams_ray.config import OccseConfig, PipelineConfig, PuzzleConfig, RecamConfig, SeamConfig
+
+SMALL_CROP_PX = 256
+"""Smaller crops leave too few cells of a view at 0.3 of their size."""
 
 
 def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
@@ -32,5 +35,11 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
                 crop_px=-(-training.crop_px // tiles_px) * tiles_px,
             ),
             initialise_from_cam=from_cam,
+        ),
+        # Published: 0.01, and 10 times that for new layers.
+        seam=SeamConfig(
+            training=replace(tenth, head_multiplier=10),
+            initialise_from_cam=from_cam,
+            scale=0.3 if training.crop_px > SMALL_CROP_PX else 0.5,
         ),
     )

@@ -13,7 +13,7 @@ from slams_ray.data.source import TRAIN
 from slams_ray.inference.precision import inference_dtype, optimize_for_inference
 from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.inference.shard_work import NUM_EMPTY, InferMapper
-from slams_ray.networks.checkpoint import load_network
+from slams_ray.networks.checkpoint import MAP_NETWORKS, load_network
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.pools import Pool, pool
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
@@ -116,9 +116,7 @@ def make_mapper(settings: MapSettings) -> InferMapper:
     dtype = inference_dtype(settings.inference.precision, device)
     networks = {
         system: optimize_for_inference(
-            load_network(
-                storage.read_bytes(path), path, "activation_network", settings.class_names
-            ),
+            load_network(storage.read_bytes(path), path, MAP_NETWORKS, settings.class_names),
             dtype,
             device,
         )

@@ -41,11 +41,12 @@ class AfterCamTask(ImageLabelTask, Generic[Config]):
         self.config = config
         self.backbone = backbone
         self.classifier = classifier
-        self.architecture: dict[str, Any] = {
+        self.classifier_architecture: dict[str, Any] = {
             "backbone_name": backbone.name,
             "output_stride": backbone.output_stride,
             "num_classes": self.num_classes,
         }
+        self.architecture = dict(self.classifier_architecture)
 
     def trained_classifier(self) -> ActivationNetwork:
         """Returns the CAM classifier.
@@ -56,7 +57,7 @@ class AfterCamTask(ImageLabelTask, Generic[Config]):
         """
         assert self.classifier is not None
         found = load_network(self.classifier, "classifier", "activation_network", self.class_names)
-        network = ActivationNetwork(**self.architecture)
+        network = ActivationNetwork(**self.classifier_architecture)
         copy_weights(found, network)
         return network
 
@@ -64,7 +65,7 @@ class AfterCamTask(ImageLabelTask, Generic[Config]):
         """Returns the CAM classifier, or a new network on the weights of the backbone."""
         if from_classifier:
             return self.trained_classifier()
-        network = ActivationNetwork(**self.architecture)
+        network = ActivationNetwork(**self.classifier_architecture)
         load_backbone_weights(network.backbone, self.backbone.weights)
         return network
 

@@ -1,4 +1,4 @@
-"""Maps of a network in training: their norms over the image, their means and what they show."""
+"""Maps of a network in training: their means over the image, and what they show."""
 
 from collections.abc import Mapping
 
@@ -14,29 +14,6 @@ def crops_of(batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Ten
     """Returns (B, 3, H, W) normalised crops, and (B, 1, H, W) 1 on image and 0 on padding."""
     images = normalise(batch["image"], batch["box"])
     return images, valid_mask(batch["box"], images.shape[-1])
-
-
-def max_normalised(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """(B, C, h, w) ReLU(logits) divided by its maximum over the image + 1e-5; 0 on padding.
-
-    Args:
-        logits: (B, C, h, w).
-        valid: (B, 1, h, w) 1 on image, 0 on padding.
-    """
-    positive = logits.float().relu() * valid
-    return positive / (positive.amax(dim=(2, 3), keepdim=True) + EPSILON)
-
-
-def min_max_normalised(logits: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """(B, C, h, w) ReLU(logits), shifted and scaled to the range from 0 to 1; 0 on padding.
-
-    Args:
-        logits, valid: see `max_normalised`.
-    """
-    positive = logits.float().relu()
-    padding = valid == 0
-    low = positive.masked_fill(padding, torch.inf).amin(dim=(2, 3), keepdim=True)
-    return max_normalised(positive - low, valid)
 
 
 def mean_over_image(maps: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

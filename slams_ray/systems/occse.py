@@ -22,15 +22,10 @@ from torch.nn import functional as F
 from slams_ray.config import BackboneConfig, OccseConfig
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.batch_norm import fold_batch_norm
+from slams_ray.networks.map_norms import max_normalised
 from slams_ray.systems.after_cam import AfterCamTask, system_after_cam
 from slams_ray.systems.classification import classifier_loss
-from slams_ray.systems.maps import (
-    collapse_metrics,
-    crops_of,
-    max_normalised,
-    mean_over_image,
-    resized,
-)
+from slams_ray.systems.maps import collapse_metrics, crops_of, mean_over_image, resized
 from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule
 
 NO_CLASS = -1

@@ -15,12 +15,12 @@ import torch
 
 from slams_ray.config import BackboneConfig, PuzzleConfig
 from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.map_norms import max_normalised
 from slams_ray.systems.after_cam import AfterCamTask, system_after_cam
 from slams_ray.systems.classification import classifier_loss
 from slams_ray.systems.maps import (
     collapse_metrics,
     crops_of,
-    max_normalised,
     mean_over_classes,
     mean_over_image,
     resized,

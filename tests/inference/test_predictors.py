@@ -8,6 +8,7 @@ from PIL import Image
 from slams_ray.data.stored_maps import stored_size
 from slams_ray.inference.predictors import ActivationPredictor, SegmentationPredictor
 from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.correlation_network import CorrelationNetwork
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 
 CPU = torch.device("cpu")
@@ -209,3 +210,19 @@ def test_a_batch_gains_the_prediction_of_each_image() -> None:
     result = predictor(batch)
     assert [p.shape for p in result["prediction"]] == [(37, 50), (21, 50)]
     np.testing.assert_array_equal(result["prediction"][0], predictor.predict(image))
+
+
+def test_labels_reach_the_networks_that_need_them() -> None:
+    torch.manual_seed(0)
+    network = CorrelationNetwork("tiny_resnet", 8, 4)
+    predictor = ActivationPredictor({"seam": network}, scales=SCALES, flip=True, device=CPU)
+    images = [random_image(), random_image(), random_image()[:, ::-1].copy()]
+    labels = [[2, 4], [], [2]]
+    together = predictor.activate_batch(images, labels)
+    for number in (0, 2):
+        alone = predictor.activate_batch([images[number]], [labels[number]])[0]
+        assert largest_difference(together[number]["seam"], alone["seam"]) <= 1
+    assert together[1]["seam"].shape[0] == 0
+    # Fewer rivals for a pixel change the map of a class.
+    both, one = (predictor.activate_batch(images[:1], [ls])[0]["seam"] for ls in ([2, 4], [2]))
+    assert largest_difference(both[:1], one) > 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.random import default_rng as draw
 
-from slams_ray.networks.checkpoint import dump_network, load_network
+from slams_ray.networks.checkpoint import MAP_NETWORKS, dump_network, load_network
 from slams_ray.systems.registry import SYSTEMS
 from slams_ray.training.training import Training
 
@@ -76,7 +76,7 @@ def test_the_checkpoint_is_the_network_alone_and_gives_maps_of_every_class(
     module = module_of(task)
     data = Training(task=task, config=task.training, shard_rows=[], sources=[]).dump(module)
     assert data == dump_network(module.exported, task.architecture, task.class_names)
-    network = load_network(data, "memory", "activation_network", task.class_names)
+    network = load_network(data, "memory", MAP_NETWORKS, task.class_names)
     assert network(torch.zeros((2, 3, 48, 40))).shape == (2, 3, 6, 5)
 
 

@@ -10,9 +10,10 @@ from numpy.random import default_rng as draw
 from torch import nn
 
 from slams_ray.errors import ConfigError
+from slams_ray.networks.map_norms import max_normalised
 from slams_ray.recipes.demo import demo
 from slams_ray.recipes.smoke import smoke
-from slams_ray.systems.maps import crops_of, max_normalised, resized
+from slams_ray.systems.maps import crops_of, resized
 from slams_ray.systems.puzzle import cut_tiles, join_tiles
 
 Make = Callable[..., Any]
