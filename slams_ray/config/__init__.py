@@ -27,7 +27,7 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
-from slams_ray.config.systems import OccseConfig, PuzzleConfig, RecamConfig, SeamConfig
+from slams_ray.config.systems import CpnConfig, OccseConfig, PuzzleConfig, RecamConfig, SeamConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "BackboneConfig",
     "ClassifierConfig",
     "ComputeConfig",
+    "CpnConfig",
     "CrfConfig",
     "DataConfig",
     "EncoderConfig",

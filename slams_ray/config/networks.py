@@ -6,7 +6,7 @@ from typing import Literal
 from slams_ray.config.checks import check
 from slams_ray.config.labels import InferenceConfig
 from slams_ray.config.refinement import AffinityConfig
-from slams_ray.config.systems import OccseConfig, PuzzleConfig, RecamConfig, SeamConfig
+from slams_ray.config.systems import CpnConfig, OccseConfig, PuzzleConfig, RecamConfig, SeamConfig
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 
@@ -127,6 +127,7 @@ TrainedConfig = (
     | OccseConfig
     | PuzzleConfig
     | SeamConfig
+    | CpnConfig
     | AffinityConfig
     | SegmentationConfig
 )

@@ -21,12 +21,13 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
-from slams_ray.config.systems import OccseConfig, PuzzleConfig, RecamConfig, SeamConfig
+from slams_ray.config.systems import CpnConfig, OccseConfig, PuzzleConfig, RecamConfig, SeamConfig
 
-SystemName = Literal["cam", "slams", "recam", "occse", "puzzle", "seam"]
+SystemName = Literal["cam", "slams", "recam", "occse", "puzzle", "seam", "cpn"]
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "slams": ("encoder", "activation"),
     "recam": ("recam",),
+    "cpn": ("cpn",),
     "seam": ("seam",),
     "puzzle": ("puzzle",),
     "occse": ("occse",),
@@ -52,6 +53,7 @@ class PipelineConfig:
     occse: OccseConfig = field(default_factory=OccseConfig)
     puzzle: PuzzleConfig = field(default_factory=PuzzleConfig)
     seam: SeamConfig = field(default_factory=SeamConfig)
+    cpn: CpnConfig = field(default_factory=CpnConfig)
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

@@ -95,3 +95,36 @@ class SeamConfig:
         for name in ("classification", "min_pooling", "equivariance", "correlation"):
             value = getattr(self, name)
             check(value >= 0, f"seam.{name}", value, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpnConfig:
+    """CPN: maps of complementary patches add up to the map of the whole (docs/method.md, CPN)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    initialise_from_cam: bool = False
+    """Whether the network starts from the CAM classifier; otherwise it starts from
+    classifier.backbone.weights. Switch it on without pretrained weights."""
+    regions: Literal["grid", "slic"] = "grid"
+    """What is hidden together: cells of a square grid, or SLIC superpixels, which need
+    scikit-image."""
+    num_regions: int = 300
+    """Number of regions of a crop. Half as many are drawn with replacement, which hides 39 %."""
+    classification: float = 1.0
+    """Weight of the classification loss of the crop and of both patches."""
+    min_pooling: float = 1.0
+    """Weight of the mean of the smallest quarter of the refined maps, which moves the best
+    background threshold."""
+    additivity: float = 1.0
+    """Weight of the difference between the map of the whole and the sum of those of the patches."""
+    refined_additivity: float = 1.0
+    """Weight of the same difference of refined maps."""
+    correlation: float = 1.0
+    """Weight of the difference between the refined map of a patch and what the other patch leaves
+    of the map of the whole."""
+
+    def __post_init__(self) -> None:
+        check(self.num_regions >= 2, "cpn.num_regions", self.num_regions, ">= 2")
+        for name, value in vars(self).items():
+            if isinstance(value, float):
+                check(value >= 0, f"cpn.{name}", value, ">= 0")

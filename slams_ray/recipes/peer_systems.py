@@ -7,10 +7,17 @@ the head. All of these papers use a form of SGD whose momentum has nearly no eff
 
 from dataclasses import replace
 
-from slams_ray.config import OccseConfig, PipelineConfig, PuzzleConfig, RecamConfig, SeamConfig
+from slams_ray.config import (
+    CpnConfig,
+    OccseConfig,
+    PipelineConfig,
+    PuzzleConfig,
+    RecamConfig,
+    SeamConfig,
+)
 
 SMALL_CROP_PX = 256
-"""Smaller crops leave too few cells of a view at 0.3 of their size."""
+"""Smaller crops have too few pixels for the published small view of SEAM and regions of CPN."""
 
 
 def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
@@ -21,6 +28,8 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
     backbone = config.classifier.backbone
     from_cam = backbone.weights == "none"
     tiles_px = 2 * backbone.output_stride
+    # Published: 0.01, and 10 times that for new layers.
+    correlation = replace(tenth, head_multiplier=10)
     return replace(
         config,
         # Published is a far smaller rate, in longer trainings than these recipes have. Here the new
@@ -36,10 +45,14 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
             ),
             initialise_from_cam=from_cam,
         ),
-        # Published: 0.01, and 10 times that for new layers.
         seam=SeamConfig(
-            training=replace(tenth, head_multiplier=10),
+            training=correlation,
             initialise_from_cam=from_cam,
             scale=0.3 if training.crop_px > SMALL_CROP_PX else 0.5,
+        ),
+        cpn=CpnConfig(
+            training=correlation,
+            initialise_from_cam=from_cam,
+            num_regions=300 if training.crop_px > SMALL_CROP_PX else 81,
         ),
     )

@@ -1,16 +1,19 @@
 """What SEAM and CPN share: views of a crop, and losses of maps and refined maps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import nn
 
+from slams_ray.config import BackboneConfig
 from slams_ray.networks.activation_network import classification_scores
 from slams_ray.networks.correlation_network import CorrelationNetwork, largest_only
-from slams_ray.networks.map_norms import min_max_normalised
+from slams_ray.networks.map_norms import max_normalised, min_max_normalised
 from slams_ray.systems.after_cam import AfterCamTask, Config, copy_weights
-from slams_ray.systems.maps import mean_over_image, resized
+from slams_ray.systems.maps import collapse_metrics, mean_over_image, resized
+from slams_ray.training.task import TrainingModule
 
 LARGEST_SHARE, SMALLEST_SHARE = 0.2, 0.25
 
@@ -64,8 +67,12 @@ def winners(maps: torch.Tensor) -> torch.Tensor:
     Args:
         maps: (B, C, h, w) in [0, 1].
     """
-    maps = maps.detach()
-    return largest_only(torch.cat([1 - maps.amax(dim=1, keepdim=True), maps], dim=1))
+    return largest_only(background_first(maps.detach()))
+
+
+def background_first(maps: torch.Tensor) -> torch.Tensor:
+    """(B, K, h, w) maps with background, 1 - max over the (B, C, h, w) maps."""
+    return torch.cat([1 - maps.amax(dim=1, keepdim=True), maps], dim=1)
 
 
 def largest_mean(
@@ -101,6 +108,40 @@ def _mean_of_first(ordered: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     counts = counts.long().clamp(min=1)[:, None]
     kept = torch.arange(ordered.shape[1], device=ordered.device)[None] < counts
     return torch.where(kept, ordered, 0.0).sum(dim=1) / counts[:, 0]
+
+
+class CorrelationTraining(TrainingModule, Generic[Config]):
+    """Base of the trainings of a `CorrelationNetwork`.
+
+    Args:
+        config: has the weight of each loss under the name of the loss.
+    """
+
+    network: CorrelationNetwork
+
+    def __init__(
+        self, network: CorrelationNetwork, backbone: BackboneConfig, config: Config
+    ) -> None:
+        super().__init__(network, backbone)
+        self.config = config
+        if getattr(config, "initialise_from_cam", False):
+            self.slow_parameters = ("backbone.", "head.")
+
+    def weighted(
+        self, terms: Mapping[str, torch.Tensor], view: View, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Returns the weighted sum of the losses, and metrics.
+
+        Args:
+            terms: name -> (B,) loss.
+            view: outputs for the whole crop, whose maps are those of inference.
+            labels: (B, C) multi-hot.
+        """
+        means = {name: term.mean() for name, term in terms.items()}
+        loss = torch.stack([getattr(self.config, name) * means[name] for name in means]).sum()
+        maps = max_normalised(view.refined[:, 1:].detach(), view.valid)
+        metrics = {f"loss_{name}": value.detach() for name, value in means.items()}
+        return loss, metrics | collapse_metrics(maps, labels, view.valid)
 
 
 class CorrelationTask(AfterCamTask[Config]):

@@ -19,13 +19,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from slams_ray.config import BackboneConfig, SeamConfig
-from slams_ray.networks.correlation_network import CorrelationNetwork
-from slams_ray.networks.map_norms import max_normalised
+from slams_ray.config import SeamConfig
 from slams_ray.systems.after_cam import system_after_cam
 from slams_ray.systems.classification import classifier_loss
 from slams_ray.systems.maps import (
-    collapse_metrics,
     crops_of,
     mean_over_classes,
     mean_over_image,
@@ -33,6 +30,7 @@ from slams_ray.systems.maps import (
 )
 from slams_ray.systems.pixel_correlation import (
     CorrelationTask,
+    CorrelationTraining,
     View,
     largest_mean,
     min_pooling_loss,
@@ -42,18 +40,8 @@ from slams_ray.systems.pixel_correlation import (
 from slams_ray.training.task import Batch, TrainingModule
 
 
-class SeamTraining(TrainingModule):
+class SeamTraining(CorrelationTraining[SeamConfig]):
     """Trains maps and pixel correlation on two views of each crop."""
-
-    network: CorrelationNetwork
-
-    def __init__(
-        self, network: CorrelationNetwork, backbone: BackboneConfig, config: SeamConfig
-    ) -> None:
-        super().__init__(network, backbone)
-        self.config = config
-        if config.initialise_from_cam:
-            self.slow_parameters = ("backbone.", "head.")
 
     def forward(
         self, batch: Batch, draw: np.random.Generator, observe: bool
@@ -69,11 +57,7 @@ class SeamTraining(TrainingModule):
         )
         view = view_of(self.network, images, pixels, labels)
         terms = seam_losses(view, view_of(self.network, small, pixels, labels), labels)
-        means = {name: term.mean() for name, term in terms.items()}
-        loss = torch.stack([getattr(self.config, name) * means[name] for name in means]).sum()
-        maps = max_normalised(view.refined[:, 1:].detach(), view.valid)
-        metrics = {f"loss_{name}": value.detach() for name, value in means.items()}
-        return loss, metrics | collapse_metrics(maps, labels, view.valid)
+        return self.weighted(terms, view, labels)
 
 
 def seam_losses(view: View, small: View, labels: torch.Tensor) -> dict[str, torch.Tensor]:
