@@ -27,13 +27,21 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
-from slams_ray.config.systems import CpnConfig, OccseConfig, PuzzleConfig, RecamConfig, SeamConfig
+from slams_ray.config.systems import (
+    AmnConfig,
+    CpnConfig,
+    OccseConfig,
+    PuzzleConfig,
+    RecamConfig,
+    SeamConfig,
+)
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 __all__ = [
     "ActivationConfig",
     "ActivationInferenceConfig",
     "AffinityConfig",
+    "AmnConfig",
     "BackboneConfig",
     "ClassifierConfig",
     "ComputeConfig",

@@ -6,7 +6,14 @@ from typing import Literal
 from slams_ray.config.checks import check
 from slams_ray.config.labels import InferenceConfig
 from slams_ray.config.refinement import AffinityConfig
-from slams_ray.config.systems import CpnConfig, OccseConfig, PuzzleConfig, RecamConfig, SeamConfig
+from slams_ray.config.systems import (
+    AmnConfig,
+    CpnConfig,
+    OccseConfig,
+    PuzzleConfig,
+    RecamConfig,
+    SeamConfig,
+)
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 
@@ -128,6 +135,7 @@ TrainedConfig = (
     | PuzzleConfig
     | SeamConfig
     | CpnConfig
+    | AmnConfig
     | AffinityConfig
     | SegmentationConfig
 )

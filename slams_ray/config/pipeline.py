@@ -21,12 +21,20 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
-from slams_ray.config.systems import CpnConfig, OccseConfig, PuzzleConfig, RecamConfig, SeamConfig
+from slams_ray.config.systems import (
+    AmnConfig,
+    CpnConfig,
+    OccseConfig,
+    PuzzleConfig,
+    RecamConfig,
+    SeamConfig,
+)
 
-SystemName = Literal["cam", "slams", "recam", "occse", "puzzle", "seam", "cpn"]
+SystemName = Literal["cam", "slams", "recam", "occse", "puzzle", "seam", "cpn", "amn"]
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "slams": ("encoder", "activation"),
     "recam": ("recam",),
+    "amn": ("amn",),
     "cpn": ("cpn",),
     "seam": ("seam",),
     "puzzle": ("puzzle",),
@@ -54,6 +62,7 @@ class PipelineConfig:
     puzzle: PuzzleConfig = field(default_factory=PuzzleConfig)
     seam: SeamConfig = field(default_factory=SeamConfig)
     cpn: CpnConfig = field(default_factory=CpnConfig)
+    amn: AmnConfig = field(default_factory=AmnConfig)
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -85,6 +94,12 @@ class PipelineConfig:
                 f"({self.compute.train_workers})",
             )
 
+        check(
+            self.system != "amn" or not self.search.num_samples,
+            "search.num_samples",
+            self.search.num_samples,
+            "0 with the system amn, whose maps depend on labels that a search does not have",
+        )
         if "puzzle" in self.systems:
             crop_px, stride = self.puzzle.training.crop_px, self.classifier.backbone.output_stride
             check(

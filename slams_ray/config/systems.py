@@ -128,3 +128,26 @@ class CpnConfig:
         for name, value in vars(self).items():
             if isinstance(value, float):
                 check(value >= 0, f"cpn.{name}", value, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmnConfig:
+    """AMN, which learns confident labels of the CAM maps (docs/method.md, AMN)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    initialise_from_cam: bool = False
+    """Whether the backbone is the CAM classifier's; otherwise it has classifier.backbone.weights.
+    Switch it on without pretrained weights."""
+    margin: float = 0.1
+    """Distance of the confident background and foreground thresholds from the chosen threshold of
+    the CAM maps, for the labels that the network learns."""
+    pair: tuple[float, float] | None = None
+    """Both thresholds as fixed values, such as 0.05 0.3 in IRN; None uses amn.margin."""
+    smoothing: float = 0.4
+    """Share of a pixel's target that the other classes get together."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.margin <= 1, "amn.margin", self.margin, "in [0, 1]")
+        check(0 <= self.smoothing < 1, "amn.smoothing", self.smoothing, "in [0, 1)")
+        low, high = self.pair or (0, 1)
+        check(0 <= low <= high <= 1, "amn.pair", self.pair, "ascending in [0, 1]")

@@ -12,6 +12,7 @@ from torch import nn
 
 from slams_ray.errors import ArtifactError
 from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.conditioned_network import ConditionedNetwork
 from slams_ray.networks.correlation_network import CorrelationNetwork
 from slams_ray.networks.edge_network import EdgeNetwork
 from slams_ray.networks.segmentation_network import SegmentationNetwork
@@ -22,11 +23,12 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "semantic_encoder": SemanticEncoder,
     "activation_network": ActivationNetwork,
     "correlation_network": CorrelationNetwork,
+    "conditioned_network": ConditionedNetwork,
     "segmentation_network": SegmentationNetwork,
 }
-MAP_NETWORKS = ("activation_network", "correlation_network")
-"""Kinds of networks that make the maps of a system. A network whose attribute `needs_labels` is
-true takes the (B, C) multi-hot labels after the images."""
+MAP_NETWORKS = ("activation_network", "correlation_network", "conditioned_network")
+"""Kinds of networks that make the maps of a system. One whose attribute `needs_labels` is true
+takes the (B, C) multi-hot labels after the images."""
 
 
 def build_network(kind: str, architecture: dict[str, Any]) -> nn.Module:

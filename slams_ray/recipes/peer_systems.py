@@ -8,6 +8,7 @@ the head. All of these papers use a form of SGD whose momentum has nearly no eff
 from dataclasses import replace
 
 from slams_ray.config import (
+    AmnConfig,
     CpnConfig,
     OccseConfig,
     PipelineConfig,
@@ -30,6 +31,11 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
     tiles_px = 2 * backbone.output_stride
     # Published: 0.01, and 10 times that for new layers.
     correlation = replace(tenth, head_multiplier=10)
+    # Published: Adam with 5e-6, and 20 times that for new layers. A backbone that starts from the
+    # CAM classifier alone learns as that did.
+    published_amn = replace(
+        training, optimizer="adamw", learning_rate=5e-6, head_multiplier=20, weight_decay=1e-4
+    )
     return replace(
         config,
         # Published is a far smaller rate, in longer trainings than these recipes have. Here the new
@@ -54,5 +60,8 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
             training=correlation,
             initialise_from_cam=from_cam,
             num_regions=300 if training.crop_px > SMALL_CROP_PX else 81,
+        ),
+        amn=AmnConfig(
+            training=training if from_cam else published_amn, initialise_from_cam=from_cam
         ),
     )

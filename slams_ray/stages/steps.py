@@ -14,6 +14,7 @@ from slams_ray.config import (
 from slams_ray.stages import (
     evaluate,
     infer_activation,
+    pixel_labels,
     prepare,
     refine,
     refine_maps,
@@ -31,6 +32,7 @@ from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.train_systems import MapNetwork, map_networks
 from slams_ray.stages.training import with_absolute_weights
 from slams_ray.systems.registry import trainings_of
+from slams_ray.systems.system import NetworkTraining
 
 
 class PipelineRun:
@@ -133,7 +135,7 @@ def steps(config: PipelineConfig) -> list[Step]:
     ]
     return [
         (prepare.STAGE, lambda run: prepare.run(run.context, run.config.data)),
-        *((training.stage, partial(_train, training.stage)) for training in trainings_of(config)),
+        *(step for training in trainings_of(config) for step in _training_steps(training)),
         *maps,
         *(search if config.search.num_samples else []),
         *(step for name in config.refinement.map_steps for step in _map_steps(name)),
@@ -141,6 +143,11 @@ def steps(config: PipelineConfig) -> list[Step]:
         (train_segmentation.STAGE, _train_segmentation),
         (evaluate.STAGE, _evaluate),
     ]
+
+
+def _training_steps(training: NetworkTraining) -> list[Step]:
+    labels = pixel_labels.STEPS if training.needs_pixel_labels else []
+    return [*labels, (training.stage, partial(_train, training.stage))]
 
 
 def _map_steps(name: str) -> list[Step]:
@@ -159,11 +166,14 @@ def stage_names(config: PipelineConfig) -> list[str]:
 
 def _train(stage: str, run: PipelineRun) -> Result:
     training = next(t for t in trainings_of(run.config) if t.stage == stage)
-    return train_systems.run(run.context, training, run.config.seed, run.data, run.results)
+    needs = training.needs_pixel_labels
+    labels = pixel_labels.pixel_labels(run.config, run.results) if needs else None
+    return train_systems.run(run.context, training, run.config.seed, run.data, run.results, labels)
 
 
 def _infer(run: PipelineRun) -> Result:
-    return infer_activation.run(run.context, run.inference, run.data, run.networks)
+    labels = pixel_labels.pixel_labels(run.config, run.results)
+    return infer_activation.run(run.context, run.inference, run.data, run.networks, labels)
 
 
 def _search_threshold(run: PipelineRun) -> Result:

@@ -90,6 +90,7 @@ def system_after_cam(
     title: str,
     make_task: Callable[[Any, BackboneConfig, Sequence[str], bytes | None], Task],
     needs_classifier: Callable[[Any], bool] = lambda config: True,
+    needs_pixel_labels: bool = False,
 ) -> System:
     """Returns a system whose settings are the field `name` of the pipeline's settings.
 
@@ -98,6 +99,7 @@ def system_after_cam(
     Args:
         make_task: (settings, backbone, class names, classifier or None) -> the task.
         needs_classifier: settings -> whether the task needs the trained CAM classifier.
+        needs_pixel_labels: see `NetworkTraining`.
     """
     stage = f"train_{name}"
 
@@ -118,6 +120,7 @@ def system_after_cam(
             config=own,
             backbone=backbone,
             needs=tuple(training.stage for training in first),
+            needs_pixel_labels=needs_pixel_labels,
             make_task=make,
             warnings=lambda last, results: map_warnings(last, f"{title} network", advice(name)),
         )

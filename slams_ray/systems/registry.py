@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 
 from slams_ray.config import PipelineConfig
-from slams_ray.systems import cam, cpn, occse, puzzle, recam, seam
+from slams_ray.systems import amn, cam, cpn, occse, puzzle, recam, seam
 from slams_ray.systems.slams import system as slams
 from slams_ray.systems.system import NetworkTraining, System
 
-_ALL = (cam, slams, recam, occse, puzzle, seam, cpn)
+_ALL = (cam, slams, recam, occse, puzzle, seam, cpn, amn)
 SYSTEMS: Mapping[str, System] = {module.SYSTEM.name: module.SYSTEM for module in _ALL}
 
 BASELINE = cam.SYSTEM.name

@@ -8,6 +8,7 @@ from PIL import Image
 from slams_ray.data.stored_maps import stored_size
 from slams_ray.inference.predictors import ActivationPredictor, SegmentationPredictor
 from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.conditioned_network import ConditionedNetwork
 from slams_ray.networks.correlation_network import CorrelationNetwork
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 
@@ -226,3 +227,26 @@ def test_labels_reach_the_networks_that_need_them() -> None:
     # Fewer rivals for a pixel change the map of a class.
     both, one = (predictor.activate_batch(images[:1], [ls])[0]["seam"] for ls in ([2, 4], [2]))
     assert largest_difference(both[:1], one) > 1
+
+
+def test_pixel_labels_change_the_maps_of_the_network_that_was_trained_on_them_alone() -> None:
+    torch.manual_seed(0)
+    conditioned, plain = (
+        ConditionedNetwork("tiny_resnet", 8, 4),
+        ActivationNetwork("tiny_resnet", 8, 4),
+    )
+    for branch in conditioned.head.branches:
+        torch.nn.init.normal_(branch.weight, std=0.5)
+    networks = {"amn": conditioned, "cam": plain}
+    predictor = ActivationPredictor(networks, scales=SCALES, flip=True, device=CPU)
+    image = random_image()
+    labels = np.zeros(image.shape[:2], np.uint8)
+    labels[:20] = 255
+    without, background, some = (
+        predictor.activate_batch([image], [[1, 3]], given)[0]
+        for given in (None, [np.zeros_like(labels)], [labels])
+    )
+    assert all(np.array_equal(maps["cam"], without["cam"]) for maps in (background, some))
+    np.testing.assert_array_equal(background["amn"], without["amn"])
+    assert not np.array_equal(some["amn"][:, :5], without["amn"][:, :5])
+    np.testing.assert_array_equal(some["amn"][:, 5:], without["amn"][:, 5:])

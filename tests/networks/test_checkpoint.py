@@ -24,6 +24,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "num_classes": 3,
         "with_regions": True,
     },
+    "conditioned_network": BASE,
     "activation_network": BASE,
     "segmentation_network": BASE | {"head": "deeplabv2"},
     "edge_network": {"backbone_name": "tiny_resnet", "output_stride": 8},

@@ -8,6 +8,7 @@ import torch
 from numpy.random import default_rng as draw
 
 from slams_ray.networks.checkpoint import MAP_NETWORKS, dump_network, load_network
+from slams_ray.networks.conditioned_network import ConditionedNetwork
 from slams_ray.systems.registry import SYSTEMS
 from slams_ray.training.training import Training
 
@@ -77,7 +78,9 @@ def test_the_checkpoint_is_the_network_alone_and_gives_maps_of_every_class(
     data = Training(task=task, config=task.training, shard_rows=[], sources=[]).dump(module)
     assert data == dump_network(module.exported, task.architecture, task.class_names)
     network = load_network(data, "memory", MAP_NETWORKS, task.class_names)
-    assert network(torch.zeros((2, 3, 48, 40))).shape == (2, 3, 6, 5)
+    # One map for each class, and one for background where the network knows it.
+    num_maps = 4 if isinstance(network, ConditionedNetwork) else 3
+    assert network(torch.zeros((2, 3, 48, 40))).shape == (2, num_maps, 6, 5)
 
 
 def test_the_metrics_show_a_collapse_of_the_maps(task: Any, make_batch: Make, rows: Rows) -> None:
