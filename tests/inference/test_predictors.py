@@ -231,10 +231,8 @@ def test_labels_reach_the_networks_that_need_them() -> None:
 
 def test_pixel_labels_change_the_maps_of_the_network_that_was_trained_on_them_alone() -> None:
     torch.manual_seed(0)
-    conditioned, plain = (
-        ConditionedNetwork("tiny_resnet", 8, 4),
-        ActivationNetwork("tiny_resnet", 8, 4),
-    )
+    conditioned = ConditionedNetwork("tiny_resnet", 8, 4)
+    plain = ActivationNetwork("tiny_resnet", 8, 4)
     for branch in conditioned.head.branches:
         torch.nn.init.normal_(branch.weight, std=0.5)
     networks = {"amn": conditioned, "cam": plain}

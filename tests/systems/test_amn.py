@@ -22,10 +22,8 @@ Rows = list[dict[str, Any]]
 
 
 def test_the_loss_of_four_pixels_by_hand() -> None:
-    probability = torch.tensor(
-        [[0.5, 0.25, 0.25], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1], [0.4, 0.3, 0.3]]
-    )
-    logits = probability.log().T.reshape(1, 3, 2, 2)
+    of_pixels = [[0.5, 0.25, 0.25], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1], [0.4, 0.3, 0.3]]
+    logits = torch.tensor(of_pixels).log().T.reshape(1, 3, 2, 2)
     target = torch.tensor([[[0, 2], [1, 255]]])
     found = balanced_loss(logits, target, 0.4)
 
@@ -115,7 +113,9 @@ def test_training_lowers_the_loss_on_confident_labels(
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    # Smoothed targets have an entropy that no network gets below.
+    least = -0.6 * np.log(0.6) - 0.4 * np.log(0.4 / 3)
+    assert 0 < losses[-1] - least < 0.2 * (losses[0] - least)
 
 
 def test_cam_maps_and_their_labels_come_before_the_training() -> None:
