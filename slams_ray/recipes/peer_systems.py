@@ -18,7 +18,8 @@ from slams_ray.config import (
 )
 
 SMALL_CROP_PX = 256
-"""Smaller crops have too few pixels for the published small view of SEAM and regions of CPN."""
+"""Crops up to this side have too few cells for the published small view of SEAM, regions of CPN and
+weight of Puzzle-CAM."""
 
 
 def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
@@ -28,6 +29,7 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
     # Random weights are no start for what compares maps before they show anything.
     backbone = config.classifier.backbone
     from_cam = backbone.weights == "none"
+    is_small = training.crop_px <= SMALL_CROP_PX
     tiles_px = 2 * backbone.output_stride
     # Published: 0.01, and 10 times that for new layers.
     correlation = replace(tenth, head_multiplier=10)
@@ -43,23 +45,25 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
         recam=RecamConfig(training=replace(tenth, head_multiplier=10)),
         # Published: 0.01 for all weights alike.
         occse=OccseConfig(training=replace(tenth, head_multiplier=1), initialise_from_cam=from_cam),
-        # Published: CAM's rate. Tiles must be a multiple of the stride.
+        # Published: CAM's rate. Tiles must be multiples of the stride. In tiles of a few cells most
+        # of the difference comes from their borders, and weight 4 ended in maps near 0.
         puzzle=PuzzleConfig(
             training=replace(
                 tenth if from_cam else training,
                 crop_px=-(-training.crop_px // tiles_px) * tiles_px,
             ),
             initialise_from_cam=from_cam,
+            reconstruction=0.5 if is_small else 4.0,
         ),
         seam=SeamConfig(
             training=correlation,
             initialise_from_cam=from_cam,
-            scale=0.3 if training.crop_px > SMALL_CROP_PX else 0.5,
+            scale=0.5 if is_small else 0.3,
         ),
         cpn=CpnConfig(
             training=correlation,
             initialise_from_cam=from_cam,
-            num_regions=300 if training.crop_px > SMALL_CROP_PX else 81,
+            num_regions=81 if is_small else 300,
         ),
         amn=AmnConfig(
             training=training if from_cam else published_amn, initialise_from_cam=from_cam
