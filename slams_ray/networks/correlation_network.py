@@ -68,7 +68,7 @@ class CorrelationNetwork(nn.Module):
         """
         maps = max_normalised(logits.detach(), valid) * labels[..., None, None]
         sources = torch.cat([1 - maps.amax(dim=1, keepdim=True), largest_only(maps)], dim=1)
-        refined = correlated(sources, guide.float(), valid)
+        refined = correlated(sources, guide, valid)
         if self.region is None:
             return refined
         return refined + self._region_term(sources, guide, valid)
@@ -98,10 +98,12 @@ def correlated(sources: torch.Tensor, guide: torch.Tensor, valid: torch.Tensor) 
         guide: (B, D, h, w).
         valid: (B, 1, h, w) weight of each source pixel.
     """
-    unit = F.normalize(guide.flatten(2), dim=1, eps=EPSILON)
-    correlation = (unit.transpose(1, 2) @ unit).relu() * valid.flatten(2).transpose(1, 2)
-    columns = correlation / (correlation.sum(dim=1, keepdim=True) + EPSILON)
-    return (sources.flatten(2).to(columns.dtype) @ columns).view_as(sources)
+    # In bfloat16 the sum over all pixels would lose too much.
+    with torch.autocast(guide.device.type, enabled=False):
+        unit = F.normalize(guide.float().flatten(2), dim=1, eps=EPSILON)
+        correlation = (unit.transpose(1, 2) @ unit).relu() * valid.flatten(2).transpose(1, 2)
+        columns = correlation / (correlation.sum(dim=1, keepdim=True) + EPSILON)
+        return (sources.float().flatten(2) @ columns).view_as(sources)
 
 
 def largest_only(maps: torch.Tensor) -> torch.Tensor:
