@@ -38,7 +38,7 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
     # Published: 0.01, and 10 times that for new layers.
     correlation = replace(tenth, head_multiplier=10)
     # Published: Adam with 5e-6, and 20 times that for new layers, in 3,300 steps. Recipes with
-    # small crops take some hundred. A backbone that starts from the CAM classifier learns as that did.
+    # small crops take some hundred. A backbone of the CAM classifier learns as that did.
     published_amn = replace(
         training,
         optimizer="adamw",
