@@ -1,31 +1,30 @@
 """Network that refines its maps by the correlation of pixels (SEAM, CPN; docs/method.md)."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from slams_ray.networks.backbone import build_backbone
+from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.map_norms import EPSILON, max_normalised
 
 NUM_SHALLOW, NUM_DEEP, NUM_GUIDE = 64, 128, 192
 
 
-class CorrelationNetwork(nn.Module):
+class CorrelationNetwork(ActivationNetwork):
     """Activation network with a pixel correlation module (Wang et al., CVPR 2020, section 3.3).
 
     Args:
         with_regions: adds the region term of CPN (Zhang et al., ICCV 2021).
+        architecture: arguments of `ActivationNetwork`.
     """
 
     needs_labels = True
 
-    def __init__(
-        self, backbone_name: str, output_stride: int, num_classes: int, with_regions: bool = False
-    ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.backbone = build_backbone(backbone_name, output_stride)
-        self.head = nn.Conv2d(self.backbone.num_features, num_classes, 1, bias=False)
+    def __init__(self, *, with_regions: bool = False, **architecture: Any) -> None:
+        super().__init__(**architecture)
+        self.num_classes = self.head.out_channels
         self.shallow = nn.Conv2d(self.backbone.taps[-2].num_features, NUM_SHALLOW, 1, bias=False)
         self.deep = nn.Conv2d(self.backbone.num_features, NUM_DEEP, 1, bias=False)
         self.guide = nn.Conv2d(3 + NUM_SHALLOW + NUM_DEEP, NUM_GUIDE, 1, bias=False)

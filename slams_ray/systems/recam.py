@@ -10,6 +10,8 @@ Maps are those of the head W W' (elementwise). The checkpoint holds this product
 ordinary activation network.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -31,19 +33,23 @@ from slams_ray.training.task import Batch, TrainingModule
 
 
 class RecamNetwork(ActivationNetwork):
-    """The CAM classifier with a second head W' for features of one class."""
+    """The CAM classifier with a second head W' for features of one class.
 
-    def __init__(self, backbone_name: str, output_stride: int, num_classes: int) -> None:
-        super().__init__(backbone_name, output_stride, num_classes)
-        self.second_head = nn.Linear(self.backbone.num_features, num_classes, bias=False)
-        self.architecture = (backbone_name, output_stride, num_classes)
+    Args:
+        architecture: arguments of `ActivationNetwork`.
+    """
+
+    def __init__(self, **architecture: Any) -> None:
+        super().__init__(**architecture)
+        self.second_head = nn.Linear(self.head.in_channels, self.head.out_channels, bias=False)
+        self.architecture = architecture
 
     def folded(self) -> ActivationNetwork:
         """Returns an activation network with the head W W'."""
         weights = self.state_dict()
         second = weights.pop("second_head.weight")
         weights["head.weight"] = weights["head.weight"] * second[..., None, None]
-        network = ActivationNetwork(*self.architecture)
+        network = ActivationNetwork(**self.architecture)
         network.load_state_dict(weights)
         return network
 

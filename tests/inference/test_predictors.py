@@ -215,7 +215,7 @@ def test_a_batch_gains_the_prediction_of_each_image() -> None:
 
 def test_labels_reach_the_networks_that_need_them() -> None:
     torch.manual_seed(0)
-    network = CorrelationNetwork("tiny_resnet", 8, 4)
+    network = CorrelationNetwork(backbone_name="tiny_resnet", output_stride=8, num_classes=4)
     predictor = ActivationPredictor({"seam": network}, scales=SCALES, flip=True, device=CPU)
     images = [random_image(), random_image(), random_image()[:, ::-1].copy()]
     labels = [[2, 4], [], [2]]

@@ -10,7 +10,9 @@ from slams_ray.networks.correlation_network import CorrelationNetwork, correlate
 
 def network(with_regions: bool = False) -> CorrelationNetwork:
     torch.manual_seed(0)
-    return CorrelationNetwork("tiny_resnet", 8, 3, with_regions).eval()
+    return CorrelationNetwork(
+        backbone_name="tiny_resnet", output_stride=8, num_classes=3, with_regions=with_regions
+    ).eval()
 
 
 def test_refined_maps_equal_a_loop_over_pixels_and_padding_gives_nothing() -> None:

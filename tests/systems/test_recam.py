@@ -62,7 +62,7 @@ def test_one_present_class_still_trains_the_second_head(
 
 def test_the_exported_network_equals_the_formula_with_two_heads() -> None:
     torch.manual_seed(0)
-    network = RecamNetwork("tiny_resnet", 8, 3).eval()
+    network = RecamNetwork(backbone_name="tiny_resnet", output_stride=8, num_classes=3).eval()
     images = torch.randn(2, 3, 32, 24)
     features = network.backbone(images)
     weights = network.head.weight[:, :, 0, 0] * network.second_head.weight
