@@ -1,4 +1,4 @@
-"""Encoded rows, batches and the four tasks on the tiny network."""
+"""Encoded rows, batches, and tasks on the tiny network."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +25,11 @@ from slams_ray.data.image import encode_mask
 from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import TRAIN, generate, load_split
 from slams_ray.networks.checkpoint import dump_network
+from slams_ray.recipes.smoke import smoke
 from slams_ray.segmentation.training import SegmentationTask
 from slams_ray.storage import write_table
 from slams_ray.systems.cam import ClassifierTask
+from slams_ray.systems.registry import SYSTEMS
 from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.systems.slams.encoder import EncoderTask
 from slams_ray.training.sampling import ROWS_PER_GROUP
@@ -145,5 +147,24 @@ def make_task() -> Callable[..., Task]:
                 for task in (encoder, classifier)
             ),
         )
+
+    return make
+
+
+@pytest.fixture
+def make_system_task() -> Callable[..., Task]:
+    """System, and settings of it, to the task that trains its maps, after those it builds on."""
+
+    def make(name: str, **settings: Any) -> Task:
+        torch.manual_seed(0)
+        config = replace(smoke(), system=name, baselines=())
+        if settings:
+            config = replace(config, **{name: replace(getattr(config, name), **settings)})
+        checkpoints: dict[str, bytes] = {}
+        for training in SYSTEMS[name].trainings(config):
+            task = training.make_task(CLASS_NAMES, checkpoints)
+            network = task.build().exported
+            checkpoints[training.stage] = dump_network(network, task.architecture, CLASS_NAMES)
+        return task
 
     return make

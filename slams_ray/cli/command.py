@@ -8,8 +8,10 @@ from typing import Annotated, NoReturn, TypeVar
 
 import tyro
 
+from slams_ray.cli.chosen_settings import without_unread_settings
 from slams_ray.cli.old_names import check_names
 from slams_ray.config import PipelineConfig
+from slams_ray.config.pipeline import unread_fields
 from slams_ray.errors import SlamsError
 from slams_ray.recipes import RECIPES
 
@@ -58,6 +60,11 @@ def parse(
             name: (inspect.getdoc(recipe) or "", command_type(config=recipe()))
             for name, recipe in RECIPES.items()
         }
+        if {"-h", "--help"} & set(arguments):
+            choices = {
+                name: (about, without_unread_settings(command, arguments))
+                for name, (about, command) in choices.items()
+            }
         command = tyro.extras.overridable_config_cli(
             choices, description=description, args=arguments, prog=f"python -m {module_name()}"
         )
@@ -95,10 +102,12 @@ def fail(error: SlamsError) -> NoReturn:
 
 
 def print_settings(config: PipelineConfig) -> None:
-    """Prints one setting per line, as dotted name = value."""
+    """Prints one setting per line, as dotted name = value, without those of other systems."""
     from slams_ray.artifacts import flatten, to_plain
 
-    for name, value in flatten(to_plain(config)).items():
+    unread = unread_fields(config.systems)
+    settings = {name: value for name, value in to_plain(config).items() if name not in unread}
+    for name, value in flatten(settings).items():
         print(f"{name} = {value}")
 
 

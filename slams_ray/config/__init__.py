@@ -29,25 +29,39 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
+from slams_ray.config.systems import (
+    AmnConfig,
+    CpnConfig,
+    OccseConfig,
+    PuzzleConfig,
+    RecamConfig,
+    SeamConfig,
+)
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 __all__ = [
     "ActivationConfig",
     "ActivationInferenceConfig",
     "AffinityConfig",
+    "AmnConfig",
     "BackboneConfig",
     "ClassifierConfig",
     "ComputeConfig",
+    "CpnConfig",
     "CrfConfig",
     "DataConfig",
     "EncoderConfig",
     "ImportedConfig",
     "InferenceConfig",
     "LossConfig",
+    "OccseConfig",
     "PipelineConfig",
     "PixelAdaptiveConfig",
     "PredictionCrfConfig",
+    "PuzzleConfig",
+    "RecamConfig",
     "RefinementConfig",
+    "SeamConfig",
     "SearchConfig",
     "SegmentationConfig",
     "ThresholdConfig",

@@ -6,6 +6,14 @@ from typing import Literal
 from slams_ray.config.checks import check
 from slams_ray.config.labels import InferenceConfig, PredictionCrfConfig
 from slams_ray.config.refinement import AffinityConfig
+from slams_ray.config.systems import (
+    AmnConfig,
+    CpnConfig,
+    OccseConfig,
+    PuzzleConfig,
+    RecamConfig,
+    SeamConfig,
+)
 from slams_ray.config.training import BackboneConfig, TrainingConfig
 
 
@@ -135,6 +143,16 @@ class SegmentationConfig:
 
 
 TrainedConfig = (
-    EncoderConfig | ClassifierConfig | ActivationConfig | AffinityConfig | SegmentationConfig
+    EncoderConfig
+    | ClassifierConfig
+    | ActivationConfig
+    | RecamConfig
+    | OccseConfig
+    | PuzzleConfig
+    | SeamConfig
+    | CpnConfig
+    | AmnConfig
+    | AffinityConfig
+    | SegmentationConfig
 )
 """Settings of one trained network; each has the field `training`."""

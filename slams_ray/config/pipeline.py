@@ -1,5 +1,6 @@
 """All settings of a pipeline."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
@@ -21,11 +22,35 @@ from slams_ray.config.refinement import (
     WalkConfig,
 )
 from slams_ray.config.search import SearchConfig
+from slams_ray.config.systems import (
+    AmnConfig,
+    CpnConfig,
+    OccseConfig,
+    PuzzleConfig,
+    RecamConfig,
+    SeamConfig,
+)
 
-MapSystem = Literal["cam", "slams", "imported"]
+MapSystem = Literal["cam", "slams", "recam", "occse", "puzzle", "seam", "cpn", "amn", "imported"]
 LabelSource = Literal["imported_labels", "masks"]
 LABEL_SOURCES = get_args(LabelSource)
 SystemName = MapSystem | LabelSource
+SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
+    "slams": ("encoder", "activation"),
+    "recam": ("recam",),
+    "amn": ("amn",),
+    "cpn": ("cpn",),
+    "seam": ("seam",),
+    "puzzle": ("puzzle",),
+    "occse": ("occse",),
+}
+"""System -> fields of `PipelineConfig` that only this system reads."""
+
+
+def unread_fields(systems: Iterable[str]) -> set[str]:
+    """Returns the fields of `PipelineConfig` that only systems other than these read."""
+    read = {name for system in systems for name in SETTINGS_OF.get(system, ())}
+    return {name for names in SETTINGS_OF.values() for name in names} - read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +61,12 @@ class PipelineConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     activation: ActivationConfig = field(default_factory=ActivationConfig)
+    recam: RecamConfig = field(default_factory=RecamConfig)
+    occse: OccseConfig = field(default_factory=OccseConfig)
+    puzzle: PuzzleConfig = field(default_factory=PuzzleConfig)
+    seam: SeamConfig = field(default_factory=SeamConfig)
+    cpn: CpnConfig = field(default_factory=CpnConfig)
+    amn: AmnConfig = field(default_factory=AmnConfig)
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -57,7 +88,9 @@ class PipelineConfig:
     """Random seed of the initial weights, the augmentation and the image order of all trainings."""
 
     def __post_init__(self) -> None:
-        for name in ("encoder", "classifier", "activation", "affinity", "segmentation"):
+        trained = {"classifier", "affinity", "segmentation"}
+        trained.update(name for names in SETTINGS_OF.values() for name in names)
+        for name in sorted(trained - unread_fields(self.systems)):
             batch_size = getattr(self, name).training.batch_size
             check(
                 batch_size >= self.compute.train_workers,
@@ -69,6 +102,7 @@ class PipelineConfig:
 
         self._check_sources()
         self._check_accumulation()
+        self._check_tiles()
         if "walk" in self.refinement.steps and self.has_maps:
             check(
                 self.classifier.backbone.weights != "none" or "cam" in self.systems,
@@ -92,6 +126,24 @@ class PipelineConfig:
             "search.num_samples",
             self.search.num_samples,
             f"0, because a search infers maps again, and system {self.system} has no network",
+        )
+        check(
+            self.system != "amn" or not self.search.num_samples,
+            "search.num_samples",
+            self.search.num_samples,
+            "0 with the system amn, whose maps depend on labels that a search does not have",
+        )
+
+    def _check_tiles(self) -> None:
+        if "puzzle" not in self.systems:
+            return
+        crop_px, stride = self.puzzle.training.crop_px, self.classifier.backbone.output_stride
+        check(
+            crop_px % (2 * stride) == 0,
+            "puzzle.training.crop_px",
+            crop_px,
+            f"a multiple of {2 * stride}, so that each of 2 x 2 tiles is a multiple of "
+            f"classifier.backbone.output_stride ({stride})",
         )
 
     def _check_accumulation(self) -> None:

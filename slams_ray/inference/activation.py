@@ -28,10 +28,18 @@ def fuse_pair(
     Returns:
         (C, H, W) float, non-negative.
     """
-    fused = resize_maps(logits.clamp(0, max_logit), size)
-    if flipped_logits is not None:
-        fused = fused + resize_maps(flipped_logits.clamp(0, max_logit), size).flip(-1)
-    return fused
+    flipped = None if flipped_logits is None else flipped_logits.clamp(0, max_logit)
+    return sum_pair(logits.clamp(0, max_logit), flipped, size)
+
+
+def sum_pair(
+    maps: torch.Tensor, flipped_maps: torch.Tensor | None, size: tuple[int, int]
+) -> torch.Tensor:
+    """Sums maps of an image and of its mirror image on the stored grid; see `fuse_pair`."""
+    total = resize_maps(maps, size)
+    if flipped_maps is not None:
+        total = total + resize_maps(flipped_maps, size).flip(-1)
+    return total
 
 
 def resize_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

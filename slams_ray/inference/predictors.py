@@ -9,7 +9,8 @@ from torch import nn
 from slams_ray.data.batches import Enter, Indexed, decoded_batches
 from slams_ray.data.stored_maps import stored_size
 from slams_ray.data.transforms import normalise, pyramid
-from slams_ray.inference.activation import fuse_pair, max_normalise, quantise
+from slams_ray.inference.activation import fuse_pair, max_normalise, quantise, sum_pair
+from slams_ray.networks.conditioned_network import ConditionedNetwork
 
 Batch = dict[str, list]  # type: ignore[type-arg]
 
@@ -75,16 +76,22 @@ class ActivationPredictor(Predictor):
     def __call__(self, batch: Batch, enter: Enter | None = None) -> Batch:
         """Adds a column per network: (P, h, w) uint8 normalised maps of present classes, stride 4.
 
-        Reads image_id, image (encoded bytes) and image_labels (class indices).
+        Reads image_id, image (encoded bytes) and image_labels (class indices). It also reads
+        pixel_labels, (H, W) uint8 that a network was trained on, where the batch has them.
 
         Args:
             enter: see `decoded_batches`.
         """
         labels = batch["image_labels"]
+        pixel_labels = batch.get("pixel_labels")
         result: Batch = {column: [None] * len(labels) for column in self.networks}
         for group in self.decoded(batch, enter):
             indices, images = zip(*group, strict=True)
-            found = self.activate_batch(images, [labels[index] for index in indices])
+            found = self.activate_batch(
+                images,
+                [labels[index] for index in indices],
+                None if pixel_labels is None else [pixel_labels[index] for index in indices],
+            )
             for index, maps in zip(indices, found, strict=True):
                 for column, activation in maps.items():
                     result[column][index] = activation
@@ -92,13 +99,17 @@ class ActivationPredictor(Predictor):
 
     @torch.inference_mode()
     def activate_batch(
-        self, images: Sequence[np.ndarray], labels: Sequence[Sequence[int]]
+        self,
+        images: Sequence[np.ndarray],
+        labels: Sequence[Sequence[int]],
+        pixel_labels: Sequence[np.ndarray] | None = None,
     ) -> list[dict[str, np.ndarray]]:
         """Returns output column -> stored maps of the labelled classes, for images of one size.
 
         Args:
             images: (H, W, 3) uint8 each.
             labels: class indices of each image.
+            pixel_labels: (H, W) uint8 each, for networks that were trained on them.
         """
         size = stored_size(*images[0].shape[:2])
         found = [{c: np.zeros((0, *size), np.uint8) for c in self.networks} for _ in images]
@@ -112,17 +123,52 @@ class ActivationPredictor(Predictor):
         fused: dict[tuple[str, int], torch.Tensor] = {}
         for inputs in pyramid(self.pixels([images[b] for b in labelled]), self.scales, self.flip):
             for column, network in self.networks.items():
-                logits = network(inputs)
+                logits = self._logits(network, inputs, channels)
                 for position, present in enumerate(channels):
-                    own = logits[position :: len(labelled), present].float()
-                    pair = fuse_pair(
-                        own[0], own[1] if self.flip else None, size, self.max_logits.get(column)
-                    )
+                    own = logits[position :: len(labelled)].float()
+                    if isinstance(network, ConditionedNetwork):
+                        pair = sum_pair(own[0], own[1] if self.flip else None, size)
+                    else:
+                        own = own[:, present]
+                        pair = fuse_pair(
+                            own[0], own[1] if self.flip else None, size, self.max_logits.get(column)
+                        )
                     key = column, labelled[position]
                     fused[key] = fused[key] + pair if key in fused else pair
         for (column, b), maps in fused.items():
-            found[b][column] = quantise(max_normalise(maps))
+            network = self.networks[column]
+            if isinstance(network, ConditionedNetwork):
+                present = channels[labelled.index(b)]
+                foreground = None
+                if pixel_labels is not None:
+                    foreground = self._foreground(pixel_labels[b], size)
+                mean = maps / (len(self.scales) * (1 + self.flip))
+                maps = network.maps_of_logits(mean, present, foreground)
+            else:
+                maps = max_normalise(maps)
+            found[b][column] = quantise(maps)
         return found
+
+    def _foreground(self, pixel_labels: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+        """(h, w) bool on the stored grid, true where (H, W) labels are not background."""
+        labelled = torch.from_numpy(pixel_labels != 0).to(self.device)[None, None].float()
+        return nn.functional.interpolate(labelled, size=size, mode="nearest-exact")[0, 0] > 0
+
+    def _logits(
+        self, network: nn.Module, inputs: torch.Tensor, channels: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Runs a network, and gives it the labels if it needs them.
+
+        Args:
+            channels: present classes of each image, counted from 0.
+        """
+        if not getattr(network, "needs_labels", False):
+            return network(inputs)
+        assert isinstance(network.num_classes, int)
+        labels = inputs.new_zeros((len(channels), network.num_classes))
+        for row, present in zip(labels, channels, strict=True):
+            row[present] = 1
+        return network(inputs, labels.repeat(2 if self.flip else 1, 1))
 
 
 Refine = Callable[[np.ndarray, np.ndarray], np.ndarray]

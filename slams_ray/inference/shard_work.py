@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from slams_ray.data.image import decode_mask
 from slams_ray.data.image_trace import TracedMapper
 from slams_ray.data.stored_maps import IMAGE_COLUMNS, activation_schema
 
@@ -26,14 +27,25 @@ class InferMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        """Returns the maps, and counts: num_maps (K,), num_empty/<system> (K,), num_bytes."""
-        batch = self.predictor(tables["images"].to_pydict(), self.entrance)
+        """Returns the maps, and counts: num_maps (K,), num_empty/<system> (K,), num_bytes.
+
+        Args:
+            tables: images, and labels where a network was trained on pseudo labels.
+        """
+        rows = tables["images"].to_pydict()
+        if "labels" in tables:
+            labels = tables["labels"].to_pydict()
+            rows["pixel_labels"] = [
+                decode_mask(label, name)
+                for label, name in zip(labels["pseudo_label"], labels["image_id"], strict=True)
+            ]
+        batch = self.predictor(rows, self.entrance)
         systems = list(self.predictor.networks)
         columns = {name: batch[name] for name in IMAGE_COLUMNS}
         columns |= {s: [maps.tobytes() for maps in batch[s]] for s in systems}
         table = pa.Table.from_pydict(columns, schema=activation_schema(systems))
-        labels = batch["image_labels"]
-        present = [class_index for class_indices in labels for class_index in class_indices]
+        present_of = batch["image_labels"]
+        present = [class_index for class_indices in present_of for class_index in class_indices]
         summary = {
             "num_rows": table.num_rows,
             "num_bytes": sum(len(maps) for s in systems for maps in columns[s]),
@@ -42,7 +54,7 @@ class InferMapper(TracedMapper):
             ).tolist(),
         }
         for system in systems:
-            summary[NUM_EMPTY + system] = self._count_empty(labels, batch[system])
+            summary[NUM_EMPTY + system] = self._count_empty(present_of, batch[system])
         return table, summary
 
     def _count_empty(

@@ -67,6 +67,17 @@ class Backbone(nn.Module):
             first = tap.block + 1
         return found[1:]
 
+    def with_shallow(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the features of the last tap but one, and those of `forward`."""
+        last = self.taps[-2].block + 1
+        shallow = images
+        for block in self.blocks[:last]:
+            shallow = block(shallow)
+        features = shallow
+        for block in self.blocks[last:]:
+            features = block(features)
+        return shallow, features
+
 
 class TinyResNet(nn.Sequential):
     """A stem and three residual stages of 16, 32 and 64 channels, about 0.3 million parameters.

@@ -12,6 +12,8 @@ from torch import nn
 
 from slams_ray.errors import ArtifactError
 from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.conditioned_network import ConditionedNetwork
+from slams_ray.networks.correlation_network import CorrelationNetwork
 from slams_ray.networks.edge_network import EdgeNetwork
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.networks.semantic_encoder import SemanticEncoder
@@ -20,8 +22,13 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "edge_network": EdgeNetwork,
     "semantic_encoder": SemanticEncoder,
     "activation_network": ActivationNetwork,
+    "correlation_network": CorrelationNetwork,
+    "conditioned_network": ConditionedNetwork,
     "segmentation_network": SegmentationNetwork,
 }
+MAP_NETWORKS = ("activation_network", "correlation_network", "conditioned_network")
+"""Kinds of networks that make the maps of a system. One whose attribute `needs_labels` is true
+takes the (B, C) multi-hot labels after the images."""
 
 
 def build_network(kind: str, architecture: dict[str, Any]) -> nn.Module:
@@ -56,29 +63,33 @@ def dump_network(
 
 
 def load_network(
-    data: bytes, source: str, kind: str, class_names: Sequence[str] | None = None
+    data: bytes,
+    source: str,
+    kind: str | tuple[str, ...],
+    class_names: Sequence[str] | None = None,
 ) -> nn.Module:
     """Rebuilds the network of `dump_network`, in eval mode on the CPU.
 
     Args:
         data: bytes of the checkpoint.
         source: path of the checkpoint, for messages.
-        kind: expected key of `NETWORKS`.
+        kind: expected key of `NETWORKS`, or several of which one is expected.
         class_names: expected class names, background first; None accepts any.
 
     Raises:
         ArtifactError: the file is truncated, or its kind of network or its classes differ.
     """
     content = _load_content(data, source)
-    if content["kind"] != kind:
-        raise ArtifactError(f"{source} is a {content['kind']}, expected a {kind}")
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if content["kind"] not in kinds:
+        raise ArtifactError(f"{source} is a {content['kind']}, expected a {' or '.join(kinds)}")
     found = content["class_names"]
     if class_names is not None and list(class_names) != found:
         raise ArtifactError(
             f"{source} was trained for {len(found)} classes ({', '.join(found)}), but the data has "
             f"{len(class_names)} ({', '.join(class_names)}): train it again on this data"
         )
-    network = build_network(kind, content["architecture"])
+    network = build_network(content["kind"], content["architecture"])
     network.load_state_dict(content["state_dict"])
     return network.eval()
 

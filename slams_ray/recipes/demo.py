@@ -18,6 +18,7 @@ from slams_ray.config import (
     SegmentationConfig,
     TrainingConfig,
 )
+from slams_ray.recipes.peer_systems import with_peer_systems
 
 
 def demo() -> PipelineConfig:
@@ -41,7 +42,7 @@ def demo() -> PipelineConfig:
             log_every_steps=10,
         )
 
-    return PipelineConfig(
+    config = PipelineConfig(
         data=DataConfig(format="synthetic", images_per_shard=40),
         encoder=EncoderConfig(
             backbone=backbone,
@@ -76,3 +77,4 @@ def demo() -> PipelineConfig:
             inference=InferenceConfig(scales=scales),
         ),
     )
+    return with_peer_systems(config)

@@ -17,6 +17,7 @@ from slams_ray.config import (
     SegmentationConfig,
     TrainingConfig,
 )
+from slams_ray.recipes.peer_systems import with_peer_systems
 
 
 def folder(root: str = "data/photos") -> PipelineConfig:
@@ -38,7 +39,7 @@ def folder(root: str = "data/photos") -> PipelineConfig:
         checkpoint_every_steps=50,
         log_every_steps=10,
     )
-    return PipelineConfig(
+    config = PipelineConfig(
         data=DataConfig(format="folder", root=root, max_side_px=512, images_per_shard=32),
         encoder=EncoderConfig(
             backbone=replace(backbone, output_stride=32),
@@ -79,3 +80,4 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             inference=InferenceConfig(scales=(0.5,)),
         ),
     )
+    return with_peer_systems(config)

@@ -18,6 +18,7 @@ from slams_ray.config import (
     TrackingConfig,
     TrainingConfig,
 )
+from slams_ray.recipes.peer_systems import with_peer_systems
 
 
 def smoke() -> PipelineConfig:
@@ -37,7 +38,7 @@ def smoke() -> PipelineConfig:
         checkpoint_every_steps=2,
         log_every_steps=1,
     )
-    return PipelineConfig(
+    config = PipelineConfig(
         data=DataConfig(
             format="synthetic",
             synthetic_train_images=24,
@@ -63,3 +64,4 @@ def smoke() -> PipelineConfig:
         ),
         tracking=TrackingConfig(num_examples=2),
     )
+    return with_peer_systems(config)

@@ -17,6 +17,7 @@ from slams_ray.config import (
     SegmentationConfig,
     TrainingConfig,
 )
+from slams_ray.recipes.peer_systems import with_peer_systems
 
 # Published programs use the V1 weights. Those of V2's recipe classify better and localise worse.
 RESNET50 = BackboneConfig(name="resnet50", weights="ResNet50_Weights.IMAGENET1K_V1")
@@ -65,7 +66,7 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
         head_multiplier=1,
         weight_decay=1e-4,
     )
-    return PipelineConfig(
+    config = PipelineConfig(
         data=DataConfig(
             format="voc",
             root=root,
@@ -129,3 +130,4 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
             input_scales=(0.5, 0.75, 1.0),
         ),
     )
+    return with_peer_systems(config)

@@ -13,13 +13,13 @@ from slams_ray.data.source import TRAIN
 from slams_ray.inference.precision import inference_dtype, optimize_for_inference
 from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.inference.shard_work import NUM_EMPTY, InferMapper
-from slams_ray.networks.checkpoint import load_network
+from slams_ray.networks.checkpoint import MAP_NETWORKS, load_network
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.pools import Pool, pool
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
-from slams_ray.stages.train_systems import MapNetwork
+from slams_ray.stages.train_systems import MapNetwork, PixelLabels
 from slams_ray.systems.collapse import dead_class_warnings
 from slams_ray.systems.registry import SYSTEMS
 
@@ -61,20 +61,27 @@ def run(
     config: ActivationInferenceConfig,
     data: PreparedData,
     networks: Mapping[str, MapNetwork],
+    labels: PixelLabels | None = None,
 ) -> Result:
     """Infers the maps of the training split.
 
     Args:
         networks: system -> the network that makes its maps.
+        labels: labels that one of the networks was trained on and needs; None if there is none.
     """
     class_names = data.description.class_names
     counts = ("num_rows", "num_bytes", "num_maps", *(NUM_EMPTY + name for name in networks))
+
+    shards = {"images": ShardInput(directory=data.images(TRAIN), columns=COLUMNS)}
+    if labels is not None:
+        columns = ("image_id", *labels.columns.columns)
+        shards["labels"] = ShardInput(directory=labels.columns.directory, columns=columns)
 
     def work(attempt: Attempt) -> Outcome:
         job = ShardJob(
             label=STAGE,
             names=data.names(TRAIN),
-            inputs={"images": ShardInput(directory=data.images(TRAIN), columns=COLUMNS)},
+            inputs=shards,
             output_dir=activations_dir(attempt.output_dir),
             fingerprint=attempt.fingerprint,
             nodes=attempt.nodes,
@@ -101,6 +108,8 @@ def run(
     trained = {network.trained.record.stage: network.trained for network in networks.values()}
     inputs = {"prepare": data.images_digest(TRAIN)}
     inputs |= {stage: result.record.fingerprint for stage, result in trained.items()}
+    if labels is not None:
+        inputs["pixel_labels"] = labels.digest
     settings = to_plain(config) | {"systems": sorted(networks)}
     return run_stage(context, STAGE, settings, inputs, work)
 
@@ -116,9 +125,7 @@ def make_mapper(settings: MapSettings) -> InferMapper:
     dtype = inference_dtype(settings.inference.precision, device)
     networks = {
         system: optimize_for_inference(
-            load_network(
-                storage.read_bytes(path), path, "activation_network", settings.class_names
-            ),
+            load_network(storage.read_bytes(path), path, MAP_NETWORKS, settings.class_names),
             dtype,
             device,
         )

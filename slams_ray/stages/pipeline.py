@@ -8,6 +8,7 @@ from slams_ray.artifacts import fingerprint, flatten, to_plain
 from slams_ray.config import (
     PipelineConfig,
 )
+from slams_ray.config.pipeline import unread_fields
 from slams_ray.errors import ConfigError
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.workspace_lock import workspace_lock
@@ -60,13 +61,15 @@ def open_session(
     Args:
         group: id of the parent run, or None.
     """
-    settings = {k: v for k, v in to_plain(config).items() if k not in ("compute", "tracking")}
+    unread = unread_fields(config.systems)
+    read = {name: value for name, value in to_plain(config).items() if name not in unread}
+    settings = {k: v for k, v in read.items() if k not in ("compute", "tracking")}
     return TrackingSession(
         workspace,
         config.tracking.experiment,
         name,
         fingerprint(name, settings, {} if group is None else {"group": group}),
-        flatten(to_plain(config)),
+        flatten(read),
         group,
     )
 

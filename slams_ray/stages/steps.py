@@ -11,6 +11,7 @@ from slams_ray.stages import (
     import_files,
     infer_activation,
     outputs,
+    pixel_labels,
     prepare,
     refine,
     refine_maps,
@@ -24,6 +25,7 @@ from slams_ray.stages.map_sets import Walks
 from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result
 from slams_ray.systems.registry import SYSTEMS, trainings_of
+from slams_ray.systems.system import NetworkTraining
 
 Step = tuple[str, Callable[[PipelineRun], Result]]
 
@@ -54,13 +56,18 @@ def steps(config: PipelineConfig) -> list[Step]:
     ]
     return [
         (prepare.STAGE, _prepare),
-        *((training.stage, partial(_train, training.stage)) for training in trainings_of(config)),
+        *(step for training in trainings_of(config) for step in _training_steps(training)),
         *maps,
         *(search if config.search.num_samples else []),
         *(step for name in config.refinement.map_steps for step in _map_steps(name)),
         (refine.STAGE, _refine),
         *network,
     ]
+
+
+def _training_steps(training: NetworkTraining) -> list[Step]:
+    labels = pixel_labels.STEPS if training.needs_pixel_labels else []
+    return [*labels, (training.stage, partial(_train, training.stage))]
 
 
 def _map_steps(name: str) -> list[Step]:
@@ -101,11 +108,14 @@ def _import_labels(run: PipelineRun) -> Result:
 
 def _train(stage: str, run: PipelineRun) -> Result:
     training = next(t for t in trainings_of(run.config) if t.stage == stage)
-    return train_systems.run(run.context, training, run.config.seed, run.data, run.results)
+    needs = training.needs_pixel_labels
+    labels = pixel_labels.pixel_labels(run.config, run.results) if needs else None
+    return train_systems.run(run.context, training, run.config.seed, run.data, run.results, labels)
 
 
 def _infer(run: PipelineRun) -> Result:
-    return infer_activation.run(run.context, run.inference, run.data, run.networks)
+    labels = pixel_labels.pixel_labels(run.config, run.results)
+    return infer_activation.run(run.context, run.inference, run.data, run.networks, labels)
 
 
 def _search_threshold(run: PipelineRun) -> Result:

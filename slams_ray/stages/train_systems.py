@@ -18,6 +18,7 @@ from slams_ray.stages.training import (
 )
 from slams_ray.systems.registry import SYSTEMS
 from slams_ray.systems.system import NetworkTraining
+from slams_ray.training.data_loading import ShardColumns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +38,33 @@ class MapNetwork:
         return self.trained.path(MODEL_NAME)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PixelLabels:
+    """Confident labels of the training images.
+
+    Attributes:
+        columns: shards of labels, aligned with those of the images.
+        digest: digest of the labels.
+    """
+
+    columns: ShardColumns
+    digest: str
+
+
 def run(
     context: StageContext,
     training: NetworkTraining,
     seed: int,
     data: PreparedData,
     finished: Mapping[str, Result],
+    labels: PixelLabels | None = None,
 ) -> Result:
     """Trains one network of a system.
 
     Args:
         seed: random seed.
         finished: finished stages by name. They include the stages that the training needs.
+        labels: read together with the images; None reads the images alone.
     """
     needed = {stage: finished[stage] for stage in training.needs}
     settings = training_settings(training.config) | {"seed": seed}
@@ -58,13 +74,19 @@ def run(
         checkpoints = {s: storage.read_bytes(r.path(MODEL_NAME)) for s, r in needed.items()}
         task = training.make_task(data.description.class_names, checkpoints)
         this = TaskToTrain(
-            label=training.label, task=task, config=training.config.training, seed=seed
+            label=training.label,
+            task=task,
+            config=training.config.training,
+            seed=seed,
+            more_sources=[] if labels is None else [labels.columns],
         )
         outcome = train(context, this, data, attempt)
         return replace(outcome, warnings=training.warnings(outcome.notes[LAST], outcome.metrics))
 
     inputs = {"prepare": data.images_digest(TRAIN, VAL)}
     inputs |= {stage: result.record.fingerprint for stage, result in needed.items()}
+    if labels is not None:
+        inputs["pixel_labels"] = labels.digest
     return run_stage(context, training.stage, settings, inputs, work)
 
 

@@ -40,8 +40,17 @@ def diagnose_maps(mean: float, contrast: float) -> str | None:
     return "all-one" if mean > FULL_MEAN else "uniform"
 
 
-def map_warnings(metrics: Mapping[str, float]) -> list[str]:
-    """Returns warnings for the last `activation_mean` and `activation_contrast` of a training."""
+def map_warnings(
+    metrics: Mapping[str, float],
+    network: str = "activation network",
+    advice: Mapping[str, str] = ADVICE,
+) -> list[str]:
+    """Returns warnings for the last `activation_mean` and `activation_contrast` of a training.
+
+    Args:
+        network: name of the network in the message.
+        advice: kind of collapse -> what it means and which settings to change.
+    """
     if "activation_mean" not in metrics:
         return []
     mean, contrast = metrics["activation_mean"], metrics["activation_contrast"]
@@ -49,8 +58,8 @@ def map_warnings(metrics: Mapping[str, float]) -> list[str]:
     if found is None:
         return []
     return [
-        f"{found} collapse of the activation network (mean {mean:.3f}, contrast {contrast:.3f}): "
-        f"{ADVICE[found]}"
+        f"{found} collapse of the {network} (mean {mean:.3f}, contrast {contrast:.3f}): "
+        f"{advice[found]}"
     ]
 
 

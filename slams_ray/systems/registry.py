@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping
 
 from slams_ray.config import PipelineConfig
-from slams_ray.systems import cam, imported
+from slams_ray.systems import amn, cam, cpn, imported, occse, puzzle, recam, seam
 from slams_ray.systems.slams import system as slams
 from slams_ray.systems.system import NetworkTraining, System
 
+_ALL = (cam, slams, recam, occse, puzzle, seam, cpn, amn)
 SYSTEMS: Mapping[str, System] = {
-    system.name: system for system in (cam.SYSTEM, slams.SYSTEM, *imported.SYSTEMS)
+    system.name: system for system in (*(module.SYSTEM for module in _ALL), *imported.SYSTEMS)
 }
 
 BASELINE = cam.SYSTEM.name

@@ -25,6 +25,7 @@ class NetworkTraining:
         config: settings of the network and of its training.
         backbone: settings of the backbone. The path of a weights file must be absolute.
         needs: stages whose checkpoints are needed to build the network.
+        needs_pixel_labels: whether samples need confident labels of the CAM maps.
         make_task: (class names, stage -> bytes of its checkpoint) -> the task to train.
         warnings: (last step metrics, metrics of the trained network) -> warnings of a collapse.
     """
@@ -35,6 +36,7 @@ class NetworkTraining:
     backbone: BackboneConfig
     make_task: Callable[[Sequence[str], Mapping[str, bytes]], Task]
     needs: tuple[str, ...] = ()
+    needs_pixel_labels: bool = False
     warnings: Callable[[Metrics, Metrics], list[str]] = no_warnings
 
 

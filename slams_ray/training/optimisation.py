@@ -16,10 +16,15 @@ from slams_ray.config import TrainingConfig
 POLY_POWER = 0.9
 
 
-def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    network: nn.Module, config: TrainingConfig, slow_parameters: tuple[str, ...] = ("backbone.",)
+) -> torch.optim.Optimizer:
     """Builds an optimiser with the groups backbone, and head with `head_multiplier`.
 
     With `head_bias_multiplier` the biases of the head are a third group without weight decay.
+
+    Args:
+        slow_parameters: prefixes of the parameters of the first group.
     """
     backbone: list[nn.Parameter] = []
     head: list[nn.Parameter] = []
@@ -28,7 +33,7 @@ def build_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.O
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        if name.startswith("backbone."):
+        if name.startswith(slow_parameters):
             backbone.append(parameter)
         elif has_own_biases and name.endswith(".bias"):
             biases.append(parameter)

@@ -29,7 +29,15 @@ class TrainingModule(nn.Module):
     forward(batch, draw, observe) returns the loss, averaged over images, and detached metrics.
     `draw` is a generator seeded by the random seed and the step, so all workers draw the same
     numbers. `observe` is true at logged steps and requests metrics that cost extra time.
+
+    Attributes:
+        slow_parameters: prefixes of the parameters of `network` that learn at the learning rate.
+            The others are new and learn at `head_multiplier` times it.
+        progress: share of the steps that are done, in [0, 1), for weights that change in training.
     """
+
+    slow_parameters: tuple[str, ...] = ("backbone.",)
+    progress: float = 0.0
 
     def __init__(self, network: nn.Module, backbone: BackboneConfig) -> None:
         super().__init__()
@@ -46,6 +54,11 @@ class TrainingModule(nn.Module):
         gradient accumulation. A `forward` that gets a batch without it takes the batch as whole.
         """
         return batch
+
+    @property
+    def exported(self) -> nn.Module:
+        """The network that the checkpoint holds."""
+        return self.network
 
     @property
     def _backbone(self) -> Backbone:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from slams_ray.config import TrainingConfig
 from slams_ray.networks.batch_norm import synchronise_batch_norm
@@ -56,7 +57,8 @@ class Training:
         return module
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(network_of(module), self.config)
+        inner = training_module(module)
+        return build_optimizer(inner.network, self.config, inner.slow_parameters)
 
     def step(
         self,
@@ -68,6 +70,7 @@ class Training:
     ) -> dict[str, torch.Tensor]:
         # Dropout (the DeepLabV3 head) must not depend on how often the training was restarted.
         seed_generators(self.seed * 1_000_003 + step)
+        training_module(module).progress = step / num_steps
         return train_step(module, optimizer, batch, step, num_steps, self.config, self.seed)
 
     def check(self, metrics: Sequence[Mapping[str, torch.Tensor]], num_steps_done: int) -> None:
@@ -98,8 +101,8 @@ class Training:
         return self.task.summarise(results) if self.val_names else {}
 
     def dump(self, module: nn.Module) -> bytes:
-        task = self.task
-        return dump_network(network_of(module), task.architecture, task.class_names, task.inference)
+        task, network = self.task, training_module(module).exported
+        return dump_network(network, task.architecture, task.class_names, task.inference)
 
 
 def seed_generators(seed: int) -> None:
@@ -115,5 +118,11 @@ def seed_generators(seed: int) -> None:
 
 def network_of(module: nn.Module) -> nn.Module:
     """Returns the network inside a training module."""
-    assert isinstance(module, TrainingModule)
-    return module.network
+    return training_module(module).network
+
+
+def training_module(module: nn.Module) -> TrainingModule:
+    """Returns the training module, which DistributedDataParallel may wrap."""
+    inner = module.module if isinstance(module, DistributedDataParallel) else module
+    assert isinstance(inner, TrainingModule)
+    return inner

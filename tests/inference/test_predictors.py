@@ -8,6 +8,8 @@ from PIL import Image
 from slams_ray.data.stored_maps import stored_size
 from slams_ray.inference.predictors import ActivationPredictor, SegmentationPredictor
 from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.conditioned_network import ConditionedNetwork
+from slams_ray.networks.correlation_network import CorrelationNetwork
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 
 CPU = torch.device("cpu")
@@ -236,3 +238,40 @@ def test_a_refiner_gets_each_image_with_its_probabilities() -> None:
         assert probabilities.dtype == np.float32
         np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
     np.testing.assert_array_equal(refining.predict(image), 4 - expected[0])
+
+
+def test_labels_reach_the_networks_that_need_them() -> None:
+    torch.manual_seed(0)
+    network = CorrelationNetwork(backbone_name="tiny_resnet", output_stride=8, num_classes=4)
+    predictor = ActivationPredictor({"seam": network}, scales=SCALES, flip=True, device=CPU)
+    images = [random_image(), random_image(), random_image()[:, ::-1].copy()]
+    labels = [[2, 4], [], [2]]
+    together = predictor.activate_batch(images, labels)
+    for number in (0, 2):
+        alone = predictor.activate_batch([images[number]], [labels[number]])[0]
+        assert largest_difference(together[number]["seam"], alone["seam"]) <= 1
+    assert together[1]["seam"].shape[0] == 0
+    # Fewer rivals for a pixel change the map of a class.
+    both, one = (predictor.activate_batch(images[:1], [ls])[0]["seam"] for ls in ([2, 4], [2]))
+    assert largest_difference(both[:1], one) > 1
+
+
+def test_pixel_labels_change_the_maps_of_the_network_that_was_trained_on_them_alone() -> None:
+    torch.manual_seed(0)
+    conditioned = ConditionedNetwork("tiny_resnet", 8, 4)
+    plain = ActivationNetwork("tiny_resnet", 8, 4)
+    for branch in conditioned.head.branches:
+        torch.nn.init.normal_(branch.weight, std=0.5)
+    networks = {"amn": conditioned, "cam": plain}
+    predictor = ActivationPredictor(networks, scales=SCALES, flip=True, device=CPU)
+    image = random_image()
+    labels = np.zeros(image.shape[:2], np.uint8)
+    labels[:20] = 255
+    without, background, some = (
+        predictor.activate_batch([image], [[1, 3]], given)[0]
+        for given in (None, [np.zeros_like(labels)], [labels])
+    )
+    assert all(np.array_equal(maps["cam"], without["cam"]) for maps in (background, some))
+    np.testing.assert_array_equal(background["amn"], without["amn"])
+    assert not np.array_equal(some["amn"][:, :5], without["amn"][:, :5])
+    np.testing.assert_array_equal(some["amn"][:, 5:], without["amn"][:, 5:])

@@ -1,12 +1,14 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from slams_ray.data.image import decode_image
+from slams_ray.data.image import decode_image, encode_mask
 from slams_ray.data.stored_maps import stored_size, unpack_maps
 from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.inference.shard_work import InferMapper
+from slams_ray.networks.conditioned_network import ConditionedNetwork
 
 
 def test_every_image_has_a_row_in_the_order_of_the_image_shard(shard: Any) -> None:
@@ -79,3 +81,27 @@ def test_empty_maps_are_counted_per_system_and_class(shard: Any) -> None:
     assert summary["num_maps"] == expected
     assert summary["num_empty/cam"] == [0] * len(expected)
     assert summary["num_empty/slams"] == [n if c == 2 else 0 for c, n in enumerate(expected)]
+
+
+def test_labels_of_a_shard_reach_the_network_that_was_trained_on_them(shard: Any) -> None:
+    torch.manual_seed(0)
+    network = ConditionedNetwork("tiny_resnet", 8, len(shard.description.class_names) - 1)
+    for branch in network.head.branches:
+        torch.nn.init.normal_(branch.weight, std=0.5)
+    predictor = ActivationPredictor(
+        {"amn": network}, scales=(1.0,), flip=True, device=torch.device("cpu")
+    )
+    mapper = InferMapper(predictor, len(shard.description.class_names))
+    rows = shard.images.to_pylist()
+    masks = [np.full((row["height"], row["width"]), 255, np.uint8) for row in rows]
+    encoded = [encode_mask(mask, shard.description.palette) for mask in masks]
+    labels = pa.table({"image_id": shard.images["image_id"], "pseudo_label": encoded})
+    without, _ = mapper({"images": shard.images}, None)
+    found, _ = mapper({"images": shard.images, "labels": labels}, None)
+    size = stored_size(rows[0]["height"], rows[0]["width"])
+    maps = np.frombuffer(found["amn"][0].as_py(), np.uint8).reshape(-1, *size)
+    # Labelled everywhere: every map is scaled to the whole range.
+    assert (maps.min(axis=(1, 2)) == 0).all()
+    assert (maps.max(axis=(1, 2)) >= 254).all()
+    assert without["amn"][0] != found["amn"][0]
+    assert without["image_labels"] == found["image_labels"]

@@ -18,6 +18,13 @@ CLASS_NAMES = ("background", "cat", "dog")
 BASE = {"backbone_name": "tiny_resnet", "output_stride": 8, "num_classes": 2}
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "semantic_encoder": BASE | {"embedding_dim": 4},
+    "correlation_network": {
+        "backbone_name": "tiny_resnet",
+        "output_stride": 8,
+        "num_classes": 3,
+        "with_regions": True,
+    },
+    "conditioned_network": BASE,
     "activation_network": BASE,
     "segmentation_network": BASE | {"head": "deeplabv2"},
     "edge_network": {"backbone_name": "tiny_resnet", "output_stride": 8},

@@ -12,8 +12,8 @@ from slams_ray.config import LossConfig
 from slams_ray.data.transforms import normalise
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import load_network
+from slams_ray.systems.maps import collapse_metrics
 from slams_ray.systems.slams import losses
-from slams_ray.systems.slams.activation import collapse_metrics
 
 Make = Callable[..., Any]
 Rows = list[dict[str, Any]]

@@ -16,6 +16,7 @@ from slams_ray.networks.checkpoint import load_network
 from slams_ray.networks.semantic_encoder import SemanticEncoder
 from slams_ray.networks.weights import load_backbone_weights
 from slams_ray.systems.classification import ImageLabelTask, classifier_loss
+from slams_ray.systems.maps import collapse_metrics
 from slams_ray.systems.slams import losses
 from slams_ray.systems.slams.soft_masks import binarise_softly, soft_masks
 from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule
@@ -184,24 +185,6 @@ def _observed(similarity: dict[str, torch.Tensor], own: torch.Tensor) -> dict[st
         "similarity_background": (similarity[BACKGROUND] * own).sum().detach() / num_pairs,
         # Similarity to background in the masked image: high where the map covers context.
         "similarity_context": similarity[FOREGROUND][:, 0].sum().detach() / num_pairs,
-    }
-
-
-def collapse_metrics(
-    activation: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """Metrics that show a collapse of the maps of present classes (docs/method.md, Collapse).
-
-    An activation_mean near 0 or 1 means empty or full maps. An activation_contrast (standard
-    deviation within a map) near 0 means uniform maps.
-    """
-    area = valid.sum(dim=(2, 3)).clamp(min=losses.AREA_EPSILON)
-    mean = (activation * valid).sum(dim=(2, 3)) / area
-    variance = ((activation - mean[..., None, None]).square() * valid).sum(dim=(2, 3)) / area
-    num_maps = labels.sum().clamp(min=1)
-    return {
-        "activation_mean": (mean * labels).sum() / num_maps,
-        "activation_contrast": (variance.sqrt() * labels).sum() / num_maps,
     }
 
 

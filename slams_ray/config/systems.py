@@ -1,0 +1,153 @@
+"""Settings of the systems that learn maps beside CAM and SLAMs (docs/method.md, Other systems)."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from slams_ray.config.checks import check
+from slams_ray.config.training import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecamConfig:
+    """ReCAM, which starts from the CAM classifier (docs/method.md, ReCAM)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    softmax_weight: float = 1.0
+    """Weight of the softmax cross-entropy; published are 1 for VOC and 0.1 for COCO."""
+
+    def __post_init__(self) -> None:
+        weight = self.softmax_weight
+        check(weight >= 0, "recam.softmax_weight", weight, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OccseConfig:
+    """OC-CSE, or GAIN: the image without a map says nothing of its class (docs/method.md, OC-CSE).
+
+    GAIN is judge self, target score, mask sigmoid and weight 1 1.
+    """
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    initialise_from_cam: bool = False
+    """Whether the network starts from the CAM classifier; otherwise it starts from
+    classifier.backbone.weights. Switch it on without pretrained weights."""
+    judge: Literal["classifier", "self"] = "classifier"
+    """Network that classifies erased images: the frozen CAM classifier, or a copy of the trained
+    network itself, which gets no gradient."""
+    target: Literal["labels", "score"] = "labels"
+    """What the judge must say of an erased image: the other labels and not the erased one, or a low
+    score of the erased class."""
+    mask: Literal["linear", "sigmoid"] = "linear"
+    """How a map in [0, 1] erases: the map itself, or sigmoid(mask_slope (map - mask_threshold))."""
+    mask_slope: float = 10.0
+    """Slope of the sigmoid mask; published are 10 to 100."""
+    mask_threshold: float = 0.5
+    """Map value that erases half with the sigmoid mask; published are 0.25 to 0.5."""
+    weight: tuple[float, float] = (0.3, 1.0)
+    """Weight of the judge's loss at the start and at the end of training; linear between them."""
+
+    def __post_init__(self) -> None:
+        check(self.mask_slope > 0, "occse.mask_slope", self.mask_slope, "> 0")
+        threshold = self.mask_threshold
+        check(0 <= threshold <= 1, "occse.mask_threshold", threshold, "in [0, 1]")
+        check(min(self.weight) >= 0, "occse.weight", self.weight, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PuzzleConfig:
+    """Puzzle-CAM: maps of tiles equal maps of the whole (docs/method.md, Puzzle-CAM)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    initialise_from_cam: bool = False
+    """Whether the network starts from the CAM classifier; otherwise it starts from
+    classifier.backbone.weights. Switch it on without pretrained weights."""
+    reconstruction: float = 4.0
+    """Weight of the difference between both maps in the second half of the training. It grows from
+    0 in the first half."""
+
+    def __post_init__(self) -> None:
+        weight = self.reconstruction
+        check(weight >= 0, "puzzle.reconstruction", weight, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeamConfig:
+    """SEAM: maps of two scales agree, also after pixel correlation (docs/method.md, SEAM)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    initialise_from_cam: bool = False
+    """Whether the network starts from the CAM classifier; otherwise it starts from
+    classifier.backbone.weights. Switch it on without pretrained weights."""
+    scale: float = 0.3
+    """Size of the second view relative to the crop. Small crops want 0.5."""
+    classification: float = 1.0
+    """Weight of the classification loss of both views. Raise it if the maps become uniform."""
+    min_pooling: float = 1.0
+    """Weight of the mean of the smallest quarter of the refined maps, which moves the best
+    background threshold."""
+    equivariance: float = 1.0
+    """Weight of the difference between the maps of both views."""
+    correlation: float = 1.0
+    """Weight of the difference between the maps of one view and the refined maps of the other."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.scale < 1, "seam.scale", self.scale, "in (0, 1)")
+        for name in ("classification", "min_pooling", "equivariance", "correlation"):
+            value = getattr(self, name)
+            check(value >= 0, f"seam.{name}", value, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpnConfig:
+    """CPN: maps of complementary patches add up to the map of the whole (docs/method.md, CPN)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    initialise_from_cam: bool = False
+    """Whether the network starts from the CAM classifier; otherwise it starts from
+    classifier.backbone.weights. Switch it on without pretrained weights."""
+    regions: Literal["grid", "slic"] = "grid"
+    """What is hidden together: cells of a square grid, or SLIC superpixels, which need
+    scikit-image."""
+    num_regions: int = 300
+    """Number of regions of a crop. Half as many are drawn with replacement, which hides 39 %."""
+    classification: float = 1.0
+    """Weight of the classification loss of the crop and of both patches."""
+    min_pooling: float = 1.0
+    """Weight of the mean of the smallest quarter of the refined maps, which moves the best
+    background threshold."""
+    additivity: float = 1.0
+    """Weight of the difference between the map of the whole and the sum of those of the patches."""
+    refined_additivity: float = 1.0
+    """Weight of the same difference of refined maps."""
+    correlation: float = 1.0
+    """Weight of the difference between the refined map of a patch and what the other patch leaves
+    of the map of the whole."""
+
+    def __post_init__(self) -> None:
+        check(self.num_regions >= 2, "cpn.num_regions", self.num_regions, ">= 2")
+        for name, value in vars(self).items():
+            if isinstance(value, float):
+                check(value >= 0, f"cpn.{name}", value, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmnConfig:
+    """AMN, which learns confident labels of the CAM maps (docs/method.md, AMN)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    initialise_from_cam: bool = False
+    """Whether the backbone is the CAM classifier's; otherwise it has classifier.backbone.weights.
+    Switch it on without pretrained weights."""
+    margin: float = 0.1
+    """Distance of the confident background and foreground thresholds from the chosen threshold of
+    the CAM maps, for the labels that the network learns."""
+    pair: tuple[float, float] | None = None
+    """Both thresholds as fixed values, such as 0.05 0.3 in IRN; None uses amn.margin."""
+    smoothing: float = 0.4
+    """Share of a pixel's target that the other classes get together."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.margin <= 1, "amn.margin", self.margin, "in [0, 1]")
+        check(0 <= self.smoothing < 1, "amn.smoothing", self.smoothing, "in [0, 1)")
+        low, high = self.pair or (0, 1)
+        check(0 <= low <= high <= 1, "amn.pair", self.pair, "ascending in [0, 1]")

@@ -1,0 +1,69 @@
+"""Confident labels of the CAM maps, for systems that train on pixel labels (AMN).
+
+CAM maps are inferred and their threshold is chosen before the other maps are made.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from slams_ray.config import PipelineConfig
+from slams_ray.stages import infer_activation, refine, search_threshold
+from slams_ray.stages.pipeline_run import PipelineRun
+from slams_ray.stages.stage import Result
+from slams_ray.stages.train_systems import MapNetwork, PixelLabels
+from slams_ray.systems.cam import STAGE as CLASSIFIER
+from slams_ray.systems.registry import BASELINE, trainings_of
+from slams_ray.training.data_loading import ShardColumns
+
+STAGE = "amn_labels"
+
+
+def _infer(run: PipelineRun) -> Result:
+    networks = {BASELINE: MapNetwork(trained=run.results[CLASSIFIER], max_logit=None)}
+    return infer_activation.run(run.context, run.inference, run.data, networks)
+
+
+def _search_threshold(run: PipelineRun) -> Result:
+    maps = run.results[infer_activation.STAGE]
+    return search_threshold.run(run.context, run.config.threshold, run.data, maps, [BASELINE])
+
+
+def _label(run: PipelineRun) -> Result:
+    amn = run.config.amn
+    inputs = refine.RefineInputs(
+        data=run.data,
+        activations=run.results[infer_activation.STAGE],
+        threshold=run.results[search_threshold.STAGE],
+        system=BASELINE,
+    )
+    crf = replace(
+        run.config.crf,
+        foreground_margin=amn.margin,
+        background_margin=amn.margin,
+        export="none",
+    )
+    pair = inputs.pair(crf)
+    if amn.pair is not None and crf.form != "power":
+        background, foreground = amn.pair
+        pair = replace(pair, background=background, foreground=foreground)
+    return refine.run(run.context, crf, inputs, STAGE, pair)
+
+
+STEPS: list[tuple[str, Callable[[PipelineRun], Result]]] = [
+    (infer_activation.STAGE, _infer),
+    (search_threshold.STAGE, _search_threshold),
+    (STAGE, _label),
+]
+"""Steps before the training of a system that needs pixel labels."""
+
+
+def pixel_labels(config: PipelineConfig, finished: Mapping[str, Result]) -> PixelLabels | None:
+    """Returns the labels of a finished stage; None if no system of the pipeline needs them."""
+    if not any(training.needs_pixel_labels for training in trainings_of(config)):
+        return None
+    labels = finished[STAGE]
+    directory = refine.pseudo_labels_dir(labels.output_dir)
+    return PixelLabels(
+        columns=ShardColumns(directory=directory, columns=("pseudo_label",)),
+        digest=labels.record.notes[refine.LABELS_DIGEST],
+    )

@@ -1,0 +1,133 @@
+"""AMN: a network that is told the image labels learns confident labels of the CAM maps.
+
+Lee et al., CVPR 2022. With features f, image labels y, and K = C + 1 classes with background:
+
+- logits = sum of dilated classifiers of dropout(f V y), V linear without a bias;
+- target of a pixel: 1 - smoothing for its label, smoothing / C for each other class;
+- L = half the mean cross-entropy over background pixels and half that over object pixels of an
+  image, then the mean over images. A side without a pixel is left out; 255 and padding are ignored.
+
+Labels are sampled on the logit grid at the centres of its cells. Maps are softmax probabilities of
+the mean logits (`ConditionedNetwork.maps_of_logits`). Dropout of whole channels is drawn with the
+sample, so that it does not depend on the number of workers (our reading).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from slams_ray.config import AmnConfig, BackboneConfig
+from slams_ray.metrics import IGNORE_INDEX
+from slams_ray.networks.backbone import build_backbone
+from slams_ray.networks.conditioned_network import ConditionedNetwork
+from slams_ray.systems.after_cam import AfterCamTask, copy_weights, system_after_cam
+from slams_ray.systems.maps import collapse_metrics, crops_of, resized
+from slams_ray.training.task import (
+    Batch,
+    PseudoLabelledCrops,
+    Row,
+    Sampler,
+    TrainingModule,
+    multi_hot,
+)
+
+DROPOUT = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionedCrops(PseudoLabelledCrops):
+    """Crops with pixel labels, image labels and the feature channels that dropout keeps."""
+
+    num_classes: int
+    num_features: int
+
+    def sample(
+        self, row: Row, rng: np.random.Generator, filler: Row | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns image, box and target with labels (C,) uint8 and kept (F,) uint8."""
+        crop = super().sample(row, rng)
+        labels = multi_hot(row["image_labels"], self.num_classes)
+        kept = (rng.random(self.num_features) >= DROPOUT).astype(np.uint8)
+        return crop | {"labels": labels, "kept": kept}
+
+
+class AmnTraining(TrainingModule):
+    """Trains with label-smoothed cross-entropy, balanced between objects and background."""
+
+    network: ConditionedNetwork
+
+    def __init__(
+        self, network: ConditionedNetwork, backbone: BackboneConfig, config: AmnConfig
+    ) -> None:
+        super().__init__(network, backbone)
+        self.config = config
+
+    def forward(
+        self, batch: Batch, draw: np.random.Generator, observe: bool
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        images, pixels = crops_of(batch)
+        labels = batch["labels"].float()
+        kept = batch["kept"].float() / (1 - DROPOUT) if self.training else None
+        logits = self.network(images, labels, kept).float()
+        target = F.interpolate(
+            batch["target"][:, None].float(), size=logits.shape[-2:], mode="nearest-exact"
+        )[:, 0].long()
+        loss = balanced_loss(logits, target, self.config.smoothing).mean()
+        maps = logits.detach().softmax(dim=1)[:, 1:]
+        metrics = {"labelled_pixels": (target != IGNORE_INDEX).float().mean()}
+        valid = resized(pixels, logits.shape[-2:])
+        return loss, metrics | collapse_metrics(maps, labels, valid)
+
+
+def balanced_loss(logits: torch.Tensor, target: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """(B,) label-smoothed cross-entropy, mean of its means over background and object pixels.
+
+    It is 0 for an image without a labelled pixel.
+
+    Args:
+        logits: (B, K, h, w).
+        target: (B, h, w) int64 class indices, or 255.
+        smoothing: share of the target that other classes get together.
+    """
+    log_p = logits.log_softmax(dim=1)
+    known = target.masked_fill(target == IGNORE_INDEX, 0)
+    own = log_p.gather(1, known[:, None])[:, 0]
+    others = (log_p.sum(dim=1) - own) / (logits.shape[1] - 1)
+    loss = -(1 - smoothing) * own - smoothing * others
+    sides = torch.stack([target == 0, (target > 0) & (target != IGNORE_INDEX)], dim=1).float()
+    counts = sides.sum(dim=(2, 3))
+    means = (loss[:, None] * sides).sum(dim=(2, 3)) / counts.clamp(min=1)
+    return means.sum(dim=1) / (counts > 0).sum(dim=1).clamp(min=1)
+
+
+class AmnTask(AfterCamTask[AmnConfig]):
+    """Builds the network. It is told the labels, so only its maps can be scored."""
+
+    @property
+    def sampler(self) -> Sampler:
+        name, stride = self.backbone.name, self.backbone.output_stride
+        return ConditionedCrops(
+            self.training,
+            num_classes=self.num_classes,
+            num_features=build_backbone(name, stride).num_features,
+        )
+
+    def build(self) -> TrainingModule:
+        network = ConditionedNetwork(**self.architecture)
+        copy_weights(self.start(self.config.initialise_from_cam).backbone, network.backbone)
+        # The first convolution is not trained, as published.
+        frozen = max(1, self.backbone.frozen_blocks)
+        return AmnTraining(network, replace(self.backbone, frozen_blocks=frozen), self.config)
+
+    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
+        return {}
+
+    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+        return {}
+
+
+SYSTEM = system_after_cam("amn", "AMN", AmnTask, needs_pixel_labels=True)
