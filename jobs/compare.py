@@ -26,6 +26,8 @@ class CompareCommand(PipelineCommand):
     supervised upper bound of the segmentation network."""
     refinements: tuple[str, ...] = ()
     """Refinements to compare, steps joined by +: crf, walk+crf. By default that of the recipe."""
+    until: str = "evaluate"
+    """Last stage to run; refine compares maps and labels without segmentation networks."""
     max_concurrent: int | None = None
     """Number of concurrent random seeds; by default one per node, or as many as there are GPUs for.
     """
@@ -40,6 +42,7 @@ def _compare(recipe: str, command: CompareCommand) -> None:
     rows = compare.Rows(
         systems=command.systems or default.systems,
         refinements=command.refinements or default.refinements,
+        until=command.until,
     )
 
     def show(scores: "Sequence[Score]") -> None:

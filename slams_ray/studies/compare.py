@@ -31,10 +31,12 @@ class Rows:
     Attributes:
         systems: names of systems, the baseline first.
         refinements: refinements between maps and labels, their steps joined by +.
+        until: the last stage to run, such as refine for no segmentation networks.
     """
 
     systems: tuple[SystemName, ...]
     refinements: tuple[str, ...]
+    until: str = evaluate.STAGE
 
     @classmethod
     def of(cls, config: PipelineConfig) -> "Rows":
@@ -120,7 +122,7 @@ def run(
             partial(run_seed, config, workspace, recipe, rows, parent.run_id),
             {"seed": list(seeds)},
             config,
-            storage.join(workspace, NAME, "_".join((*rows.systems, *rows.refinements))),
+            storage.join(workspace, NAME, "_".join((*rows.systems, *rows.refinements, rows.until))),
             _label,
             f"{config.system}/{PRIMARY if config.has_maps else 'segmentation_miou'}",
             max_concurrent,
@@ -157,7 +159,7 @@ def run_seed(
         scores: dict[Score, None] = {}
         for refinement, own in rows.pipelines(config):
             context = pipeline.make_context(own, session)
-            results = pipeline.run_stages(own, context, evaluate.STAGE)
+            results = pipeline.run_stages(own, context, rows.until)
             # Scores of seeds do not depend on the refinement, and come once.
             scores |= dict.fromkeys(collect(results, own, refinement))
         report = to_report(list(scores))
