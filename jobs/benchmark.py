@@ -1,9 +1,6 @@
-"""Measure one part of the system, as ratios to named alternatives in the same run.
+"""Entry point for `ray job submit -- python -m jobs.benchmark`; see slams_ray/cli/benchmark.py."""
 
-python -m jobs.benchmark crf --voc-dir VOC2012
-"""
-
-from slams_ray.cli.benchmark import run_benchmark
+from slams_ray.cli.benchmark import main
 
 if __name__ == "__main__":
-    run_benchmark(__doc__)
+    main()

@@ -1,9 +1,6 @@
-"""Convert pickled maps of other programs (.npy, as IRN writes them) to .npz files without pickle.
+"""Entry point for `ray job submit -- python -m jobs.convert`; see slams_ray/cli/convert.py."""
 
-python -m jobs.convert path/to/cam runs/imported
-"""
-
-from slams_ray.cli.convert import run_convert
+from slams_ray.cli.convert import main
 
 if __name__ == "__main__":
-    run_convert(__doc__)
+    main()

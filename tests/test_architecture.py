@@ -261,5 +261,5 @@ def test_the_help_of_a_job_loads_no_heavy_library(job: str) -> None:
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    assert run.stdout.startswith("usage: python -m jobs.")
+    assert run.stdout.startswith(f"usage: {job}")
     assert run.stderr.strip() == "[]"

@@ -1,4 +1,7 @@
-"""Command line of the benchmarks: one benchmark case with its settings."""
+"""Measure one part of the system, as ratios to named alternatives in the same run.
+
+python -m jobs.benchmark crf --voc-dir VOC2012
+"""
 
 import sys
 from dataclasses import asdict
@@ -10,17 +13,17 @@ import tyro
 
 from slams_ray.benchmarks.cases.command import BenchmarkCommand
 from slams_ray.benchmarks.cases.registry import CASES
-from slams_ray.cli.command import guarded
+from slams_ray.cli.command import guarded, program_name
 from slams_ray.cli.tables import print_benchmark
 
 if TYPE_CHECKING:
     from slams_ray.benchmarks.harness.measure import Row
 
 
-def run_benchmark(description: str | None) -> None:
-    """Parses the command line, measures the case, and shows its rows."""
+def main() -> None:
+    """Entry point of `slams benchmark` and `jobs.benchmark`."""
     choices: Any = reduce(or_, (_choice(name) for name in CASES))
-    command = tyro.cli(choices, description=description, prog="python -m jobs.benchmark")
+    command = tyro.cli(choices, description=__doc__, prog=program_name())
     name, measure = next((n, m) for n, (t, m) in CASES.items() if type(command) is t)
     guarded(lambda: show(name, command, measure(command)))
 

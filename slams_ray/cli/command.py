@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn, TypeVar
 import tyro
 
 from slams_ray.cli.chosen_settings import without_unread_settings
+from slams_ray.cli.config_file import with_config_file
 from slams_ray.cli.old_names import check_names
 from slams_ray.config import PipelineConfig
 from slams_ray.config.pipeline import unread_fields
@@ -27,10 +28,12 @@ class PipelineCommand:
     """Directory or URI of all outputs; the default is runs/<recipe>."""
     dry_run: bool = False
     """Prints the resolved settings and exits."""
+    save_config: str | None = None
+    """Writes the resolved settings to this YAML file and exits. --config FILE starts from them."""
 
 
 def run_job(
-    description: str, command_type: type[Command], work: Callable[[str, Command], None]
+    description: str | None, command_type: type[Command], work: Callable[[str, Command], None]
 ) -> None:
     """Parses the command line and runs the work, or prints the settings of a dry run.
 
@@ -38,14 +41,17 @@ def run_job(
         work: takes the name of the recipe and the parsed command.
     """
     recipe, command = parse(description, command_type)
-    if command.dry_run:
+    if command.save_config is not None:
+        path = command.save_config
+        guarded(lambda: save_settings(path, recipe, command.config))
+    elif command.dry_run:
         print_settings(command.config)
     else:
         guarded(lambda: work(recipe, command))
 
 
 def parse(
-    description: str, command_type: type[Command], args: list[str] | None = None
+    description: str | None, command_type: type[Command], args: list[str] | None = None
 ) -> tuple[str, Command]:
     """Returns the name of the recipe, and its settings with the command line's overrides.
 
@@ -55,6 +61,7 @@ def parse(
     """
     arguments = sys.argv[1:] if args is None else args
     try:
+        arguments = with_config_file(arguments)
         check_names(arguments)
         choices = {
             name: (inspect.getdoc(recipe) or "", command_type(config=recipe()))
@@ -66,17 +73,17 @@ def parse(
                 for name, (about, command) in choices.items()
             }
         command = tyro.extras.overridable_config_cli(
-            choices, description=description, args=arguments, prog=f"python -m {module_name()}"
+            choices, description=description, args=arguments, prog=program_name()
         )
     except SlamsError as error:
         fail(error)
     return next(a for a in arguments if a in RECIPES), command
 
 
-def module_name() -> str:
-    """Module name of the job, for `python -m`."""
+def program_name() -> str:
+    """Returns the command that started this process: `slams X`, or `python -m jobs.X`."""
     spec = sys.modules["__main__"].__spec__
-    return spec.name if spec else "jobs.pipeline"
+    return f"python -m {spec.name}" if spec else sys.argv[0]
 
 
 def guarded(work: Callable[[], None]) -> None:
@@ -109,6 +116,15 @@ def print_settings(config: PipelineConfig) -> None:
     settings = {name: value for name, value in to_plain(config).items() if name not in unread}
     for name, value in flatten(settings).items():
         print(f"{name} = {value}")
+
+
+def save_settings(path: str, recipe: str, config: PipelineConfig) -> None:
+    """Writes the resolved settings of a run as YAML."""
+    from slams_ray import storage
+    from slams_ray.stages.config_file import dump_config
+
+    storage.write_bytes(path, dump_config(recipe, config).encode())
+    print(f"settings in {path}: start from them with --config {path}")
 
 
 def workspace_of(recipe: str, command: PipelineCommand) -> str:

@@ -1,11 +1,13 @@
-"""Command line that converts pickled maps."""
+"""Convert pickled maps of other programs (.npy, as IRN writes them) to .npz files without pickle.
 
-import sys
+python -m jobs.convert path/to/cam runs/imported
+"""
+
 from dataclasses import dataclass
 
 import tyro
 
-from slams_ray.cli.command import guarded
+from slams_ray.cli.command import guarded, program_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +21,9 @@ class ConvertCommand:
     """Directory or URI for <image_id>.npz, to be given as imported.maps."""
 
 
-def run_convert(description: str | None) -> None:
-    """Parses the command line and converts."""
-    prog = f"python -m {spec.name}" if (spec := sys.modules["__main__"].__spec__) else None
-    command = tyro.cli(ConvertCommand, description=description, prog=prog)
+def main() -> None:
+    """Entry point of `slams convert` and `jobs.convert`."""
+    command = tyro.cli(ConvertCommand, description=__doc__, prog=program_name())
     guarded(lambda: _convert(command))
 
 

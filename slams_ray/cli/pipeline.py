@@ -1,4 +1,9 @@
-"""Command line of the pipeline."""
+"""Run the pipeline from image-level labels to mIoU: all stages, or those up to a given one.
+
+python -m jobs.pipeline demo
+python -m jobs.pipeline voc12 --data.root /data/VOC2012 --compute.train-workers 4
+python -m jobs.pipeline demo --until refine
+"""
 
 from dataclasses import dataclass
 
@@ -14,9 +19,9 @@ class RunCommand(PipelineCommand):
     """Last stage to run, such as refine; by default all stages run. Finished stages are kept."""
 
 
-def run_pipeline(description: str) -> None:
-    """Entry point of `jobs.pipeline`."""
-    run_job(description, RunCommand, _run)
+def main() -> None:
+    """Entry point of `slams pipeline` and `jobs.pipeline`."""
+    run_job(__doc__, RunCommand, _run)
 
 
 def _run(recipe: str, command: RunCommand) -> None:

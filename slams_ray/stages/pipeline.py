@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from slams_ray import storage
 from slams_ray.artifacts import fingerprint, flatten, to_plain
 from slams_ray.config import (
     PipelineConfig,
@@ -15,12 +16,15 @@ from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import (
     evaluate,
 )
+from slams_ray.stages.config_file import dump_config
 from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.steps import stage_names, steps
 from slams_ray.stages.summary import publish, summarise
 
 logger = logging.getLogger(__name__)
+
+CONFIG_NAME = "config.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +43,20 @@ def run(
 ) -> PipelineResult:
     """Runs the stages up to `until`, or all stages. Finished stages are kept.
 
-    Writes `<workspace>/summary.json` once all stages have run.
+    Writes `<workspace>/config.yaml`, and `<workspace>/summary.json` once all stages have run.
 
     Raises:
         ConfigError: another driver works in the workspace.
     """
     with workspace_lock(workspace, recipe), open_session(config, workspace, recipe) as session:
         context = make_context(config, session)
+        settings = storage.join(workspace, CONFIG_NAME)
+        storage.write_bytes(settings, dump_config(recipe, config).encode())
         results = run_stages(config, context, until)
         summary = summarise(config, results, workspace, recipe)
         if evaluate.STAGE in results:
             publish(context, config, results, summary)
+            session.open().log_file(settings)
         return PipelineResult(results=results, summary=summary)
 
 

@@ -8,9 +8,9 @@ from slams_ray.systems.slams import system as slams
 from slams_ray.systems.system import NetworkTraining, System
 
 _ALL = (cam, slams, recam, occse, puzzle, seam, cpn, amn)
-SYSTEMS: Mapping[str, System] = {
-    system.name: system for system in (*(module.SYSTEM for module in _ALL), *imported.SYSTEMS)
-}
+TRAINED: Mapping[str, System] = {module.SYSTEM.name: module.SYSTEM for module in _ALL}
+"""Systems whose networks the pipeline trains."""
+SYSTEMS: Mapping[str, System] = {**TRAINED, **{s.name: s for s in imported.SYSTEMS}}
 
 BASELINE = cam.SYSTEM.name
 """Name of the system that others are compared with. Its maps also guide the choice of a threshold

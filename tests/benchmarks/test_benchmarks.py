@@ -16,7 +16,7 @@ from slams_ray.benchmarks.cases.registry import CASES
 from slams_ray.benchmarks.harness import pictures
 from slams_ray.benchmarks.harness.measure import compare
 from slams_ray.benchmarks.measurements import crf, refine, threshold, walk
-from slams_ray.cli.benchmark import run_benchmark
+from slams_ray.cli import benchmark
 from slams_ray.metrics import segmentation_scores
 
 
@@ -79,7 +79,7 @@ def test_every_case_explains_its_settings(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmark", name, "--help"])
     with pytest.raises(SystemExit, match="0"):
-        run_benchmark("Benchmarks.")
+        benchmark.main()
     shown = capsys.readouterr().out
     assert "--output" in shown
     assert "--workspace" in shown

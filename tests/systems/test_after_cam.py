@@ -12,10 +12,10 @@ from slams_ray.errors import ArtifactError, ConfigError
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.recipes import RECIPES
-from slams_ray.systems.registry import SYSTEMS, trainings_of
+from slams_ray.systems.registry import TRAINED, trainings_of
 
 Make = Callable[..., Any]
-PEERS = sorted(set(SYSTEMS) - {"cam", "slams"})
+PEERS = sorted(set(TRAINED) - {"cam", "slams"})
 
 
 @pytest.mark.parametrize("name", PEERS)

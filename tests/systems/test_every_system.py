@@ -9,7 +9,7 @@ from numpy.random import default_rng as draw
 
 from slams_ray.networks.checkpoint import MAP_NETWORKS, dump_network, load_network
 from slams_ray.networks.conditioned_network import ConditionedNetwork
-from slams_ray.systems.registry import SYSTEMS
+from slams_ray.systems.registry import TRAINED
 from slams_ray.training.training import Training
 
 Make = Callable[..., Any]
@@ -17,7 +17,7 @@ Rows = list[dict[str, Any]]
 WITHOUT_CLASS = 2
 
 
-@pytest.fixture(params=sorted(SYSTEMS))
+@pytest.fixture(params=sorted(TRAINED))
 def task(request: pytest.FixtureRequest, make_system_task: Make) -> Any:
     return make_system_task(request.param)
 

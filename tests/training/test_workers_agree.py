@@ -18,7 +18,7 @@ from slams_ray.networks.checkpoint import dump_network
 from slams_ray.segmentation.training import SegmentationTask
 from slams_ray.systems.cam import ClassifierTask
 from slams_ray.systems.occse import OccseTask
-from slams_ray.systems.registry import SYSTEMS
+from slams_ray.systems.registry import TRAINED
 from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.systems.slams.encoder import EncoderTask
 from slams_ray.training.data_loading import ShardColumns
@@ -55,7 +55,7 @@ def make_trainings(
         ),
     }
     for name in PEERS:
-        (peer,) = (t for t in SYSTEMS[name].trainings(config) if t.stage == f"train_{name}")
+        (peer,) = (t for t in TRAINED[name].trainings(config) if t.stage == f"train_{name}")
         checkpoints = {"train_classifier": frozen[1]}
         tasks[name] = (peer.make_task(names, checkpoints), peer.config.training)
     gain = replace(config.occse, judge="self", target="score", mask="sigmoid")

@@ -1,0 +1,51 @@
+"""Measure what each loss and each part of the training gains, with one setting changed at a time.
+
+python -m jobs.ablate demo --seeds 0 1 2
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from slams_ray.cli.command import PipelineCommand, run_job, workspace_of
+from slams_ray.cli.tables import print_scores
+
+if TYPE_CHECKING:
+    from slams_ray.studies.comparison import Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateCommand(PipelineCommand):
+    """Settings of the pipeline that the variants change."""
+
+    seeds: tuple[int, ...] = (0,)
+    """Random seeds; every variant is trained once with each."""
+    variants: tuple[str, ...] = ()
+    """Names of variants, such as "log form"; by default all variants."""
+    max_concurrent: int | None = None
+    """Number of concurrent trials; by default one per node, or as many as there are GPUs for."""
+
+
+def _ablate(recipe: str, command: AblateCommand) -> None:
+    from slams_ray.studies import ablate
+
+    workspace = workspace_of(recipe, command)
+
+    def show(scores: "Sequence[Score]") -> None:
+        print_scores(scores, ablate.RECIPE)
+        print(f"rows and figure: {workspace}/ablate.json and ablate.png")
+
+    ablate.run(
+        command.config,
+        workspace,
+        recipe,
+        command.seeds,
+        command.variants,
+        command.max_concurrent,
+        show,
+    )
+
+
+def main() -> None:
+    """Entry point of `slams ablate` and `jobs.ablate`."""
+    run_job(__doc__, AblateCommand, _ablate)

@@ -1,0 +1,45 @@
+"""Configuration files: a recipe and the settings that differ from it, as YAML."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from slams_ray.artifacts import flatten, to_plain
+from slams_ray.config.pipeline import PipelineConfig
+from slams_ray.errors import ConfigError
+
+RECIPE = "recipe"
+
+
+def dump_config(recipe: str, config: PipelineConfig) -> str:
+    """Returns all settings of a pipeline as YAML, which starts the same run again."""
+    return yaml.safe_dump({RECIPE: recipe, **to_plain(config)}, sort_keys=False)
+
+
+def load_config(text: str, source: str) -> tuple[str | None, dict[str, Any]]:
+    """Reads a configuration file.
+
+    Args:
+        source: path of the file, for errors.
+
+    Returns:
+        Name of the recipe, None if the file names none; and dotted name -> value of each setting.
+
+    Raises:
+        ConfigError: the file is not YAML, or not a mapping of settings.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not YAML: {error}") from error
+    if content is None:
+        return None, {}
+    if not isinstance(content, Mapping):
+        raise ConfigError(
+            f"{source} holds {type(content).__name__}, expected settings such as crf: "
+            "{iterations: 8}"
+        )
+    settings = dict(content)
+    recipe = settings.pop(RECIPE, None)
+    return recipe, flatten(settings)
