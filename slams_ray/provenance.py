@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import subprocess
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,8 +33,12 @@ _ARITHMETIC = (
 
 
 def versions() -> dict[str, str]:
-    """Package -> version, of the packages that results may depend on."""
-    return {name: importlib.metadata.version(name) for name in _VERSIONED}
+    """Package -> version, of the installed packages that results may depend on."""
+    found = {}
+    for name in _VERSIONED:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def commit() -> str | None:

@@ -1,5 +1,6 @@
 """The commands of README and docs exist and parse, and the files they name are there."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {path: path.read_text() for path in DOCUMENTS}
 BLOCKS = [
@@ -17,7 +19,7 @@ BLOCKS = [
     for text in TEXTS.values()
     for block in re.findall(r"^```\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 ]
-LINES = [line.strip() for block in BLOCKS for line in block.splitlines()]
+LINES = [line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 PYTHON = ".venv/bin/python "
 NO_RECIPE = ("jobs.predict", "jobs.benchmark", "jobs.convert")
 """Jobs without a recipe, which have no dry run."""
@@ -59,11 +61,37 @@ def test_every_link_into_the_repository_leads_somewhere(document: Path, link: st
     assert link.startswith("https://") or (document.parent / link).exists()
 
 
+def test_the_page_of_settings_is_that_of_the_classes(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "settings.md"
+    code = (
+        "import runpy, pathlib; m = runpy.run_path('docs/generate_settings.py'); "
+        "print(m['render']() + chr(10) + m['shared_sections']().rstrip())"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert made.stdout == page.read_text(), "run make docs"
+
+
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "settings" / "index.html").is_file()
+
+
 def test_the_architecture_names_every_folder_of_the_package() -> None:
     folders = {
         p.name for p in (ROOT / "slams_ray").iterdir() if p.is_dir() and p.name != "__pycache__"
     }
-    assert all(f"{name}/" in README for name in folders)
+    assert all(f"{name}/" in ARCHITECTURE for name in folders)
 
 
 def test_no_placeholder_is_left() -> None:

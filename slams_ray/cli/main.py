@@ -23,4 +23,9 @@ def main() -> None:
         print(f"usage: slams COMMAND ...\n\n{listed}\n\nslams COMMAND --help explains a command")
         sys.exit(0 if name in ("-h", "--help") else 2)
     sys.argv = [f"slams {name}", *sys.argv[2:]]
-    import_module(f"slams_ray.cli.{name}").main()
+    try:
+        command = import_module(f"slams_ray.cli.{name}")
+    except ModuleNotFoundError as error:
+        print(f"{error}: slams {name} needs pip install 'slams-ray[train]'", file=sys.stderr)
+        sys.exit(1)
+    command.main()

@@ -17,7 +17,7 @@ CLUSTER = ROOT / "cluster"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
 DOCKERFILE = (CLUSTER / "Dockerfile").read_text()
-README = (CLUSTER / "README.md").read_text()
+README = (ROOT / "docs" / "clusters.md").read_text()
 SECRET = re.compile(r"password|secret|token$|_key$|session", re.IGNORECASE)
 Manifests = dict[str, list[dict[str, Any]]]
 
@@ -130,7 +130,7 @@ def test_the_readme_names_settings_that_exist() -> None:
         assert setting in {field.name for field in fields(known[section])}
 
 
-@pytest.mark.parametrize("document", [ROOT / "SECURITY.md", CLUSTER / "README.md"])
+@pytest.mark.parametrize("document", [ROOT / "SECURITY.md", ROOT / "docs" / "clusters.md"])
 def test_links_lead_somewhere(document: Path) -> None:
     for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", document.read_text()):
         linked = document.parent / target if target else document

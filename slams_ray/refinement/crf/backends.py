@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from slams_ray.errors import ConfigError
 from slams_ray.refinement.crf.kernels import Crf, CrfKernels
 
 Backend = Literal["pydensecrf", "numba", "torch"]
@@ -22,10 +23,17 @@ def make_crf(
         device: torch device of the torch backend. The other backends use the CPU.
 
     Raises:
+        ConfigError: the backend is not installed.
         ValueError: there is no such backend.
     """
     if backend == "pydensecrf":
-        from slams_ray.refinement.crf.reference import ReferenceCrf
+        try:
+            from slams_ray.refinement.crf.reference import ReferenceCrf
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "crf.backend is pydensecrf, which is not installed: install slams-ray[reference], "
+                "which needs a C++ compiler, or take crf.backend numba"
+            ) from error
 
         return ReferenceCrf(image, num_labels, kernels)
     # Imported where it is used: numba takes half a second to import, torch three seconds.
