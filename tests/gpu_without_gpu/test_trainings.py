@@ -1,0 +1,63 @@
+"""Forward and loss of every training on a CUDA device with bfloat16 autocast."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from slams_ray.config import BackboneConfig, TrainingConfig
+from slams_ray.refinement.walk.training import AffinityTask
+from slams_ray.systems.registry import TRAINED
+
+Make = Callable[..., Any]
+OF_PIPELINE = ("encoder", "segmentation", "affinity")
+
+
+def make(kind: str, make_task: Make, make_system_task: Make) -> Any:
+    if kind == "affinity":
+        backbone = BackboneConfig(name="tiny_resnet", output_stride=8)
+        return AffinityTask(TrainingConfig(crop_px=32), backbone, ["background", "a", "b"], 3)
+    return make_task(kind) if kind in OF_PIPELINE else make_system_task(kind)
+
+
+@pytest.mark.parametrize("kind", [*OF_PIPELINE, *sorted(TRAINED)])
+def test_loss_and_metrics_are_float32_on_the_device(
+    kind: str,
+    make_task: Make,
+    make_system_task: Make,
+    make_batch: Make,
+    rows: list[dict[str, Any]],
+    faked_cuda: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = make(kind, make_task, make_system_task)
+    module, batch = task.build().train(), make_batch(task, rows)
+    present = batch["labels"].nonzero(as_tuple=True) if "labels" in batch else ()
+    with faked_cuda() as device:
+        # The only data-dependent shape: the number of present classes.
+        found = tuple(torch.empty(i.shape, dtype=i.dtype, device=device) for i in present)
+        monkeypatch.setattr(torch.Tensor, "nonzero", lambda _, as_tuple: found)
+        on_device = {
+            name: torch.empty(v.shape, dtype=v.dtype, device=device) for name, v in batch.items()
+        }
+        module.to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            loss, metrics = module(module.prepare(on_device), np.random.default_rng(0), True)
+        assert loss.device == device
+        assert loss.dtype == torch.float32
+        assert {value.device for value in metrics.values()} <= {device}
+        assert all(value.shape == () for value in metrics.values())
+
+
+def test_a_network_left_on_the_cpu_is_found(
+    make_system_task: Make, make_batch: Make, rows: list[dict[str, Any]], faked_cuda: Make
+) -> None:
+    task = make_system_task("cam")
+    module, batch = task.build().train(), make_batch(task, rows)
+    with faked_cuda() as device:
+        images = torch.empty(batch["image"].shape, dtype=torch.uint8, device=device)
+        module.to(torch.device("cpu"))
+        with pytest.raises(RuntimeError, match="device"):
+            module.network(images.permute(0, 3, 1, 2).float())
