@@ -21,7 +21,7 @@ BLOCKS = [
 ]
 LINES = [line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 PYTHON = ".venv/bin/python "
-NO_RECIPE = ("jobs.predict", "jobs.benchmark", "jobs.convert")
+NO_RECIPE = ("jobs.predict", "jobs.benchmark", "jobs.convert", "jobs.faults")
 """Jobs without a recipe, which have no dry run."""
 COMMANDS = [line.removeprefix(PYTHON) for line in LINES if line.startswith(PYTHON)]
 

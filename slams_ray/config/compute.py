@@ -30,6 +30,9 @@ class ComputeConfig:
     actors_per_gpu: int = 1
     """Inference processes that share a GPU. With two, one reads and writes shards while the other
     computes, at the cost of a second copy of the networks in GPU memory."""
+    deterministic: bool = False
+    """Uses deterministic kernels in trainings on GPUs, which are slower. Without it the figures of
+    a command differ slightly between runs on a GPU; on CPUs they never do."""
     max_failures: int = 3
     """Number of times a training restarts from its last checkpoint after it loses a worker."""
 

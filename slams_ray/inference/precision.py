@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from slams_ray.networks.batch_norm import fold_batch_norm
+from slams_ray.networks.precision import multiplies_bfloat16
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -37,12 +38,3 @@ def inference_dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device has native bfloat16. Emulation is slower than float32."""
-    if device.type == "cuda":
-        # By default, torch counts emulation as support.
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

@@ -1,5 +1,6 @@
 """Names of this machine's devices. torch is imported only when needed."""
 
+import os
 import platform
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,21 @@ def device_name(device: str) -> str:
     import torch
 
     return str(torch.cuda.get_device_name())
+
+
+def choose_kernels(deterministic: bool) -> None:
+    """Chooses the kernels of a training on a GPU: the fastest, or deterministic ones.
+
+    Crops have one size, so that cuDNN may measure its kernels once. Products in float32 use TF32.
+    """
+    import torch
+
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.set_float32_matmul_precision("high")
+    if deterministic:
+        # cuBLAS reads this when its first handle is made.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import floor
 
 from slams_ray.runtime import cluster
 
@@ -38,6 +39,15 @@ def gpu_pool(device: str, gpu_actors: int | None, per_gpu: int) -> Callable[[], 
         if not cluster.use_gpu(device):
             return None
         num_actors = per_gpu * (gpu_actors or cluster.num_gpus())
-        return Pool(num_actors=num_actors, num_gpus=1 / per_gpu)
+        return Pool(num_actors=num_actors, num_gpus=share_of_gpu(per_gpu))
 
     return resolve
+
+
+def share_of_gpu(num_actors: int) -> float:
+    """Returns the share of a GPU for each of several actors, rounded down.
+
+    Ray rounds shares to 0.0001. Six shares of 1/6 would be 1.0002 GPUs, and one actor would wait
+    for ever.
+    """
+    return floor(1e4 / num_actors) / 1e4

@@ -7,6 +7,8 @@ import psutil
 import ray
 from ray.train.torch import TorchConfig
 
+VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+
 # Public only through `backend_cls`, whose class is extended here.
 _TorchBackend: Any = TorchConfig().backend_cls
 
@@ -18,10 +20,10 @@ class _NodeAddressBackend(_TorchBackend):  # type: ignore[misc]
 
 
 class NodeAddressConfig(TorchConfig):  # type: ignore[misc]
-    """Makes gloo listen at the address that Ray uses.
+    """Makes gloo and NCCL use the network of the address that Ray uses.
 
     By default gloo resolves the host name, which gives 127.0.1.1 on Debian and Ubuntu, so workers
-    on other nodes cannot connect.
+    on other nodes cannot connect. NCCL takes the first interface, which may be another network.
     """
 
     @property
@@ -30,8 +32,9 @@ class NodeAddressConfig(TorchConfig):  # type: ignore[misc]
 
 
 def use_nodes_interface() -> None:
-    """Sets GLOO_SOCKET_IFNAME to the interface of this node's address, unless it is set."""
+    """Sets the interface of this node's address for gloo and NCCL, unless it is set."""
     address = ray.util.get_node_ip_address()
     for name, addresses in psutil.net_if_addrs().items():
         if any(found.address == address for found in addresses):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            for variable in VARIABLES:
+                os.environ.setdefault(variable, name)

@@ -29,7 +29,7 @@ from torch import nn
 
 from slams_ray import storage
 from slams_ray.runtime import cluster
-from slams_ray.runtime.devices import device_name
+from slams_ray.runtime.devices import choose_kernels, device_name
 from slams_ray.runtime.metric_window import MetricWindow, Sums
 from slams_ray.runtime.progress import followed
 from slams_ray.runtime.rendezvous import NodeAddressConfig
@@ -148,6 +148,8 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
     _set_threads(job, context)
     torch.manual_seed(job.seed)
     device = get_device()
+    if device.type == "cuda":
+        choose_kernels(job.deterministic)
     channels_last = {"memory_format": torch.channels_last} if device.type == "cuda" else {}
     module = job.task.build().to(device, **channels_last)
     optimizer = job.task.optimizer(module)

@@ -49,6 +49,7 @@ class TrainingJob:
         min_workers: fewest workers with which a training continues; None waits for all.
         num_threads: threads of a worker without a GPU; None divides the cores of a node.
         data_loading_tasks: data-loading tasks per worker; None chooses by CPUs and GPUs of a node.
+        deterministic: whether GPUs use deterministic kernels.
         tracking_uri: address of MLflow.
         run_id: id of the MLflow run for the metrics; None tracks nothing.
         credentials: environment variables for MLflow, set in rank 0 only.
@@ -67,6 +68,7 @@ class TrainingJob:
     num_threads: int | None
     data_loading_tasks: int | None
     device: str
+    deterministic: bool
     max_failures: int
     tracking_uri: str
     run_id: str | None

@@ -85,6 +85,7 @@ def train(
             num_threads=compute.train_threads,
             data_loading_tasks=compute.data_loading_tasks,
             device=compute.device,
+            deterministic=compute.deterministic,
             max_failures=compute.max_failures,
             tracking_uri=attempt.run.uri,
             run_id=attempt.run.run_id,

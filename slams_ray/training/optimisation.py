@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slams_ray.config import TrainingConfig
+from slams_ray.networks.precision import multiplies_bfloat16
 
 POLY_POWER = 0.9
 
@@ -88,7 +89,7 @@ def train_step(
     factor = learning_rate_factor(step, num_steps, config)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
-    use_amp = config.amp and device.type == "cuda"
+    use_amp = config.amp and device.type == "cuda" and multiplies_bfloat16(device)
     optimizer.zero_grad(set_to_none=True)
     parts = _parts(module, batch, config.accumulation_steps)
     found: dict[str, torch.Tensor] = {}

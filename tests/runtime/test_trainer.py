@@ -106,6 +106,7 @@ def training_job(output: Path, task: Line, **changes: Any) -> TrainingJob:
         "num_threads": NUM_THREADS,
         "data_loading_tasks": 1,
         "device": "cpu",
+        "deterministic": False,
         "max_failures": 0,
         "tracking_uri": "unused",
         "run_id": None,

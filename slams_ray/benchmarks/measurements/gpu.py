@@ -21,6 +21,7 @@ from slams_ray.benchmarks.measurements.training import Windows, ray_points
 from slams_ray.errors import ConfigError
 from slams_ray.inference.precision import inference_dtype
 from slams_ray.inference.predictors import ActivationPredictor
+from slams_ray.runtime.pools import share_of_gpu
 from slams_ray.stages.infer_activation import COLUMNS
 from slams_ray.training.sampling import STEPS_PER_LOADING_TASK
 from slams_ray.training.training import Training
@@ -218,7 +219,7 @@ def inference_busy_rows(
     """Returns rows of images per second and GPU utilisation of warm inference actors."""
     comparison = inference_comparison(inference)
     label = f"busy-{actors_per_gpu}"
-    gpus_each = 1 / actors_per_gpu if device.type == "cuda" else 0
+    gpus_each = share_of_gpu(actors_per_gpu) if device.type == "cuda" else 0
     with ray_connection(), watched_gpus() as busy:
         finished = map_by_ray(comparison, actors_per_gpu, label, gpus_each)
     rate = warm_rate(finished, actors_per_gpu) * inference.shards.images_per_shard

@@ -125,6 +125,7 @@ def ray_points(
             num_threads=None,
             data_loading_tasks=num_data_loading_tasks,
             device=device,
+            deterministic=False,
             max_failures=0,
             tracking_uri="",
             run_id=None,
