@@ -2,25 +2,47 @@
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from slams_ray import storage
 
 logger = logging.getLogger(__name__)
 
+FORMAT = "SLAMS_LOG"
 SECONDS_BETWEEN_LINES = 10.0
 
 
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line, for programs that collect logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
 def log_to_stdout() -> None:
-    """Shows the log lines of this package alone on standard output."""
+    """Shows the log lines of this package alone on standard output.
+
+    The environment variable SLAMS_LOG=json makes each line a JSON object.
+    """
     package = logging.getLogger("slams_ray")
     if not package.handlers:
         handler = logging.StreamHandler(sys.stdout)
-        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+        text = logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S")
+        handler.setFormatter(JsonFormatter() if os.environ.get(FORMAT) == "json" else text)
         package.addHandler(handler)
     package.setLevel(logging.INFO)
     package.propagate = False

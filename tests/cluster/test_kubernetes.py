@@ -137,3 +137,17 @@ def test_services_are_not_published(documents: list[Document]) -> None:
     services = [d["spec"] for d in documents if d["kind"] == "Service"]
     assert all(service.get("type", "ClusterIP") == "ClusterIP" for service in services)
     assert not any(d["kind"] in ("Ingress", "Secret") for d in documents)
+
+
+def test_prometheus_may_read_the_metrics_of_ray_nodes_and_nothing_else(
+    manifests: Manifests,
+) -> None:
+    (kustomization,) = manifests["monitoring/kustomization.yaml"]
+    files = {name.removeprefix("monitoring/") for name in manifests if name.startswith("monit")}
+    assert set(kustomization["resources"]) == files - {"kustomization.yaml"}
+    (policy,) = manifests["monitoring/networkpolicy.yaml"]
+    validate(policy)
+    (rule,) = policy["spec"]["ingress"]
+    assert rule["ports"] == [{"port": 8080}]
+    (monitor,) = manifests["monitoring/podmonitor.yaml"]
+    assert monitor["spec"]["selector"] == policy["spec"]["podSelector"]
