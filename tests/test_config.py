@@ -25,6 +25,7 @@ from slams_ray.config import (
     ThresholdConfig,
     TrainingConfig,
 )
+from slams_ray.config.overrides import override
 from slams_ray.errors import ConfigError
 from slams_ray.recipes import RECIPES
 
@@ -183,3 +184,33 @@ def test_every_recipe_has_its_own_fingerprint() -> None:
 def test_every_recipe_runs_on_as_many_workers_as_a_batch_allows(name: str) -> None:
     recipe = RECIPES[name]()
     assert dataclasses.replace(recipe, compute=ComputeConfig(train_workers=2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        (
+            {
+                "refinement.steps": ("pixel_adaptive", "walk", "crf"),
+                "search.num_samples": 4,
+                "search.walk_beta": (4.0, 8.0),
+            },
+            "refinement.steps",
+        ),
+        (
+            {
+                "refinement.steps": ("walk", "crf"),
+                "affinity.pair": (0.05, 0.3),
+                "crf.form": "power",
+            },
+            "affinity.pair",
+        ),
+    ],
+)
+def test_settings_of_the_walk_that_would_mislead_are_refused(
+    changes: dict[str, object], field: str
+) -> None:
+    with pytest.raises(ConfigError, match=field):
+        override(RECIPES["demo"](), changes)
+    kept = dict(list(changes.items())[:-1])
+    assert override(RECIPES["demo"](), kept).refinement.steps == changes["refinement.steps"]

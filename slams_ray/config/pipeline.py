@@ -101,6 +101,7 @@ class PipelineConfig:
             )
 
         self._check_sources()
+        self._check_walk()
         self._check_accumulation()
         self._check_tiles()
         if "walk" in self.refinement.steps and self.has_maps:
@@ -111,6 +112,23 @@ class PipelineConfig:
                 "weights for the features that the walk needs, or cam among baselines, whose "
                 "classifier then gives them",
             )
+
+    def _check_walk(self) -> None:
+        """Checks settings of the walk that would have no effect, or another than they say."""
+        steps = self.refinement.steps
+        searched = self.search.walk_beta or self.search.walk_num_steps
+        check(
+            not (self.search.num_samples and searched) or steps[:1] == ("walk",),
+            "refinement.steps",
+            steps,
+            "walk first, because a search walks the maps as inferred",
+        )
+        check(
+            self.affinity.pair is None or self.crf.form != "power" or "walk" not in steps,
+            "affinity.pair",
+            self.affinity.pair,
+            "None with crf.form power, whose confident pair are crf.alpha_pair",
+        )
 
     def _check_sources(self) -> None:
         """Checks that what another program made has a directory, and is not searched."""
