@@ -20,6 +20,7 @@ def decoded_batches(
     batch_size: int,
     ahead: int,
     enter: Enter | None = None,
+    max_pixels: int | None = None,
 ) -> Iterator[list[Indexed]]:
     """Yields lists of (index, decoded image), with up to `batch_size` images of equal size.
 
@@ -28,6 +29,7 @@ def decoded_batches(
 
     Args:
         ahead: number of images that another thread decodes in advance; 0 decodes on demand.
+        max_pixels: most pixels of a batch; a larger image is alone. None sets no limit.
         enter: called with the id of each image before its processing. If it is given, batches hold
             one image and none is decoded in advance, so that the last id names the current image.
     """
@@ -44,11 +46,18 @@ def decoded_batches(
     for index, image in _ahead(decode, indices, ahead) if ahead else map(decode, indices):
         batch = waiting.setdefault(image.shape, [])
         batch.append((index, image))
-        if len(batch) == batch_size:
+        if len(batch) == _capacity(image, batch_size, max_pixels):
             yield waiting.pop(image.shape)
         elif sum(map(len, waiting.values())) == WAITING_BATCHES * batch_size:
             yield waiting.pop(next(iter(waiting)))
     yield from waiting.values()
+
+
+def _capacity(image: np.ndarray, batch_size: int, max_pixels: int | None) -> int:
+    """Returns how many images of this size a batch holds."""
+    if max_pixels is None:
+        return batch_size
+    return max(1, min(batch_size, max_pixels // (image.shape[0] * image.shape[1])))
 
 
 def _ahead(work: Callable[[int], Indexed], indices: Sequence[int], ahead: int) -> Iterator[Indexed]:

@@ -9,13 +9,17 @@ from torch import nn
 from slams_ray.data.batches import Enter, Indexed, decoded_batches
 from slams_ray.data.stored_maps import stored_size
 from slams_ray.data.transforms import normalise, pyramid
+from slams_ray.errors import ConfigError
 from slams_ray.inference.activation import fuse_pair, max_normalise, quantise, sum_pair
 from slams_ray.networks.conditioned_network import ConditionedNetwork
 
 Batch = dict[str, list]  # type: ignore[type-arg]
+Work = Callable[[list[Indexed]], None]
 
 GPU_BATCH = 8
-"""Images of one size in a batch on a GPU; a CPU takes one at a time. Not measured."""
+"""Most images of one size in a batch on a GPU; a CPU takes one at a time. Not measured."""
+GPU_BATCH_PIXELS = 8 * 512 * 512
+"""Most pixels in a batch on a GPU, so that large photographs do not fill its memory."""
 
 
 class Predictor:
@@ -37,12 +41,39 @@ class Predictor:
         on_gpu = device.type == "cuda"
         self.batch_size = batch_size or (GPU_BATCH if on_gpu else 1)
         self.ahead = 2 * self.batch_size if on_gpu else 0
+        self.max_pixels = GPU_BATCH_PIXELS if on_gpu else None
 
     def decoded(self, batch: Batch, enter: Enter | None) -> Iterator[list[Indexed]]:
         """Yields decoded images of a batch with their indices, in groups of one size."""
         return decoded_batches(
-            batch["image_id"], batch["image"], self.batch_size, self.ahead, enter
+            batch["image_id"], batch["image"], self.batch_size, self.ahead, enter, self.max_pixels
         )
+
+    def infer(self, batch: Batch, enter: Enter | None, work: Work) -> None:
+        """Calls `work` with each group of images, and with halves of a group that does not fit into
+        the GPU's memory.
+
+        Raises:
+            ConfigError: a single image does not fit.
+        """
+        for group in self.decoded(batch, enter):
+            self._infer_in_halves(group, work)
+
+    def _infer_in_halves(self, group: list[Indexed], work: Work) -> None:
+        try:
+            work(group)
+            return
+        except torch.OutOfMemoryError as error:
+            if len(group) == 1:
+                height, width = group[0][1].shape[:2]
+                raise ConfigError(
+                    f"an image of {height} x {width} pixels does not fit into the memory of "
+                    f"{self.device} at scales {self.scales}: lower data.max_side_px or the scales"
+                ) from error
+        # Outside of the handler, because the error holds the tensors of the first attempt.
+        half = len(group) // 2
+        for part in (group[:half], group[half:]):
+            self._infer_in_halves(part, work)
 
     def pixels(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """Returns (B, 3, H, W) normalised images, channels last as the networks compute."""
@@ -85,7 +116,8 @@ class ActivationPredictor(Predictor):
         labels = batch["image_labels"]
         pixel_labels = batch.get("pixel_labels")
         result: Batch = {column: [None] * len(labels) for column in self.networks}
-        for group in self.decoded(batch, enter):
+
+        def activate(group: list[Indexed]) -> None:
             indices, images = zip(*group, strict=True)
             found = self.activate_batch(
                 images,
@@ -95,6 +127,8 @@ class ActivationPredictor(Predictor):
             for index, maps in zip(indices, found, strict=True):
                 for column, activation in maps.items():
                     result[column][index] = activation
+
+        self.infer(batch, enter, activate)
         return batch | result
 
     @torch.inference_mode()
@@ -209,7 +243,8 @@ class SegmentationPredictor(Predictor):
         found: Batch = {"prediction": [None] * num_images}
         if self.refine is not None:
             found["refined_prediction"] = [None] * num_images
-        for group in self.decoded(batch, enter):
+
+        def segment(group: list[Indexed]) -> None:
             indices, images = zip(*group, strict=True)
             scores = self._scores(images)
             for index, prediction in zip(indices, _labels(scores), strict=True):
@@ -217,6 +252,8 @@ class SegmentationPredictor(Predictor):
             if self.refine is not None:
                 for index, refined in zip(indices, self._refined(images, scores), strict=True):
                     found["refined_prediction"][index] = refined
+
+        self.infer(batch, enter, segment)
         return batch | found
 
     def predict(self, image: np.ndarray) -> np.ndarray:

@@ -60,3 +60,11 @@ def test_no_more_is_decoded_ahead_than_asked_for(monkeypatch: pytest.MonkeyPatch
     for number in range(1, 4):
         next(batches)
         assert len(begun) <= number + 2
+
+
+def test_a_batch_holds_no_more_pixels_than_allowed_and_a_large_image_is_alone() -> None:
+    sizes = [(10, 10)] * 5 + [(40, 40)] * 2
+    encoded = [encode(number, size) for number, size in enumerate(sizes)]
+    ids = [str(number) for number in range(len(sizes))]
+    batches = list(decoded_batches(ids, encoded, 8, 0, max_pixels=250))
+    assert [[index for index, _ in batch] for batch in batches] == [[0, 1], [2, 3], [5], [6], [4]]

@@ -1,4 +1,5 @@
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 from PIL import Image
 
 from slams_ray.data.stored_maps import stored_size
+from slams_ray.errors import ConfigError
 from slams_ray.inference.predictors import ActivationPredictor, SegmentationPredictor
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.conditioned_network import ConditionedNetwork
@@ -275,3 +277,37 @@ def test_pixel_labels_change_the_maps_of_the_network_that_was_trained_on_them_al
     np.testing.assert_array_equal(background["amn"], without["amn"])
     assert not np.array_equal(some["amn"][:, :5], without["amn"][:, :5])
     np.testing.assert_array_equal(some["amn"][:, 5:], without["amn"][:, 5:])
+
+
+def test_batches_that_do_not_fit_into_memory_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = segmentation_predictor()
+    predictor.batch_size = 4
+    images = [random_image() for _ in range(5)]
+    batch = {"image_id": list("abcde"), "image": [encode(image) for image in images]}
+    expected = predictor(batch)["prediction"]
+    scores, sizes = predictor._scores, []
+
+    def limited(group: Sequence[np.ndarray]) -> torch.Tensor:
+        sizes.append(len(group))
+        if len(group) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return scores(group)
+
+    monkeypatch.setattr(predictor, "_scores", limited)
+    found = predictor(batch)["prediction"]
+    assert sizes == [4, 2, 1, 1, 2, 1, 1, 1]
+    for prediction, whole in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(prediction, whole)
+
+
+def test_an_image_that_does_not_fit_alone_is_an_error_that_says_what_to_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictor = segmentation_predictor()
+
+    def full(group: Sequence[np.ndarray]) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(predictor, "_scores", full)
+    with pytest.raises(ConfigError, match=r"does not fit.*data\.max_side_px"):
+        predictor({"image_id": ["a"], "image": [encode(random_image())]})
