@@ -5,10 +5,9 @@ from typing import Any
 
 from slams_ray import storage
 from slams_ray.config import PipelineConfig
+from slams_ray.model.source import SUMMARY_NAME
 from slams_ray.stages import evaluate, prepare, report
 from slams_ray.stages.stage import Result, StageContext
-
-SUMMARY_NAME = "summary.json"
 
 
 def headlines(config: PipelineConfig) -> list[str]:
