@@ -51,10 +51,17 @@ ALLOWED = {
         "slams_ray.refinement.crf",
         "slams_ray.runtime.tracked_model",
     },
+    "slams_ray.exports": FOUNDATION | {"slams_ray.data"},
     "slams_ray.stages": FOUNDATION
     | SHARED_ROOMS
     | SUBJECTS
-    | {"slams_ray.figures", "slams_ray.model", "slams_ray.provenance", "slams_ray.runtime"},
+    | {
+        "slams_ray.exports",
+        "slams_ray.figures",
+        "slams_ray.model",
+        "slams_ray.provenance",
+        "slams_ray.runtime",
+    },
     "slams_ray.studies": FOUNDATION
     | SUBJECTS
     | {"slams_ray.data", "slams_ray.figures", "slams_ray.runtime", "slams_ray.stages"},

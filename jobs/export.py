@@ -1,0 +1,47 @@
+"""Export the labels of a finished workspace for other programs.
+
+python -m jobs.export runs/demo --format masks --output labels
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from slams_ray.cli.command import guarded
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand:
+    """Writes stored labels in another format, with class_names.txt beside them."""
+
+    workspace: tyro.conf.Positional[str]
+    """Workspace of a finished pipeline."""
+    format: Literal["voc", "masks", "coco"]
+    """voc: palette PNGs and labelmap.txt, as CVAT's "Segmentation mask 1.1". masks: single-channel
+    PNGs and data.yaml. coco: instances JSON with RLE. OpenCV reads palette PNGs as colours, where
+    class 1 becomes 38 and 255 becomes 220, so use masks for OpenCV."""
+    output: str
+    """Directory or URI for the files."""
+    labels: Literal["pseudo", "predictions"] = "pseudo"
+    """pseudo: pseudo labels of the train split. predictions: what the segmentation network predicts
+    on the scored split."""
+    images: bool = False
+    """Also writes the images, at the size of the labels, to JPEGImages."""
+
+
+def _export(command: ExportCommand) -> None:
+    from slams_ray.stages import export
+
+    export.run(
+        command.workspace,
+        command.format,
+        command.output,
+        labels=command.labels,
+        images=command.images,
+    )
+
+
+if __name__ == "__main__":
+    parsed = tyro.cli(ExportCommand, description=__doc__, prog="python -m jobs.export")
+    guarded(lambda: _export(parsed))
