@@ -1,4 +1,4 @@
-"""Export the labels of a finished workspace for other programs.
+"""Export the labels or the network of a finished workspace for other programs.
 
 python -m jobs.export runs/demo --format masks --output labels
 """
@@ -13,14 +13,15 @@ from slams_ray.cli.command import guarded
 
 @dataclass(frozen=True, kw_only=True)
 class ExportCommand:
-    """Writes stored labels in another format, with class_names.txt beside them."""
+    """Writes stored labels or the segmentation network, with class_names.txt beside them."""
 
     workspace: tyro.conf.Positional[str]
-    """Workspace of a finished pipeline."""
-    format: Literal["voc", "masks", "coco"]
+    """Workspace of a finished pipeline; for onnx also model.pt or an MLflow model."""
+    format: Literal["voc", "masks", "coco", "onnx"]
     """voc: palette PNGs and labelmap.txt, as CVAT's "Segmentation mask 1.1". masks: single-channel
     PNGs and data.yaml. coco: instances JSON with RLE. OpenCV reads palette PNGs as colours, where
-    class 1 becomes 38 and 255 becomes 220, so use masks for OpenCV."""
+    class 1 becomes 38 and 255 becomes 220, so use masks for OpenCV. onnx: the
+    segmentation network, which maps RGB images of any size to probabilities at one scale."""
     output: str
     """Directory or URI for the files."""
     labels: Literal["pseudo", "predictions"] = "pseudo"
@@ -33,6 +34,9 @@ class ExportCommand:
 def _export(command: ExportCommand) -> None:
     from slams_ray.stages import export
 
+    if command.format == "onnx":
+        export.run_onnx(command.workspace, command.output)
+        return
     export.run(
         command.workspace,
         command.format,

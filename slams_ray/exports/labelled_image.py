@@ -1,6 +1,6 @@
 """What every format is written from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,7 +41,7 @@ MakeWriter = Callable[[str, DatasetDescription], LabelWriter]
 """Output directory and description of the data set -> writer."""
 
 
-def write_class_names(output: str, description: DatasetDescription) -> None:
+def write_class_names(output: str, class_names: Sequence[str]) -> None:
     """Writes a class name a line; the number of the line, from 0, is the class index."""
-    text = "".join(f"{name}\n" for name in description.class_names)
+    text = "".join(f"{name}\n" for name in class_names)
     storage.write_bytes(storage.join(output, CLASS_NAMES_NAME), text.encode())

@@ -1,4 +1,4 @@
-"""Exports the stored labels of a finished workspace. It computes no label, and needs no Ray."""
+"""Exports the stored labels of a finished workspace, or its network; computes no label."""
 
 import logging
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from slams_ray.exports.coco import CocoWriter
 from slams_ray.exports.labelled_image import LabelledImage, MakeWriter, write_class_names
 from slams_ray.exports.masks import MaskWriter
 from slams_ray.exports.voc import VocWriter
+from slams_ray.model.onnx import export_onnx
 from slams_ray.model.source import SUMMARY_NAME, stage_outputs
 from slams_ray.runtime.progress import Progress
 from slams_ray.stages import evaluate, import_files, prepare, refine
@@ -25,6 +26,7 @@ from slams_ray.stages.stage import Result
 logger = logging.getLogger(__name__)
 
 WRITERS: dict[str, MakeWriter] = {"voc": VocWriter, "masks": MaskWriter, "coco": CocoWriter}
+ONNX_NAME = "model.onnx"
 THREADS = 8
 """Writing to an object store is mostly waiting."""
 
@@ -83,9 +85,21 @@ def run(workspace: str, output_format: str, output: str, *, labels: str, images:
             num_written += len(list(threads.map(write, rows)))
             progress.advance(num_written)
     writer.finish()
-    write_class_names(output, stored.data.description)
+    write_class_names(output, stored.data.description.class_names)
     logger.info("%d label maps (%s, %s) in %s", num_written, labels, stored.role, output)
     return num_written
+
+
+def run_onnx(model: str, output: str) -> str:
+    """Writes model.onnx and class_names.txt, and returns the path of the former.
+
+    Args:
+        model: see `find_model`.
+    """
+    path = storage.join(output, ONNX_NAME)
+    write_class_names(output, export_onnx(model, path))
+    logger.info("%s in %s", model, path)
+    return path
 
 
 def find_labels(workspace: str, labels: str) -> StoredLabels:
