@@ -96,6 +96,7 @@ ALLOWED = {
 ONLY_IN = {
     "ray": ("slams_ray.runtime",),
     "mlflow": (
+        "slams_ray.model.pyfunc_code",
         "slams_ray.runtime.retry_queue",
         "slams_ray.runtime.tracked_model",
         "slams_ray.runtime.tracking",

@@ -62,6 +62,13 @@ class TrackingConfig:
     stored in an SQLite file in the workspace."""
     num_examples: int = 6
     """Number of images in the montage."""
+    registered_name: str | None = None
+    """Registers the segmentation network in MLflow under this name. The alias `best` moves to it if
+    its mIoU on the same scored split is higher. None registers nothing."""
 
     def __post_init__(self) -> None:
         check(self.num_examples >= 1, "tracking.num_examples", self.num_examples, ">= 1")
+        name = self.registered_name
+        # MLflow refuses these characters, but only after the training.
+        is_usable = name is None or (bool(name.strip()) and not set("/:") & set(name))
+        check(is_usable, "tracking.registered_name", name, "a name without / and :")

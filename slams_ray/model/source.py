@@ -47,7 +47,7 @@ def find_model(model: str) -> ModelSource:
     if model.startswith(MLFLOW_SCHEMES):
         return _in_mlflow(model)
     if storage.exists(model):
-        return ModelSource(path=model)
+        return _at(model)
     outputs = stage_outputs(model)
     if outputs is None or TRAINED_BY not in outputs:
         raise ArtifactError(
@@ -80,7 +80,7 @@ def _in_mlflow(model: str) -> ModelSource:
 
     directory = download(model)
     if storage.exists(directory):
-        return ModelSource(path=directory)
+        return _at(directory)
     files = storage.list_files(directory)
     found = [name for name in files if name.rsplit("/", 1)[-1] == CHECKPOINT_NAME]
     if len(found) != 1:
@@ -88,7 +88,12 @@ def _in_mlflow(model: str) -> ModelSource:
             f"{model} has {len(found)} files called {CHECKPOINT_NAME}, expected 1: name a model "
             "that this program logged, or the checkpoint itself"
         )
-    path = storage.join(directory, found[0])
-    settings = path.removesuffix(CHECKPOINT_NAME) + INFERENCE_NAME
+    return _at(storage.join(directory, found[0]))
+
+
+def _at(path: str) -> ModelSource:
+    """Returns the checkpoint at a path, with the settings of its evaluation if they are beside."""
+    beside = path.rsplit("/", 1)[0] if "/" in path else "."
+    settings = storage.join(beside, INFERENCE_NAME)
     scored_with = json.loads(storage.read_bytes(settings)) if storage.exists(settings) else None
     return ModelSource(path=path, scored_with=scored_with)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from slams_ray import storage
@@ -22,6 +22,8 @@ from slams_ray.runtime.tracking_database import create_database, new_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+Answer = TypeVar("Answer")
 
 METRICS_PER_REQUEST = 500
 FLUSH_SECONDS = 15.0
@@ -69,6 +71,15 @@ class Run:
 
     def _log_batch(self, run_id: str, **entities: Any) -> None:
         self.client.log_batch(run_id, **entities)
+
+    def ask(self, what: str, call: "Callable[[MlflowClient, str], Answer]") -> Answer | None:
+        """Calls with client and run id; None if nothing is tracked or the call fails."""
+        if self.run_id is None:
+            return None
+        return self._retry_queue.ask(what, partial(self._call, call, self.run_id))
+
+    def _call(self, call: "Callable[[MlflowClient, str], Answer]", run_id: str) -> Answer:
+        return call(self.client, run_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Logs a flat mapping; long values are truncated to the length that MLflow stores."""
