@@ -98,6 +98,7 @@ ONLY_IN = {
     "mlflow": (
         "slams_ray.model.pyfunc_code",
         "slams_ray.runtime.retry_queue",
+        "slams_ray.runtime.system_metrics",
         "slams_ray.runtime.tracked_model",
         "slams_ray.runtime.tracking",
         "slams_ray.runtime.tracking_database",

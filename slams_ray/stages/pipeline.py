@@ -68,6 +68,7 @@ def open_session(
         fingerprint(name, settings, {} if group is None else {"group": group}),
         flatten(to_plain(config)),
         group,
+        config.tracking.named_tags,
     )
 
 
