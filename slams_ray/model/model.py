@@ -1,7 +1,7 @@
 """A trained segmentation network, applied to photographs in this process without Ray."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -28,6 +28,7 @@ from slams_ray.figures.montage import overlay_labels
 from slams_ray.inference.predictors import SegmentationPredictor
 from slams_ray.model.predictor import make_predictor
 from slams_ray.model.source import SETTINGS, find_model
+from slams_ray.model.tiles import check_tile, predict_in_tiles
 from slams_ray.networks.checkpoint import inference_settings, network_class_names
 
 CRF_ITERATIONS = 10
@@ -77,6 +78,7 @@ class Model:
     Args:
         class_names: (K,) names by class index, background first.
         max_side_px: longest side at which images are segmented; None keeps every size.
+        tile_px: side of the tiles in which larger images are segmented; None takes images whole.
     """
 
     def __init__(
@@ -84,10 +86,13 @@ class Model:
         predictor: SegmentationPredictor,
         class_names: Sequence[str],
         max_side_px: int | None,
+        tile_px: int | None = None,
     ) -> None:
+        check_tile(tile_px)
         self.predictor = predictor
         self.class_names = tuple(class_names)
         self.max_side_px = max_side_px
+        self.tile_px = tile_px
 
     @overload
     def predict(self, image: Photograph) -> Prediction: ...
@@ -134,7 +139,11 @@ class Model:
         pixels, encoded = shrink(decoded, image, self.max_side_px)
         if encoded is not None:
             pixels = decode_image(encoded, "the shrunk image")
-        found = self.predictor.predict_with_confidence(pixels)
+        if self.tile_px is None or max(pixels.shape[:2]) <= self.tile_px:
+            found = self.predictor.predict_with_confidence(pixels)
+        else:
+            predict = self.predictor.predict_with_confidence
+            found = predict_in_tiles(predict, pixels, self.tile_px)
         height, width = image.shape[:2]
         labels, confidence = (
             values
@@ -159,15 +168,24 @@ def _checked(image: Any) -> np.ndarray:
     )
 
 
-def load_model(
-    model: str | os.PathLike[str], *, device: str | None = None, crf: bool = False, **changes: Any
-) -> Model:
-    """Loads a trained segmentation network.
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint and the settings with which its network predicts.
+
+    Attributes:
+        settings: a value for each of `SETTINGS`.
+    """
+
+    path: str
+    data: bytes
+    settings: Mapping[str, Any]
+
+
+def find_checkpoint(model: str | os.PathLike[str], changes: Mapping[str, Any]) -> Checkpoint:
+    """Finds a checkpoint and its settings.
 
     Args:
         model: see `find_model`.
-        device: torch device; None is a GPU if there is one.
-        crf: whether DeepLab's CRF of test time refines the labels.
         changes: values for any of `SETTINGS`; None keeps a setting. The others are those of the
             evaluation, or those in the checkpoint.
 
@@ -185,11 +203,34 @@ def load_model(
     settings = dict(found.scored_with or {})
     if not settings and asked.keys() < set(SETTINGS):
         settings = inference_settings(data, found.path)
-    settings |= asked
+    return Checkpoint(path=found.path, data=data, settings=settings | asked)
+
+
+def load_model(
+    model: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    crf: bool = False,
+    tile_px: int | None = None,
+    **changes: Any,
+) -> Model:
+    """Loads a trained segmentation network.
+
+    Args:
+        model: see `find_model`.
+        device: torch device; None is a GPU if there is one.
+        crf: whether DeepLab's CRF of test time refines the labels.
+        tile_px: side of the tiles in which larger images are segmented, a multiple of 32; None
+            takes images whole.
+        changes: see `find_checkpoint`, which also says what is raised.
+    """
+    found = find_checkpoint(model, changes)
+    settings = dict(found.settings)
     max_side_px = settings.pop("max_side_px")
     settings["scales"] = tuple(settings["scales"])
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     refined = PredictionCrfConfig(iterations=CRF_ITERATIONS) if crf else None
     predictor = make_predictor(found.path, InferenceConfig(**settings), None, device, refined)
-    return Model(predictor, network_class_names(data, found.path), max_side_px)
+    class_names = network_class_names(found.data, found.path)
+    return Model(predictor, class_names, max_side_px, tile_px)

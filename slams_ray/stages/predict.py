@@ -1,62 +1,68 @@
-"""Predicts masks of new photographs with a trained network, in this process without Ray."""
+"""Predicts masks of new photographs: few in this process without Ray, many on a cluster."""
 
 import logging
-from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from slams_ray import storage
-from slams_ray.data.image import IMAGE_SUFFIXES, encode_jpeg
-from slams_ray.errors import ConfigError, DataError
+from slams_ray.errors import DataError
 from slams_ray.model.model import load_model
+from slams_ray.model.shard_work import Source, write_files
 from slams_ray.runtime.progress import Progress
+from slams_ray.stages.predict_inputs import find_photographs
+from slams_ray.stages.predict_settings import CLUSTER_FROM_IMAGES, PredictSettings
 
 logger = logging.getLogger(__name__)
 
 
-def run(model: str, images: str, output: str, *, crf: bool = False, **changes: Any) -> int:
-    """Writes `<name>.png` (palette mask) and `<name>_overlay.jpg` for each image.
+def run(
+    model: str, images: str, output: str, how: PredictSettings | None = None, **changes: Any
+) -> int:
+    """Writes a mask for each image.
 
-    Size, scales and precision are those of the evaluation. Bad images are logged and skipped.
+    Size, scales and precision are those of the evaluation. Photographs are turned upright by their
+    EXIF orientation.
 
     Args:
         model: a checkpoint, the workspace of a finished pipeline, or an MLflow model.
-        images: directory of photographs. They are turned upright by their EXIF orientation.
-        output: directory for the masks.
-        crf: whether DeepLab's CRF of test time refines the masks.
-        changes: values for any of `source.SETTINGS`; None keeps a setting.
+        images: see `find_photographs`.
+        output: directory or URI for the masks.
+        how: None is the default.
+        changes: instead of `how`, its `changes`, and `crf`.
 
     Returns:
         number of masks written.
     """
-    loaded = load_model(model, crf=crf, **changes)
-    names = _image_names(images, output)
-    progress = Progress("predict", len(names), "images")
+    how = how or PredictSettings(crf=changes.pop("crf", False), changes=changes)
+    found = find_photographs(images, output)
+    needs_cluster = bool(found.shards) or how.output_format == "parquet"
+    is_large = needs_cluster or len(found.sources) >= CLUSTER_FROM_IMAGES
+    if how.use_cluster or (how.use_cluster is None and is_large):
+        from slams_ray.stages import predict_cluster
+
+        return predict_cluster.run(model, found, output, how)
+    if needs_cluster:
+        raise DataError(
+            f"{images} or the output is Parquet, which is read and written in shards by Ray: leave "
+            "out --no-cluster"
+        )
+    return _predict_here(model, found.sources, output, how)
+
+
+def _predict_here(model: str, sources: Sequence[Source], output: str, how: PredictSettings) -> int:
+    loaded = load_model(model, crf=how.crf, tile_px=how.tile_px, **how.changes)
+    progress = Progress("predict", len(sources), "images")
     num_written = 0
-    for number, name in enumerate(names, start=1):
+    for number, source in enumerate(sources, start=1):
         try:
-            found = loaded.predict(storage.join(images, name))
+            found = loaded.predict(source.path)
         except DataError as error:
+            if how.on_bad_image == "fail":
+                raise
             logger.warning("skipped: %s", error)
             continue
-        target = storage.join(output, name.rsplit(".", 1)[0])
-        found.save(f"{target}.png")
-        storage.write_bytes(f"{target}_overlay.jpg", encode_jpeg(found.overlay()))
+        write_files(output, source.image_id, found)
         num_written += 1
         progress.advance(number)
-    logger.info("%d masks in %s, %d images skipped", num_written, output, len(names) - num_written)
+    num_bad = len(sources) - num_written
+    logger.info("%d masks in %s, %d images skipped", num_written, output, num_bad)
     return num_written
-
-
-def _image_names(images: str, output: str) -> list[str]:
-    names = [n for n in storage.list_names(images) if n.lower().endswith(IMAGE_SUFFIXES)]
-    if not names:
-        raise DataError(f"{images} holds no image; expected {', '.join(IMAGE_SUFFIXES)}")
-    if storage.absolute(images) == storage.absolute(output):
-        raise ConfigError(
-            f"output is {output}, the directory of the images: masks would overwrite them"
-        )
-    stems = Counter(name.rsplit(".", 1)[0] for name in names)
-    stem, times = stems.most_common(1)[0]
-    if times > 1:
-        raise DataError(f"{images} holds two images called {stem!r}: rename one")
-    return names
