@@ -52,6 +52,7 @@ ALLOWED = {
         "slams_ray.runtime.tracked_model",
     },
     "slams_ray.exports": FOUNDATION | {"slams_ray.data"},
+    "slams_ray.serving": BASE | {"slams_ray.data", "slams_ray.model"},
     "slams_ray.stages": FOUNDATION
     | SHARED_ROOMS
     | SUBJECTS
@@ -61,6 +62,7 @@ ALLOWED = {
         "slams_ray.model",
         "slams_ray.provenance",
         "slams_ray.runtime",
+        "slams_ray.serving",
     },
     "slams_ray.studies": FOUNDATION
     | SUBJECTS
@@ -94,6 +96,7 @@ ALLOWED = {
 """Room -> what of this project it may import besides itself."""
 
 ONLY_IN = {
+    "fastapi": ("slams_ray.serving",),
     "ray": ("slams_ray.runtime",),
     "mlflow": (
         "slams_ray.model.pyfunc_code",

@@ -19,7 +19,14 @@ BLOCKS = [
 ]
 LINES = [line.strip() for block in BLOCKS for line in block.splitlines()]
 PYTHON = ".venv/bin/python "
-NO_RECIPE = ("jobs.predict", "jobs.benchmark", "jobs.convert", "jobs.export")
+NO_RECIPE = (
+    "jobs.predict",
+    "jobs.benchmark",
+    "jobs.convert",
+    "jobs.export",
+    "jobs.serve",
+    "jobs.workspace",
+)
 """Jobs without a recipe, which have no dry run."""
 COMMANDS = [line.removeprefix(PYTHON) for line in LINES if line.startswith(PYTHON)]
 
