@@ -142,6 +142,9 @@ def test_the_network_becomes_a_model_that_loads_without_pickle_and_gives_the_job
     )
     loaded = slams_ray.load("models:/pets@best")
     assert (loaded.predictor.scales, loaded.max_side_px) == ((1.0,), 48), "not as it was scored"
+    run.log_file(str(tmp_path / "train_segmentation" / "model.pt"), "checkpoint")
+    checkpoint = slams_ray.load(f"runs:/{run.run_id}/checkpoint/model.pt")
+    assert (checkpoint.predictor.flip, checkpoint.max_side_px) == (True, 32), "not as trained"
     with pytest.raises(ArtifactError, match="has no models:/pets@worst"):
         slams_ray.load("models:/pets@worst")
 
