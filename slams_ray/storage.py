@@ -184,6 +184,12 @@ def remove(path: str) -> None:
     retried(path, lambda: filesystem.delete_file(inner))
 
 
+def remove_directory(path: str) -> None:
+    """Removes a directory with everything in it."""
+    filesystem, inner = resolve(path)
+    retried(path, lambda: filesystem.delete_dir(inner))
+
+
 def write_table(path: str, table: pa.Table, rows_per_group: int | None = None) -> None:
     """Writes a table as zstd Parquet; the footer, which has the number of rows, comes last."""
     sink = pa.BufferOutputStream()

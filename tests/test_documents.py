@@ -21,7 +21,15 @@ BLOCKS = [
 ]
 LINES = [line.strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 PYTHON = ".venv/bin/python "
-NO_RECIPE = ("jobs.predict", "jobs.benchmark", "jobs.convert", "jobs.faults")
+NO_RECIPE = (
+    "jobs.predict",
+    "jobs.benchmark",
+    "jobs.convert",
+    "jobs.export",
+    "jobs.faults",
+    "jobs.serve",
+    "jobs.workspace",
+)
 """Jobs without a recipe, which have no dry run."""
 COMMANDS = [line.removeprefix(PYTHON) for line in LINES if line.startswith(PYTHON)]
 

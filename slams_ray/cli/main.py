@@ -6,6 +6,9 @@ from importlib import import_module
 COMMANDS = {
     "pipeline": "photographs and image labels to a segmentation network",
     "predict": "segment photographs with a trained network",
+    "export": "labels or the network for CVAT, OpenCV, COCO tools and ONNX",
+    "serve": "a trained network over HTTP",
+    "workspace": "list, measure and prune a workspace",
     "compare": "systems and refinements over random seeds, in one table",
     "ablate": "what each part of the method gains",
     "convert": "pickled maps of other programs to files without pickle",

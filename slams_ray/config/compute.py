@@ -65,6 +65,28 @@ class TrackingConfig:
     stored in an SQLite file in the workspace."""
     num_examples: int = 6
     """Number of images in the montage."""
+    tags: tuple[str, ...] = ()
+    """Tags of the parent run in MLflow, as name=value."""
+    system_metrics: bool = False
+    """Logs CPU, memory, network and GPU of the first training worker's machine every ten seconds,
+    to the run of each training."""
+    registered_name: str | None = None
+    """Registers the segmentation network in MLflow under this name. The alias `best` moves to it if
+    its mIoU on the same scored split is higher. None registers nothing."""
 
     def __post_init__(self) -> None:
         check(self.num_examples >= 1, "tracking.num_examples", self.num_examples, ">= 1")
+        for tag in self.tags:
+            key = tag.partition("=")[0].strip()
+            is_tag = "=" in tag and bool(key) and not key.startswith(("mlflow.", "slams."))
+            expected = "name=value, with a name that does not start with mlflow. or slams."
+            check(is_tag, "tracking.tags", tag, expected)
+        name = self.registered_name
+        # MLflow refuses these characters, but only after the training.
+        is_usable = name is None or (bool(name.strip()) and not set("/:") & set(name))
+        check(is_usable, "tracking.registered_name", name, "a name without / and :")
+
+    @property
+    def named_tags(self) -> dict[str, str]:
+        """Name -> value of `tags`."""
+        return {key.strip(): value for key, _, value in (tag.partition("=") for tag in self.tags)}

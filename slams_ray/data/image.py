@@ -102,7 +102,7 @@ def shrunk_size(size: tuple[int, int], max_side_px: int | None) -> tuple[int, in
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
-    """Resizes (H, W[, 3]) uint8 pixels to (width, height)."""
+    """Resizes (H, W[, 3]) uint8, or (H, W) float32, to (width, height)."""
     return np.asarray(Image.fromarray(pixels).resize(size, resampling))
 
 
@@ -138,15 +138,32 @@ def store_image(
     Raises:
         DataError: the bytes are truncated, not an image, or exceed the limits.
     """
-    stored = decode_image(data, source, limits)
-    image = decode_upright(data, source, limits) if upright else stored
-    full_size = image.shape[:2]
-    height, width = shrunk_size(full_size, max_side_px)
-    if (height, width) != full_size:
+    decoded = decode_image(data, source, limits)
+    image = decode_upright(data, source, limits) if upright else decoded
+    pixels, changed = shrink(decoded, image, max_side_px)
+    return StoredImage(
+        data=data if changed is None else changed, size=pixels.shape[:2], full_size=image.shape[:2]
+    )
+
+
+def shrink(
+    decoded: np.ndarray, image: np.ndarray, max_side_px: int | None
+) -> tuple[np.ndarray, bytes | None]:
+    """Shrinks an image as shards store it.
+
+    Args:
+        decoded: (H, W, 3) uint8 before the EXIF orientation was applied.
+        image: (H, W, 3) or (W, H, 3) uint8 after it was applied.
+        max_side_px: largest length of the longer side; None keeps every size.
+
+    Returns:
+        the shrunk (h, w, 3) uint8 pixels, and their JPEG; None instead if they equal `decoded`.
+    """
+    height, width = shrunk_size(image.shape[:2], max_side_px)
+    if (height, width) != image.shape[:2]:
         image = resize(image, (width, height), Image.Resampling.LANCZOS)
-    if image is not stored and not np.array_equal(image, stored):
-        data = encode_jpeg(image)
-    return StoredImage(data=data, size=(height, width), full_size=full_size)
+    is_changed = image is not decoded and not np.array_equal(image, decoded)
+    return image, encode_jpeg(image) if is_changed else None
 
 
 def encode_jpeg(pixels: np.ndarray) -> bytes:

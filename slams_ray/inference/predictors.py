@@ -258,8 +258,25 @@ class SegmentationPredictor(Predictor):
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Returns (H, W) uint8 class indices of one (H, W, 3) uint8 image, after `refine`."""
+        return self.predict_with_confidence(image)[0]
+
+    @torch.inference_mode()
+    def predict_with_confidence(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns class indices as `predict` does, and the probability of each.
+
+        Returns:
+            (H, W) uint8, and (H, W) float32 in [0, 1]: the mean softmax over scales and mirror
+            images, before `refine`, of the class that is chosen after it.
+        """
         scores = self._scores([image])
-        return (self._refined([image], scores) if self.refine else _labels(scores))[0]
+        labels = (self._refined([image], scores) if self.refine else _labels(scores))[0]
+        chosen = torch.from_numpy(labels).to(scores.device, torch.int64)[None]
+        probability = scores[0].gather(0, chosen)[0] / self._num_passes
+        return labels, probability.cpu().numpy()
+
+    @property
+    def _num_passes(self) -> int:
+        return len(self.scales) * (2 if self.flip else 1)
 
     @torch.inference_mode()
     def _scores(self, images: Sequence[np.ndarray]) -> torch.Tensor:
@@ -279,9 +296,8 @@ class SegmentationPredictor(Predictor):
 
     def _refined(self, images: Sequence[np.ndarray], scores: torch.Tensor) -> list[np.ndarray]:
         assert self.refine is not None
-        num_passes = len(self.scales) * (2 if self.flip else 1)
         return [
-            self.refine(image, own.cpu().numpy() / num_passes)
+            self.refine(image, own.cpu().numpy() / self._num_passes)
             for image, own in zip(images, scores, strict=True)
         ]
 

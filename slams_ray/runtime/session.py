@@ -25,6 +25,7 @@ class TrackingSession:
         key: identifies the pipeline's settings; a rerun with the same key continues the same parent
             run.
         group: id of the run, for example of a study, that contains the parent run.
+        tags: tags of the parent run.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class TrackingSession:
         key: str,
         params: Mapping[str, Any],
         group: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self.workspace, self.experiment = workspace, experiment
         self.name, self.key, self.params, self.group = name, key, params, group
+        self.tags = dict(tags or {})
         self.parent: Run | None = None
         self._tracker: Tracker | None = None
         self._watchdog: Watchdog | None = None
@@ -48,6 +51,8 @@ class TrackingSession:
             self._tracker = Tracker(self.workspace, self.experiment, self.group is not None)
             self._watchdog = Watchdog(self._tracker.uri)
             self.parent = self._continue() or self._create()
+            if self.tags:
+                self.parent.set_tags(self.tags)
             self._watchdog.guard(self.parent)
         return self.parent
 

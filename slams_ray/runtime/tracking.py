@@ -1,6 +1,6 @@
 """MLflow runs: one parent per pipeline, one child per stage.
 
-Only this module, tracking_database, retry_queue and watchdog import mlflow.
+tests/test_architecture.py lists the modules that import mlflow.
 """
 
 import json
@@ -8,9 +8,9 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from slams_ray import storage
@@ -23,9 +23,25 @@ from slams_ray.runtime.tracking_database import create_database, new_client
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+Answer = TypeVar("Answer")
+
 METRICS_PER_REQUEST = 500
+KIND = ("mlflow.experimentKind", "custom_model_development")
+"""Tag with which MLflow opens an experiment in its view of trainings, and not of GenAI."""
 FLUSH_SECONDS = 15.0
 """Longest time that a metric stays in the buffer, if the caller uses `flush_if_due`."""
+
+
+@cache
+def context_tags() -> dict[str, str]:
+    """Returns the tags that fill MLflow's columns User, Source and Version."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    try:
+        return {key: redacted(str(value)) for key, value in resolve_tags().items()}
+    except Exception:
+        # Only the columns stay empty, where there is no user or no git, for example.
+        return {}
 
 
 def _contents(path: str) -> bytes:
@@ -69,6 +85,15 @@ class Run:
 
     def _log_batch(self, run_id: str, **entities: Any) -> None:
         self.client.log_batch(run_id, **entities)
+
+    def ask(self, what: str, call: "Callable[[MlflowClient, str], Answer]") -> Answer | None:
+        """Calls with client and run id; None if nothing is tracked or the call fails."""
+        if self.run_id is None:
+            return None
+        return self._retry_queue.ask(what, partial(self._call, call, self.run_id))
+
+    def _call(self, call: "Callable[[MlflowClient, str], Answer]", run_id: str) -> Answer:
+        return call(self.client, run_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Logs a flat mapping; long values are truncated to the length that MLflow stores."""
@@ -150,7 +175,7 @@ class Run:
 
         def create() -> str:
             experiment = self.client.get_run(parent_id).info.experiment_id
-            tags = {"mlflow.parentRunId": parent_id}
+            tags = context_tags() | {"mlflow.parentRunId": parent_id}
             run_id: str = self.client.create_run(experiment, tags=tags, run_name=name).info.run_id
             return run_id
 
@@ -222,16 +247,18 @@ class Tracker:
         """Returns the id of the experiment, which is created if it is missing."""
         found = self._client.get_experiment_by_name(name)
         if found is not None:
+            if KIND[0] not in found.tags:
+                self._client.set_experiment_tag(found.experiment_id, *KIND)
             return str(found.experiment_id)
         location = None
         if self.uri.startswith("sqlite:"):
             local = "" if "://" in workspace else "file://"
             location = f"{local}{workspace}/mlartifacts"
-        return str(self._client.create_experiment(name, location))
+        return str(self._client.create_experiment(name, location, dict([KIND])))
 
     def start(self, name: str, tags: Mapping[str, str], parent: Run | None = None) -> Run:
         """Creates a run, as a child of `parent` if that is given and tracked."""
-        all_tags = dict(tags) | {"mlflow.runName": name}
+        all_tags = context_tags() | dict(tags) | {"mlflow.runName": name}
         if parent is not None and parent.run_id is not None:
             all_tags["mlflow.parentRunId"] = parent.run_id
 

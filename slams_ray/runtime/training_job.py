@@ -73,6 +73,7 @@ class TrainingJob:
     tracking_uri: str
     run_id: str | None
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    system_metrics: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import time
 
 from slams_ray.runtime.progress import post_progress
+from slams_ray.runtime.system_metrics import SystemMetrics
 from slams_ray.runtime.tracking import Run
 from slams_ray.runtime.training_job import TrainingJob, progress_path
 
@@ -22,6 +23,8 @@ class TrainingLog:
             # A continued training has a new run, which must show the whole curve.
             for point in history:
                 self._track(point)
+        is_watched = job.system_metrics and rank == 0
+        self._system = SystemMetrics(job.tracking_uri, job.run_id if is_watched else None)
         self.last_step, self.last_time = first_step, time.monotonic()
 
     def add(self, step: int, metrics: dict[str, float], learning_rate: float) -> None:
@@ -53,6 +56,7 @@ class TrainingLog:
 
     def close(self) -> None:
         """Sends the remaining points, and waits a limited time for a server that is down."""
+        self._system.stop()
         if self.rank == 0:
             self.run.flush()
             self.run.settle()

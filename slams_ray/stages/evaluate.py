@@ -6,20 +6,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
-from slams_ray.config import InferenceConfig, PredictionCrfConfig, SegmentationConfig
+from slams_ray.config import SegmentationConfig
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.scores import class_iou_figure
-from slams_ray.inference.precision import inference_dtype, optimize_for_inference
-from slams_ray.inference.predictors import SegmentationPredictor
 from slams_ray.metrics import segmentation_scores
-from slams_ray.networks.checkpoint import load_network
-from slams_ray.refinement.crf.kernels import CrfKernels
-from slams_ray.refinement.crf.probabilities import ProbabilityCrf
+from slams_ray.model.predictor import make_predictor
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.segmentation.shard_work import REFINED_CONFUSION, EvaluateMapper
@@ -53,44 +48,6 @@ def run(
 def predictions_dir(output_dir: str) -> str:
     """Returns the directory of prediction shards in an output directory."""
     return storage.join(output_dir, PREDICTIONS)
-
-
-def make_predictor(
-    path: str,
-    config: InferenceConfig,
-    class_names: tuple[str, ...] | None,
-    device: str,
-    crf: PredictionCrfConfig | None = None,
-) -> SegmentationPredictor:
-    """Loads a segmentation network onto a torch device. With class_names None, any classes pass.
-
-    Args:
-        crf: refines predictions; None, or one without iterations, refines nothing.
-    """
-    network = load_network(storage.read_bytes(path), path, "segmentation_network", class_names)
-    target = torch.device(device)
-    return SegmentationPredictor(
-        optimize_for_inference(network, inference_dtype(config.precision, target), target),
-        scales=config.scales,
-        flip=config.flip,
-        device=target,
-        refine=_crf(crf, device) if crf is not None and crf.iterations else None,
-    )
-
-
-def _crf(config: PredictionCrfConfig, device: str) -> ProbabilityCrf:
-    return ProbabilityCrf(
-        kernels=CrfKernels(
-            gaussian_sxy_px=config.gaussian_sxy_px,
-            gaussian_compat=config.gaussian_compat,
-            bilateral_sxy_px=config.bilateral_sxy_px,
-            bilateral_srgb=config.bilateral_srgb,
-            bilateral_compat=config.bilateral_compat,
-        ),
-        iterations=config.iterations,
-        backend=config.backend,
-        device=device,
-    )
 
 
 def make_mapper(

@@ -78,6 +78,7 @@ def open_session(
         fingerprint(name, settings, {} if group is None else {"group": group}),
         flatten(read),
         group,
+        config.tracking.named_tags,
     )
 
 

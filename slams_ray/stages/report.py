@@ -12,6 +12,7 @@ from slams_ray.data.stored_maps import unpack_maps, upsample_stored
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.montage import Example, montage_figure
 from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.model.predictor import make_predictor
 from slams_ray.stages import (
     evaluate,
     infer_activation,
@@ -35,7 +36,7 @@ def publish(context: StageContext, config: PipelineConfig, results: Mapping[str,
     """Draws a montage of training images. Logs it, curve and per-class IoU to the parent run."""
     data = prepare.open_prepared(results[prepare.STAGE])
     network = results[train_segmentation.STAGE].path(MODEL_NAME)
-    predictor = evaluate.make_predictor(
+    predictor = make_predictor(
         network, config.segmentation.inference, data.description.class_names, "cpu"
     )
     shown = _map_titles(config)

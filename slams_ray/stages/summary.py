@@ -5,10 +5,9 @@ from typing import Any
 
 from slams_ray import storage
 from slams_ray.config import PipelineConfig
-from slams_ray.stages import evaluate, prepare, report
+from slams_ray.model.source import SUMMARY_NAME
+from slams_ray.stages import evaluate, prepare, publish_model, report
 from slams_ray.stages.stage import Result, StageContext
-
-SUMMARY_NAME = "summary.json"
 
 
 def headlines(config: PipelineConfig) -> list[str]:
@@ -68,6 +67,7 @@ def publish(
     counts = prepare.split_counts(notes)
     parent.log_dataset(config.data.format, notes["digest"], data.output_dir, counts)
     parent.set_tags({"mlflow.note.content": _note(summary)})
+    publish_model.publish(context, results)
     storage.write_bytes(path, text)
     parent.log_file(path, "summary")
 

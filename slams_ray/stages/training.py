@@ -90,6 +90,7 @@ def train(
             tracking_uri=attempt.run.uri,
             run_id=attempt.run.run_id,
             credentials=credentials(),
+            system_metrics=context.tracking.system_metrics,
         )
     )
     attempt.nodes.update(result["nodes"])

@@ -1,5 +1,6 @@
 """MLflow runs: buffering, nesting, trouble that must not stop work, processes that die."""
 
+import getpass
 import logging
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from slams_ray.config import TrackingConfig
 from slams_ray.errors import ConfigError, DataError
 from slams_ray.runtime import retry_queue, tracking, tracking_database
 from slams_ray.runtime.session import TrackingSession
+from slams_ray.runtime.system_metrics import SystemMetrics
 from slams_ray.runtime.tracking import Run, Tracker
 from slams_ray.runtime.tracking_address import tracking_uri
 from slams_ray.runtime.watchdog import Watchdog
@@ -38,6 +41,56 @@ def test_metrics_arrive_with_their_steps_after_a_flush(tmp_path: Path) -> None:
     history = run.client.get_metric_history(str(run.run_id), "loss")
     assert [(m.step, m.value) for m in history] == [(s, s / 10) for s in range(1200)]
     assert run.client.get_metric_history(str(run.run_id), "undefined") == []
+
+
+def test_the_experiment_is_one_of_trainings_and_runs_say_who_started_what(tmp_path: Path) -> None:
+    tracker = Tracker(str(tmp_path), "e")
+    assert tracker.experiment_id is not None
+    run = tracker.start("run", {})
+    client = run.client
+    kind = "mlflow.experimentKind"
+    assert client.get_experiment(tracker.experiment_id).tags[kind] == "custom_model_development"
+    for run_id in (run.run_id, run.child("nested").run_id):
+        tags = client.get_run(str(run_id)).data.tags
+        assert tags["mlflow.user"] == getpass.getuser()
+        assert tags["mlflow.source.name"] == sys.argv[0]
+    other = client.create_experiment("older")
+    Tracker(str(tmp_path), "older")
+    assert client.get_experiment(other).tags[kind] == "custom_model_development"
+    client.set_experiment_tag(other, kind, "chosen by the user")
+    Tracker(str(tmp_path), "older")
+    assert client.get_experiment(other).tags[kind] == "chosen by the user"
+
+
+def test_the_users_tags_are_on_the_parent_run(tmp_path: Path) -> None:
+    config = TrackingConfig(tags=("team=vision", "note=a=b"))
+    with TrackingSession(str(tmp_path), "e", "p", "k", {}, tags=config.named_tags) as session:
+        parent = session.open()
+    tags = parent.client.get_run(str(parent.run_id)).data.tags
+    assert (tags["team"], tags["note"]) == ("vision", "a=b")
+
+
+@pytest.mark.parametrize("tag", ["team", "=vision", "mlflow.user=me", "slams.commit=none"])
+def test_a_tag_without_a_name_of_its_own_is_refused(tag: str) -> None:
+    with pytest.raises(ConfigError, match=r"tracking\.tags"):
+        TrackingConfig(tags=(tag,))
+
+
+def test_system_metrics_reach_the_run_until_they_are_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    run = Tracker(str(tmp_path), "e").start("run", {})
+    metrics = SystemMetrics(run.uri, run.run_id)
+    name, deadline = "system/cpu_utilization_percentage", time.monotonic() + 60
+    while not run.client.get_metric_history(str(run.run_id), name):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    metrics.stop()
+    count = len(run.client.get_metric_history(str(run.run_id), name))
+    time.sleep(0.6)
+    assert len(run.client.get_metric_history(str(run.run_id), name)) == count
+    SystemMetrics("http://127.0.0.1:9", None).stop()
 
 
 def test_an_address_without_a_server_is_an_error_at_the_start(

@@ -11,6 +11,7 @@ import torch
 from slams_ray.config import DataConfig, PipelineConfig
 from slams_ray.data.source import generate
 from slams_ray.errors import ArtifactError, ConfigError, DataError, TrainingError
+from slams_ray.model.source import find_model
 from slams_ray.networks.backbone import build_backbone
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
@@ -141,7 +142,7 @@ def test_predict_writes_masks_and_leaves_out_what_is_no_image(tmp_path: Path) ->
 
 def test_predict_names_a_model_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"summary.json"):
-        predict.find_model(str(tmp_path))
+        find_model(str(tmp_path))
 
 
 @pytest.mark.long

@@ -7,11 +7,12 @@ import torch
 
 from slams_ray.config import ActivationInferenceConfig, ComputeConfig, InferenceConfig
 from slams_ray.inference.precision import inference_dtype
+from slams_ray.model.predictor import make_predictor
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.runtime.cluster import ask_each_node
-from slams_ray.stages import evaluate, infer_activation
+from slams_ray.stages import infer_activation
 from slams_ray.stages.precision import resolved
 
 NAMES = ("background", "cat", "dog")
@@ -47,7 +48,7 @@ def test_of_evaluation(tmp_path: Path, precision: str, expected: torch.dtype) ->
     architecture = ARCHITECTURE | {"head": "deeplabv2"}
     path.write_bytes(dump_network(SegmentationNetwork(**architecture), architecture, NAMES))
     config = InferenceConfig(precision=precision)
-    predictor = evaluate.make_predictor(str(path), config, NAMES, "cpu")
+    predictor = make_predictor(str(path), config, NAMES, "cpu")
     assert dtypes(predictor.network) == {expected}
 
 

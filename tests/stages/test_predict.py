@@ -18,6 +18,8 @@ from slams_ray.data.image import decode_mask, resize
 from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import VAL, load_split
 from slams_ray.errors import ArtifactError
+from slams_ray.model.predictor import make_predictor
+from slams_ray.model.source import find_model
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.segmentation.shard_work import EvaluateMapper
@@ -75,7 +77,7 @@ def scored_pixels(root: Path, model: Path) -> dict[str, np.ndarray]:
     split = load_split(config, str(root), VAL)
     mapper = PrepareMapper(split.description, "fail", upright=True, max_side_px=MAX_SIDE_PX)
     images, _ = mapper({}, split.items)
-    predictor = evaluate.make_predictor(str(model), INFERENCE, NAMES, "cpu")
+    predictor = make_predictor(str(model), INFERENCE, NAMES, "cpu")
     scored, _ = EvaluateMapper(split.description, predictor)({"images": images}, None)
     return {
         row["image_id"]: decode_mask(row["prediction"], row["image_id"])
@@ -104,7 +106,7 @@ def test_masks_can_be_refined_by_the_crf_of_test_time(tmp_path: Path) -> None:
     predict.run(*arguments, str(tmp_path / "plain"))
     predict.run(*arguments, str(tmp_path / "refined"), crf=True)
     crf = PredictionCrfConfig(iterations=10)
-    predictor = evaluate.make_predictor(str(model), INFERENCE, NAMES, "cpu", crf)
+    predictor = make_predictor(str(model), INFERENCE, NAMES, "cpu", crf)
     image = np.asarray(Image.open(tmp_path / "images" / "small.jpg"))
     plain, refined = (
         np.asarray(Image.open(tmp_path / kind / "small.png")) for kind in ("plain", "refined")
@@ -149,7 +151,7 @@ def test_a_workspace_predicts_as_its_evaluation_scored(tmp_path: Path) -> None:
         {"stage": "evaluate", "output": scores},
     ]
     (tmp_path / "summary.json").write_text(json.dumps({"stages": stages}))
-    model = predict.find_model(str(tmp_path))
+    model = find_model(str(tmp_path))
     assert model.path == f"{network}/model.pt"
     assert model.scored_with == json.loads(json.dumps(scored_with))
 

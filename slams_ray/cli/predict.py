@@ -1,0 +1,76 @@
+"""Segment photographs with a trained network: palette PNG masks and overlays.
+
+python -m jobs.predict --model runs/demo --images photos --output masks
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from slams_ray.cli.command import guarded, program_name
+
+NETWORK_SETTINGS = ("scales", "flip", "precision", "max_side_px")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictCommand:
+    """Makes a mask for every image.
+
+    The network infers as it was scored: settings that are not given come from the checkpoint or the
+    workspace.
+    """
+
+    model: str
+    """Workspace of a finished pipeline, model.pt of a train_segmentation stage, or MLflow model
+    such as models:/name@best."""
+    images: str
+    """Directory or URI with .jpg, .png, .webp or .bmp files, searched in depth; a .txt file with a
+    path a line; or .parquet files with the columns image_id and image."""
+    output: str
+    """Directory or URI for <name>.png (palette mask) and <name>_overlay.jpg."""
+    output_format: Literal["files", "parquet"] = "files"
+    """parquet writes masks into <output>/predictions/*.parquet instead, which needs the cluster."""
+    cluster: bool | None = None
+    """Whether Ray distributes the work; a repeated command continues. None does from 1000 images
+    on, and for Parquet."""
+    on_bad_image: Literal["skip", "fail"] = "skip"
+    """Whether a bad image is named and skipped, or ends the command."""
+    images_per_shard: int = 64
+    """Images that a process predicts before it records its progress; only on a cluster."""
+    tile_px: int | None = None
+    """Segments larger images in overlapping tiles of this side, a multiple of 32, so that memory
+    does not grow. None takes images whole."""
+    scales: tuple[float, ...] | None = None
+    """Image scales whose scores are averaged."""
+    flip: bool | None = None
+    """Whether the mirrored image is included as well."""
+    precision: Literal["auto", "float32", "bfloat16"] | None = None
+    """Number format of the network; auto is bfloat16 on devices that multiply it natively."""
+    max_side_px: int | None = None
+    """Longest side at which photographs are segmented; larger ones are shrunk. Masks have full
+    size."""
+    crf: bool = False
+    """Refines each mask by the CRF that DeepLab uses at test time, which takes seconds an image."""
+
+
+def _predict(command: PredictCommand) -> None:
+    from slams_ray.stages import predict
+    from slams_ray.stages.predict_settings import PredictSettings
+
+    how = PredictSettings(
+        crf=command.crf,
+        tile_px=command.tile_px,
+        use_cluster=command.cluster,
+        output_format=command.output_format,
+        on_bad_image=command.on_bad_image,
+        images_per_shard=command.images_per_shard,
+        changes={name: getattr(command, name) for name in NETWORK_SETTINGS},
+    )
+    predict.run(command.model, command.images, command.output, how)
+
+
+def main() -> None:
+    """Entry point of `slams predict` and `jobs.predict`."""
+    command = tyro.cli(PredictCommand, description=__doc__, prog=program_name())
+    guarded(lambda: _predict(command))

@@ -1,0 +1,1 @@
+"""A trained network in use: found, loaded, applied to photographs, exported."""

@@ -1,0 +1,236 @@
+"""A trained segmentation network, applied to photographs in this process without Ray."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from slams_ray import storage
+from slams_ray.config import InferenceConfig, PredictionCrfConfig
+from slams_ray.data.image import (
+    DEFAULT_LIMITS,
+    ImageLimits,
+    decode_image,
+    decode_upright,
+    encode_mask,
+    read_file,
+    resize,
+    shrink,
+    to_rgb,
+)
+from slams_ray.data.schema import voc_palette
+from slams_ray.errors import ConfigError, DataError
+from slams_ray.figures.montage import overlay_labels
+from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.model.predictor import make_predictor
+from slams_ray.model.source import SETTINGS, find_model
+from slams_ray.model.tiles import check_tile, predict_in_tiles
+from slams_ray.networks.checkpoint import inference_settings, network_class_names
+
+CRF_ITERATIONS = 10
+Photograph = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+"""A path or URI, encoded bytes, a Pillow image, or (H, W, 3) uint8 RGB."""
+Kind = TypeVar("Kind", bound=Photograph)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The labels of one image.
+
+    Attributes:
+        labels: (H, W) uint8 class indices at the size of the upright image; 0 is background.
+        confidence: (H, W) float32 in [0, 1], the network's probability of the chosen class: the
+            mean softmax over scales and mirror images.
+        class_names: (K,) names by class index.
+        image: (H, W, 3) uint8, the upright image.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    class_names: tuple[str, ...]
+    image: np.ndarray
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """(K,) RGB 0..255 of each class."""
+        return voc_palette(len(self.class_names))
+
+    def to_png(self) -> bytes:
+        """Encodes the labels as palette PNG, whose pixels are class indices."""
+        return encode_mask(self.labels, self.palette)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the labels as palette PNG to a path or URI."""
+        storage.write_bytes(os.fspath(path), self.to_png())
+
+    def overlay(self) -> np.ndarray:
+        """Returns the image with the colours of its labels, (H, W, 3) uint8."""
+        return overlay_labels(self.image, self.labels, self.palette)
+
+
+class Model:
+    """A trained segmentation network with the settings it was scored with.
+
+    Args:
+        class_names: (K,) names by class index, background first.
+        max_side_px: longest side at which images are segmented; None keeps every size.
+        tile_px: side of the tiles in which larger images are segmented; None takes images whole.
+    """
+
+    def __init__(
+        self,
+        predictor: SegmentationPredictor,
+        class_names: Sequence[str],
+        max_side_px: int | None,
+        tile_px: int | None = None,
+    ) -> None:
+        check_tile(tile_px)
+        self.predictor = predictor
+        self.class_names = tuple(class_names)
+        self.max_side_px = max_side_px
+        self.tile_px = tile_px
+
+    @overload
+    def predict(self, image: Photograph) -> Prediction: ...
+
+    @overload
+    def predict(self, image: list[Kind] | tuple[Kind, ...]) -> list[Prediction]: ...
+
+    def predict(
+        self, image: Photograph | list[Kind] | tuple[Kind, ...]
+    ) -> Prediction | list[Prediction]:
+        """Segments an image, or each of a list of images.
+
+        Files and Pillow images are turned upright by their EXIF orientation.
+
+        Raises:
+            DataError: an image is missing, truncated, too large, or of another type or shape.
+        """
+        if isinstance(image, list | tuple):
+            return [self.predict(one) for one in image]
+        if isinstance(image, str | os.PathLike):
+            path = os.fspath(image)
+            return self.predict_bytes(read_file(path), path)
+        if isinstance(image, bytes):
+            return self.predict_bytes(image, "the image")
+        if isinstance(image, Image.Image):
+            return self._predict(to_rgb(image), to_rgb(ImageOps.exif_transpose(image)))
+        pixels = _checked(image)
+        return self._predict(pixels, pixels)
+
+    def predict_bytes(
+        self, data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS
+    ) -> Prediction:
+        """Segments an encoded image.
+
+        Args:
+            source: name of the image, for messages.
+        """
+        return self._predict(
+            decode_image(data, source, limits), decode_upright(data, source, limits)
+        )
+
+    def _predict(self, decoded: np.ndarray, image: np.ndarray) -> Prediction:
+        """Segments at the size that a shard would store, and enlarges labels if it is smaller."""
+        pixels, encoded = shrink(decoded, image, self.max_side_px)
+        if encoded is not None:
+            pixels = decode_image(encoded, "the shrunk image")
+        if self.tile_px is None or max(pixels.shape[:2]) <= self.tile_px:
+            found = self.predictor.predict_with_confidence(pixels)
+        else:
+            predict = self.predictor.predict_with_confidence
+            found = predict_in_tiles(predict, pixels, self.tile_px)
+        height, width = image.shape[:2]
+        labels, confidence = (
+            values
+            if values.shape == (height, width)
+            else resize(values, (width, height), Image.Resampling.NEAREST)
+            for values in found
+        )
+        return Prediction(
+            labels=labels, confidence=confidence, class_names=self.class_names, image=image
+        )
+
+
+def _checked(image: Any) -> np.ndarray:
+    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
+    is_array = isinstance(image, np.ndarray) and image.ndim == 3 and image.size > 0
+    if is_array and dtype == np.uint8 and image.shape[2] == 3:
+        return image
+    got = type(image).__name__ if shape is None else f"an array of {dtype} and shape {shape}"
+    raise DataError(
+        f"the image is {got}, expected a path, encoded bytes, a Pillow image, or a NumPy array of "
+        "uint8 and shape (height, width, 3) in RGB: convert it"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint and the settings with which its network predicts.
+
+    Attributes:
+        settings: a value for each of `SETTINGS`.
+    """
+
+    path: str
+    data: bytes
+    settings: Mapping[str, Any]
+
+
+def find_checkpoint(model: str | os.PathLike[str], changes: Mapping[str, Any]) -> Checkpoint:
+    """Finds a checkpoint and its settings.
+
+    Args:
+        model: see `find_model`.
+        changes: values for any of `SETTINGS`; None keeps a setting. The others are those of the
+            evaluation, or those in the checkpoint.
+
+    Raises:
+        ArtifactError: there is no such model, or it has no settings.
+        ConfigError: a setting is unknown.
+    """
+    if unknown := changes.keys() - set(SETTINGS):
+        raise ConfigError(
+            f"unknown settings {', '.join(sorted(unknown))}: expected some of {', '.join(SETTINGS)}"
+        )
+    found = find_model(os.fspath(model))
+    data = storage.read_bytes(found.path)
+    asked = {name: value for name, value in changes.items() if value is not None}
+    settings = dict(found.scored_with or {})
+    if not settings and asked.keys() < set(SETTINGS):
+        settings = inference_settings(data, found.path)
+    return Checkpoint(path=found.path, data=data, settings=settings | asked)
+
+
+def load_model(
+    model: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    crf: bool = False,
+    tile_px: int | None = None,
+    **changes: Any,
+) -> Model:
+    """Loads a trained segmentation network.
+
+    Args:
+        model: see `find_model`.
+        device: torch device; None is a GPU if there is one.
+        crf: whether DeepLab's CRF of test time refines the labels.
+        tile_px: side of the tiles in which larger images are segmented, a multiple of 32; None
+            takes images whole.
+        changes: see `find_checkpoint`, which also says what is raised.
+    """
+    found = find_checkpoint(model, changes)
+    settings = dict(found.settings)
+    max_side_px = settings.pop("max_side_px")
+    settings["scales"] = tuple(settings["scales"])
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    refined = PredictionCrfConfig(iterations=CRF_ITERATIONS) if crf else None
+    predictor = make_predictor(found.path, InferenceConfig(**settings), None, device, refined)
+    class_names = network_class_names(found.data, found.path)
+    return Model(predictor, class_names, max_side_px, tile_px)

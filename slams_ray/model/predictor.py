@@ -1,0 +1,49 @@
+"""Builds the predictor of a checkpoint."""
+
+import torch
+
+from slams_ray import storage
+from slams_ray.config import InferenceConfig, PredictionCrfConfig
+from slams_ray.inference.precision import inference_dtype, optimize_for_inference
+from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.networks.checkpoint import load_network
+from slams_ray.refinement.crf.kernels import CrfKernels
+from slams_ray.refinement.crf.probabilities import ProbabilityCrf
+
+
+def make_predictor(
+    path: str,
+    config: InferenceConfig,
+    class_names: tuple[str, ...] | None,
+    device: str,
+    crf: PredictionCrfConfig | None = None,
+) -> SegmentationPredictor:
+    """Loads a segmentation network onto a torch device. With class_names None, any classes pass.
+
+    Args:
+        crf: refines predictions; None, or one without iterations, refines nothing.
+    """
+    network = load_network(storage.read_bytes(path), path, "segmentation_network", class_names)
+    target = torch.device(device)
+    return SegmentationPredictor(
+        optimize_for_inference(network, inference_dtype(config.precision, target), target),
+        scales=config.scales,
+        flip=config.flip,
+        device=target,
+        refine=_crf(crf, device) if crf is not None and crf.iterations else None,
+    )
+
+
+def _crf(config: PredictionCrfConfig, device: str) -> ProbabilityCrf:
+    return ProbabilityCrf(
+        kernels=CrfKernels(
+            gaussian_sxy_px=config.gaussian_sxy_px,
+            gaussian_compat=config.gaussian_compat,
+            bilateral_sxy_px=config.bilateral_sxy_px,
+            bilateral_srgb=config.bilateral_srgb,
+            bilateral_compat=config.bilateral_compat,
+        ),
+        iterations=config.iterations,
+        backend=config.backend,
+        device=device,
+    )

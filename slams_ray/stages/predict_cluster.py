@@ -1,0 +1,111 @@
+"""Predicts photographs on a Ray cluster, in shards that are kept when the command is repeated."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+from slams_ray import storage
+from slams_ray.artifacts import digest, fingerprint
+from slams_ray.config import ComputeConfig, InferenceConfig
+from slams_ray.model.model import find_checkpoint, load_model
+from slams_ray.model.shard_work import PredictMapper
+from slams_ray.model.source import CHECKPOINT_NAME, INFERENCE_NAME
+from slams_ray.runtime import cluster
+from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
+from slams_ray.runtime.workspace_lock import workspace_lock
+from slams_ray.stages.infer_activation import inference_pool
+from slams_ray.stages.precision import resolved
+from slams_ray.stages.predict_inputs import Photographs
+from slams_ray.stages.predict_settings import PredictSettings
+
+logger = logging.getLogger(__name__)
+
+LABEL = "predict"
+PREDICTIONS, SKIPPED_NAME, MODEL = "predictions", "skipped.json", "model"
+
+
+def run(model: str, photographs: Photographs, output: str, how: PredictSettings) -> int:
+    """Predicts every photograph, and returns the number of good ones.
+
+    The output has a shard in `predictions` for each group of photographs, `skipped.json` with bad
+    images, and in `model` a copy of the network, which every node reads.
+    """
+    output = storage.absolute(output)
+    with workspace_lock(output, LABEL):
+        cluster.connect()
+        settings, identity = _copy_model(model, output, how)
+        num_rows, bad = 0, []
+        for _, summary in run_shards(_job(photographs, output, how, settings, identity)):
+            num_rows += summary["num_rows"]
+            bad += summary["bad"]
+        storage.write_bytes(storage.join(output, SKIPPED_NAME), json.dumps(bad, indent=1).encode())
+    if bad:
+        logger.warning("%d bad images in %s, first: %s", len(bad), SKIPPED_NAME, bad[0][1])
+    logger.info("%d masks in %s, %d images skipped", num_rows, output, len(bad))
+    return num_rows
+
+
+def _copy_model(model: str, output: str, how: PredictSettings) -> tuple[dict[str, Any], str]:
+    """Writes the checkpoint into the output; returns its settings and a digest of both."""
+    found = find_checkpoint(model, how.changes)
+    settings = dict(found.settings)
+    max_side_px = settings.pop("max_side_px")
+    settings["scales"] = tuple(settings["scales"])
+    # Shards must not mix precisions, so all nodes use the one that each of them has.
+    inference = resolved(InferenceConfig(**settings), ComputeConfig())
+    chosen = asdict(inference) | {"max_side_px": max_side_px}
+    directory = storage.join(output, MODEL)
+    storage.write_bytes(storage.join(directory, CHECKPOINT_NAME), found.data)
+    storage.write_bytes(storage.join(directory, INFERENCE_NAME), json.dumps(chosen).encode())
+    return chosen, digest([found.data])
+
+
+def _job(
+    photographs: Photographs,
+    output: str,
+    how: PredictSettings,
+    settings: Mapping[str, Any],
+    identity: str,
+) -> ShardJob:
+    kept = {"crf": how.crf, "tile_px": how.tile_px, "output_format": how.output_format}
+    mark = fingerprint(LABEL, dict(settings) | kept, {"model": identity})
+    payloads = {}
+    if photographs.sources:
+        size = how.images_per_shard
+        payloads = {
+            f"{number:06d}.parquet": photographs.sources[start : start + size]
+            for number, start in enumerate(range(0, len(photographs.sources), size))
+        }
+        contents = {
+            name: digest((s.image_id, s.path, photographs.states.get(s.path)) for s in sources)
+            for name, sources in payloads.items()
+        }
+        inputs = {}
+    else:
+        contents = {name: digest([photographs.states[name]]) for name in photographs.shards}
+        columns = ("image_id", "image")
+        inputs = {"images": ShardInput(directory=photographs.directory, columns=columns)}
+    checkpoint = storage.join(output, MODEL, CHECKPOINT_NAME)
+    return ShardJob(
+        label=LABEL,
+        names=list(contents),
+        inputs=inputs,
+        output_dir=storage.join(output, PREDICTIONS),
+        fingerprint=mark,
+        make_work=partial(make_mapper, checkpoint, output, replace(how, changes={})),
+        payloads=payloads,
+        fingerprints={name: f"{mark}-{content}" for name, content in contents.items()},
+        pool=inference_pool(ComputeConfig()),
+    )
+
+
+def make_mapper(checkpoint: str, output: str, how: PredictSettings) -> PredictMapper:
+    """Loads the network. It runs once in every inference actor."""
+    model = load_model(
+        checkpoint, device=cluster.assigned_device(), crf=how.crf, tile_px=how.tile_px
+    )
+    files_in = output if how.output_format == "files" else None
+    return PredictMapper(model, files_in, how.on_bad_image)

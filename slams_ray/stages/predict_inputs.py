@@ -1,0 +1,101 @@
+"""Finds the photographs that a path names: a directory, a list, or Parquet shards."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from slams_ray import storage
+from slams_ray.artifacts import digest
+from slams_ray.data.image import IMAGE_SUFFIXES
+from slams_ray.errors import ConfigError, DataError
+from slams_ray.model.shard_work import Source
+
+PARQUET_SUFFIX, LIST_SUFFIX = ".parquet", ".txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photographs:
+    """Photographs to predict: files, or the rows of Parquet shards.
+
+    Attributes:
+        sources: files; empty for shards.
+        shards: names of Parquet files with the columns image_id and image; empty for files.
+        directory: directory of the shards.
+        states: path or shard name -> digest of what is known of its content.
+    """
+
+    sources: Sequence[Source] = ()
+    shards: Sequence[str] = ()
+    directory: str = ""
+    states: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_photographs(images: str, output: str) -> Photographs:
+    """Lists photographs.
+
+    Args:
+        images: directory or prefix with images, searched in depth; a .txt file with a path a line,
+            relative to it or absolute; a .parquet file or a directory of them.
+        output: directory of the masks, whose files are no photographs.
+
+    Raises:
+        ConfigError: images and output are the same directory.
+        DataError: there is no image, or two would get the same mask.
+    """
+    if storage.absolute(images) == storage.absolute(output):
+        raise ConfigError(
+            f"output is {output}, the directory of the images: masks would overwrite them"
+        )
+    if images.endswith(LIST_SUFFIX):
+        return _listed(images)
+    if images.endswith(PARQUET_SUFFIX):
+        size = storage.size_bytes(images)
+        if size is None:
+            raise DataError(f"{images} is missing: give a Parquet file with image_id and image")
+        directory, _, name = storage.absolute(images).rpartition("/")
+        return Photographs(shards=[name], directory=directory, states={name: str(size)})
+    return _in_directory(images, output)
+
+
+def _in_directory(images: str, output: str) -> Photographs:
+    root, own = storage.absolute(images), storage.absolute(output)
+    inside = own.removeprefix(f"{root}/") + "/" if own.startswith(f"{root}/") else None
+    found = {
+        name: digest(state)
+        for name, *state in storage.list_states(images)
+        if inside is None or not name.startswith(inside)
+    }
+    shards = [name for name in found if name.endswith(PARQUET_SUFFIX) and "/" not in name]
+    names = [name for name in found if name.lower().endswith(IMAGE_SUFFIXES)]
+    if shards and not names:
+        return Photographs(shards=shards, directory=root, states=found)
+    if not names:
+        raise DataError(f"{images} holds no image; expected {', '.join(IMAGE_SUFFIXES)}")
+    # Workers run in other directories.
+    paths = {name: storage.join(root, name) for name in names}
+    sources = [Source(image_id=name.rsplit(".", 1)[0], path=paths[name]) for name in names]
+    _check_unique(sources, images)
+    return Photographs(sources=sources, states={paths[name]: found[name] for name in names})
+
+
+def _listed(path: str) -> Photographs:
+    base = storage.absolute(path).rpartition("/")[0]
+    lines = [line.strip() for line in storage.read_bytes(path).decode().splitlines()]
+    paths = [
+        line if line.startswith("/") or "://" in line else storage.join(base, line)
+        for line in lines
+        if line
+    ]
+    if not paths:
+        raise DataError(f"{path} is empty: write the path of an image a line")
+    sources = [
+        Source(image_id=found.rsplit("/", 1)[-1].rsplit(".", 1)[0], path=found) for found in paths
+    ]
+    _check_unique(sources, path)
+    return Photographs(sources=sources)
+
+
+def _check_unique(sources: Sequence[Source], images: str) -> None:
+    image_id, times = Counter(source.image_id for source in sources).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{images} holds two images called {image_id!r}: rename one")

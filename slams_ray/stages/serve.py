@@ -1,0 +1,69 @@
+"""Serves a trained network over HTTP with Ray Serve."""
+
+import hashlib
+import ipaddress
+import logging
+import os
+from functools import partial
+
+from slams_ray import storage
+from slams_ray.errors import ConfigError
+from slams_ray.model.model import load_model
+from slams_ray.model.source import MLFLOW_SCHEMES
+from slams_ray.runtime.cluster import assigned_device
+from slams_ray.runtime.service import ServiceSettings, Work, deploy
+from slams_ray.serving.answers import answer
+from slams_ray.serving.app import TOKEN_VARIABLE, ServiceLimits, make_app
+
+__all__ = ["ServiceLimits", "ServiceSettings", "run"]
+
+logger = logging.getLogger(__name__)
+
+
+def run(model: str, settings: ServiceSettings, limits: ServiceLimits) -> None:
+    """Serves until the process is interrupted.
+
+    Args:
+        model: see `find_model`; every node must reach it.
+
+    Raises:
+        ConfigError: the service would be open to other machines without a token.
+    """
+    digest = token_digest(settings.host)
+    if not model.startswith(MLFLOW_SCHEMES):
+        model = storage.absolute(model)
+    logger.info("POST http://%s:%d/predict", settings.host, settings.port)
+    deploy(
+        partial(make_work, model, limits),
+        partial(make_app, limits=limits, token_digest=digest),
+        settings,
+    )
+
+
+def token_digest(host: str) -> str | None:
+    """Returns the SHA-256 digest of the token in the environment; None without a token.
+
+    Ray stores what it starts, so it gets the digest and not the token.
+
+    Raises:
+        ConfigError: there is no token, and other machines reach the host.
+    """
+    token = os.environ.get(TOKEN_VARIABLE)
+    if token:
+        return hashlib.sha256(token.encode()).hexdigest()
+    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+        raise ConfigError(
+            f"the service would answer anyone who reaches {host}: set {TOKEN_VARIABLE} to a "
+            "secret, or --host to 127.0.0.1"
+        )
+    return None
+
+
+def make_work(model: str, limits: ServiceLimits) -> Work:
+    """Loads the network. It runs once in every replica."""
+    loaded = load_model(model, device=assigned_device())
+
+    def work(data: bytes, wants_json: bool) -> object:
+        return answer(loaded, data, wants_json, limits.image)
+
+    return work

@@ -1,0 +1,115 @@
+"""The HTTP service: masks, JSON, limits and token, without Ray Serve."""
+
+import asyncio
+import hashlib
+import io
+import json
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from slams_ray.errors import ConfigError, DataError
+from slams_ray.model.model import Prediction
+from slams_ray.serving.answers import to_json
+from slams_ray.serving.app import ServiceLimits, make_app
+from slams_ray.stages import serve
+
+LABELS = np.array([[0, 1, 1], [2, 2, 0]], np.uint8)
+PREDICTION = Prediction(
+    labels=LABELS,
+    confidence=np.array([[0.1, 0.5, 0.7], [0.25, 0.25, 0.1]], np.float32),
+    class_names=("background", "cat", "dog"),
+    image=np.zeros((2, 3, 3), np.uint8),
+)
+
+
+async def segment(data: bytes, wants_json: bool) -> Any:
+    if data == b"bad":
+        raise DataError("the image is truncated")
+    return to_json(PREDICTION) if wants_json else PREDICTION.to_png()
+
+
+def request(
+    method: str, path: str, body: bytes = b"", token: str | None = None, **headers: str
+) -> tuple[int, bytes]:
+    """Status and body of the answer of the application to one request."""
+    digest = None if token is None else hashlib.sha256(token.encode()).hexdigest()
+    app = make_app(segment, ServiceLimits(max_bytes=10), digest)
+    sent: list[dict[str, Any]] = []
+    waiting = [
+        {"type": "http.request", "body": body[:4], "more_body": True},
+        {"type": "http.request", "body": body[4:], "more_body": False},
+    ]
+
+    async def receive() -> dict[str, Any]:
+        return waiting.pop(0) if waiting else {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
+    }
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"], b"".join(m.get("body", b"") for m in sent)
+
+
+def test_an_image_becomes_a_palette_png() -> None:
+    status, body = request("POST", "/predict", b"image")
+    assert status == 200
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(body))), LABELS)
+
+
+def test_json_has_regions_that_pycocotools_decodes() -> None:
+    status, body = request("POST", "/predict", b"image", accept="application/json")
+    content = json.loads(body)
+    assert (status, content["height"], content["width"]) == (200, 2, 3)
+    assert [(r["class"], r["confidence"]) for r in content["regions"]] == [
+        ("cat", 0.6),
+        ("dog", 0.25),
+    ]
+    rebuilt = sum(r["class_index"] * coco_mask.decode(r["rle"]) for r in content["regions"])
+    np.testing.assert_array_equal(rebuilt, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b"bad", 422, "the image is truncated"),
+        (b"", 422, "the body is empty"),
+        (b"0123456789a", 413, "more than 10 bytes"),
+    ],
+)
+def test_a_bad_body_is_refused_with_its_reason(body: bytes, status: int, message: str) -> None:
+    found, text = request("POST", "/predict", body)
+    assert found == status
+    assert message in text.decode()
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [("Bearer secret", 200), ("bearer secret", 200), ("Bearer other", 401), ("secret", 401)],
+)
+def test_only_the_token_opens_the_service(header: str, status: int) -> None:
+    ask = partial(request, "POST", "/predict", b"image", token="secret")
+    assert ask(authorization=header)[0] == status
+    assert ask()[0] == 401
+    assert request("GET", "/healthz", token="secret") == (200, b'{"status":"ok"}')
+
+
+def test_a_service_for_other_machines_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLAMS_SERVE_TOKEN", raising=False)
+    assert serve.token_digest("127.0.0.1") is None
+    with pytest.raises(ConfigError, match=r"would answer anyone who reaches 0\.0\.0\.0"):
+        serve.token_digest("0.0.0.0")
+    monkeypatch.setenv("SLAMS_SERVE_TOKEN", "secret")
+    assert serve.token_digest("0.0.0.0") == hashlib.sha256(b"secret").hexdigest()

@@ -1,0 +1,150 @@
+"""Many photographs: which are found, what a shard of them becomes, and a cluster that continues."""
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+import slams_ray
+from slams_ray.config import InferenceConfig
+from slams_ray.errors import ConfigError, DataError
+from slams_ray.model.shard_work import PredictMapper, Source
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.segmentation_network import SegmentationNetwork
+from slams_ray.stages import predict
+from slams_ray.stages.predict_inputs import find_photographs
+from slams_ray.stages.predict_settings import PredictSettings
+
+NAMES = ("a.png", "deep/b.png", "deep/c.png", "d.png", "e.png")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    architecture = {
+        "backbone_name": "tiny_resnet",
+        "output_stride": 8,
+        "num_classes": 2,
+        "head": "deeplabv2",
+    }
+    torch.manual_seed(0)
+    network = SegmentationNetwork(**architecture)
+    torch.nn.init.normal_(network.head.branches[0].weight)
+    settings = asdict(InferenceConfig(scales=(1.0,), flip=False)) | {"max_side_px": None}
+    path = tmp_path / "model.pt"
+    path.write_bytes(dump_network(network, architecture, ("background", "a", "b"), settings))
+    return path
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Five photographs in two directories; d.png is truncated."""
+    root = tmp_path / "photographs"
+    (root / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        pixels = rng.integers(0, 256, (4, 5, 3), np.uint8)
+        Image.fromarray(pixels).resize((50, 40), Image.Resampling.BICUBIC).save(root / name)
+    (root / "d.png").write_bytes((root / "d.png").read_bytes()[:200])
+    return root
+
+
+def test_a_directory_is_searched_in_depth_without_the_masks_in_it(photographs: Path) -> None:
+    (photographs / "masks").mkdir()
+    (photographs / "masks" / "a.png").touch()
+    found = find_photographs(str(photographs), str(photographs / "masks"))
+    assert [s.image_id for s in found.sources] == ["a", "d", "deep/b", "deep/c", "e"]
+    assert all(Path(s.path).is_absolute() for s in found.sources)
+    assert len(set(found.states.values())) == 5
+    with pytest.raises(ConfigError, match="masks would overwrite them"):
+        find_photographs(str(photographs), f"{photographs}/")
+
+
+def test_a_list_names_paths_relative_to_itself_or_absolute(photographs: Path) -> None:
+    names = photographs / "list.txt"
+    names.write_text(f"deep/b.png\n\n{photographs}/a.png\ns3://bucket/c.jpg\n")
+    found = find_photographs(str(names), "masks")
+    assert [(s.image_id, s.path) for s in found.sources] == [
+        ("b", f"{photographs}/deep/b.png"),
+        ("a", f"{photographs}/a.png"),
+        ("c", "s3://bucket/c.jpg"),
+    ]
+    names.write_text("a.png\ndeep/a.jpg\n")
+    with pytest.raises(DataError, match="two images called 'a'"):
+        find_photographs(str(names), "masks")
+    with pytest.raises(DataError, match=r"gone\.parquet is missing"):
+        find_photographs(str(photographs / "gone.parquet"), "masks")
+
+
+@pytest.mark.parametrize("to_files", [True, False])
+def test_a_shard_has_the_masks_of_the_model_and_names_bad_images(
+    checkpoint: Path, photographs: Path, tmp_path: Path, to_files: bool
+) -> None:
+    model = slams_ray.load(checkpoint)
+    sources = find_photographs(str(photographs), "masks").sources
+    files_in = str(tmp_path / "masks") if to_files else None
+    table, summary = PredictMapper(model, files_in, "skip")({}, sources)
+    assert summary["num_rows"] == 4
+    ((path, reason),) = summary["bad"]
+    assert path.endswith("d.png")
+    assert "truncated" in reason
+    for row in table.to_pylist():
+        expected = model.predict(photographs / f"{row['image_id']}.png")
+        mask = tmp_path / "masks" / f"{row['image_id']}.png"
+        data = mask.read_bytes() if to_files else row["labels"]
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), expected.labels)
+        assert (row["height"], row["width"]) == expected.labels.shape
+        assert row["confidence"] == pytest.approx(float(expected.confidence.mean()))
+    with pytest.raises(DataError, match="truncated"):
+        PredictMapper(model, None, "fail")({}, sources)
+
+
+def test_a_name_that_leads_out_of_the_output_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    table = pa.table({"image_id": ["../a"], "image": [b"anything"]})
+    mapper = PredictMapper(slams_ray.load(checkpoint), str(tmp_path), "fail")
+    with pytest.raises(DataError, match=r"\.\./a"):
+        mapper({"images": table}, None)
+    source = Source(image_id="/etc/a", path="/etc/a.png")
+    with pytest.raises(DataError, match="/etc/a"):
+        mapper({}, [source])
+
+
+@pytest.mark.ray
+def test_a_cluster_gives_the_same_masks_and_repeats_only_what_is_missing(
+    ray_cluster: None, checkpoint: Path, photographs: Path, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    arguments = str(checkpoint), str(photographs)
+    assert predict.run(*arguments, str(here)) == 4
+    how = PredictSettings(use_cluster=True, images_per_shard=2)
+    assert predict.run(*arguments, str(there), how) == 4
+    for mask in here.rglob("*.png"):
+        assert (there / mask.relative_to(here)).read_bytes() == mask.read_bytes()
+    ((path, _),) = json.loads((there / "skipped.json").read_text())
+    assert path == f"{photographs}/d.png"
+    shards = sorted((there / "predictions").iterdir())
+    assert len(shards) == 3
+    kept = {shard: shard.stat().st_mtime_ns for shard in shards}
+    shards[1].unlink()
+    Image.new("RGB", (50, 40)).save(photographs / "e.png")
+    assert predict.run(*arguments, str(there), how) == 4
+    repeated = [shard for shard in shards if shard.stat().st_mtime_ns != kept[shard]]
+    assert repeated == shards[1:], "the missing shard, and the one with the changed image"
+
+    rows = [
+        {"image_id": name, "image": (photographs / f"{name}.png").read_bytes()} for name in "ae"
+    ]
+    (tmp_path / "input").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "input" / "x.parquet")
+    output = tmp_path / "tables"
+    how = PredictSettings(output_format="parquet")
+    assert predict.run(str(checkpoint), str(tmp_path / "input"), str(output), how) == 2
+    found = pq.read_table(output / "predictions" / "x.parquet").to_pylist()
+    assert [row["image_id"] for row in found] == ["a", "e"]
+    assert found[0]["labels"] == (here / "a.png").read_bytes()
