@@ -1,6 +1,7 @@
 """Encoded rows, batches, and tasks on the tiny network."""
 
 import io
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from slams_ray.config import (
     ActivationConfig,
@@ -21,6 +23,7 @@ from slams_ray.config import (
     SegmentationConfig,
     TrainingConfig,
 )
+from slams_ray.config.pipeline import GIVEN_WEIGHTS
 from slams_ray.data.image import encode_mask
 from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import TRAIN, generate, load_split
@@ -35,6 +38,8 @@ from slams_ray.systems.slams.encoder import EncoderTask
 from slams_ray.training.sampling import ROWS_PER_GROUP
 from slams_ray.training.task import Task
 
+TRAINED_SYSTEMS = sorted(name for name, system in SYSTEMS.items() if system.map_stage)
+"""Systems whose maps come from a network."""
 CLASS_NAMES = ("background", "red", "green", "blue")
 TRAINING = TrainingConfig(
     batch_size=4, crop_px=32, long_side_px=(28, 40), optimizer="adamw", learning_rate=3e-3
@@ -151,15 +156,44 @@ def make_task() -> Callable[..., Task]:
     return make
 
 
+class TinyImageText(nn.Module):
+    """A random network with an embedding for images, and one for texts."""
+
+    image_px = 24
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.towers = nn.Conv2d(3, 8, 8, stride=8)
+        for parameter in self.towers.parameters():
+            nn.init.normal_(parameter, std=0.3, generator=generator)
+
+    def image_embeddings(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(self.towers(images).relu().mean(dim=(2, 3)) + 0.01, dim=-1)
+
+    def text_embeddings(self, texts: Sequence[str]) -> torch.Tensor:
+        seeds = [zlib.crc32(text.encode()) for text in texts]
+        rows = [torch.rand(8, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return nn.functional.normalize(torch.stack(rows), dim=-1)
+
+
+def load_tiny_image_text(path: str, system: str) -> TinyImageText:
+    return TinyImageText()
+
+
 @pytest.fixture
-def make_system_task() -> Callable[..., Task]:
+def make_system_task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
     """System, and settings of it, to the task that trains its maps, after those it builds on."""
+    monkeypatch.setattr("slams_ray.systems.clims.load_clip", load_tiny_image_text)
 
     def make(name: str, **settings: Any) -> Task:
         torch.manual_seed(0)
-        config = replace(smoke(), system=name, baselines=())
+        if name in GIVEN_WEIGHTS:
+            settings = {"weights": "given"} | settings
+        config = smoke()
         if settings:
             config = replace(config, **{name: replace(getattr(config, name), **settings)})
+        config = replace(config, system=name, baselines=())
         checkpoints: dict[str, bytes] = {}
         for training in SYSTEMS[name].trainings(config):
             task = training.make_task(CLASS_NAMES, checkpoints)

@@ -31,6 +31,7 @@ from slams_ray.config.refinement import (
 from slams_ray.config.search import SearchConfig
 from slams_ray.config.systems import (
     AmnConfig,
+    ClimsConfig,
     CpnConfig,
     OccseConfig,
     PuzzleConfig,
@@ -46,6 +47,7 @@ __all__ = [
     "AmnConfig",
     "BackboneConfig",
     "ClassifierConfig",
+    "ClimsConfig",
     "ComputeConfig",
     "CpnConfig",
     "CrfConfig",

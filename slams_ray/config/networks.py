@@ -8,6 +8,7 @@ from slams_ray.config.labels import InferenceConfig, PredictionCrfConfig
 from slams_ray.config.refinement import AffinityConfig
 from slams_ray.config.systems import (
     AmnConfig,
+    ClimsConfig,
     CpnConfig,
     OccseConfig,
     PuzzleConfig,
@@ -152,6 +153,7 @@ TrainedConfig = (
     | SeamConfig
     | CpnConfig
     | AmnConfig
+    | ClimsConfig
     | AffinityConfig
     | SegmentationConfig
 )

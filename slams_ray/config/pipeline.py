@@ -24,6 +24,7 @@ from slams_ray.config.refinement import (
 from slams_ray.config.search import SearchConfig
 from slams_ray.config.systems import (
     AmnConfig,
+    ClimsConfig,
     CpnConfig,
     OccseConfig,
     PuzzleConfig,
@@ -31,9 +32,13 @@ from slams_ray.config.systems import (
     SeamConfig,
 )
 
-MapSystem = Literal["cam", "slams", "recam", "occse", "puzzle", "seam", "cpn", "amn", "imported"]
+MapSystem = Literal[
+    "cam", "slams", "recam", "occse", "puzzle", "seam", "cpn", "amn", "clims", "imported"
+]
 LabelSource = Literal["imported_labels", "masks"]
 LABEL_SOURCES = get_args(LabelSource)
+GIVEN_WEIGHTS = {"clims": "the state dict of a CLIP network"}
+"""System -> what its setting `weights` must name, because nothing downloads it."""
 SystemName = MapSystem | LabelSource
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "slams": ("encoder", "activation"),
@@ -43,6 +48,7 @@ SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "seam": ("seam",),
     "puzzle": ("puzzle",),
     "occse": ("occse",),
+    "clims": ("clims",),
 }
 """System -> fields of `PipelineConfig` that only this system reads."""
 
@@ -67,6 +73,7 @@ class PipelineConfig:
     seam: SeamConfig = field(default_factory=SeamConfig)
     cpn: CpnConfig = field(default_factory=CpnConfig)
     amn: AmnConfig = field(default_factory=AmnConfig)
+    clims: ClimsConfig = field(default_factory=ClimsConfig)
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -101,6 +108,14 @@ class PipelineConfig:
             )
 
         self._check_sources()
+        for name in GIVEN_WEIGHTS.keys() & set(self.systems):
+            check(
+                getattr(self, name).weights is not None,
+                f"{name}.weights",
+                None,
+                f"a file with {GIVEN_WEIGHTS[name]}, because system {name} needs it and nothing "
+                "downloads it",
+            )
         self._check_accumulation()
         self._check_tiles()
         if "walk" in self.refinement.steps and self.has_maps:

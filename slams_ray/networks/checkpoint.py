@@ -17,6 +17,7 @@ from slams_ray.networks.correlation_network import CorrelationNetwork
 from slams_ray.networks.edge_network import EdgeNetwork
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.networks.semantic_encoder import SemanticEncoder
+from slams_ray.networks.text_network import TextNetwork
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "edge_network": EdgeNetwork,
@@ -24,9 +25,15 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "activation_network": ActivationNetwork,
     "correlation_network": CorrelationNetwork,
     "conditioned_network": ConditionedNetwork,
+    "text_network": TextNetwork,
     "segmentation_network": SegmentationNetwork,
 }
-MAP_NETWORKS = ("activation_network", "correlation_network", "conditioned_network")
+MAP_NETWORKS = (
+    "activation_network",
+    "correlation_network",
+    "conditioned_network",
+    "text_network",
+)
 """Kinds of networks that make the maps of a system. One whose attribute `needs_labels` is true
 takes the (B, C) multi-hot labels after the images."""
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from slams_ray.config import (
     AmnConfig,
+    ClimsConfig,
     CpnConfig,
     OccseConfig,
     PipelineConfig,
@@ -75,5 +76,9 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
         ),
         amn=AmnConfig(
             training=training if from_cam else published_amn, initialise_from_cam=from_cam
+        ),
+        # Ours, as the activation network of SLAMs, which also starts from a trained head.
+        clims=ClimsConfig(
+            training=replace(training, learning_rate=training.learning_rate / 20, head_multiplier=1)
         ),
     )

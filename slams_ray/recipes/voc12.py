@@ -130,4 +130,6 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
             input_scales=(0.5, 0.75, 1.0),
         ),
     )
-    return with_peer_systems(config)
+    config = with_peer_systems(config)
+    # The authors' program.
+    return replace(config, clims=replace(config.clims, words=("person=player",)))

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 
 from slams_ray.config import PipelineConfig
-from slams_ray.systems import amn, cam, cpn, imported, occse, puzzle, recam, seam
+from slams_ray.systems import amn, cam, clims, cpn, imported, occse, puzzle, recam, seam
 from slams_ray.systems.slams import system as slams
 from slams_ray.systems.system import NetworkTraining, System
 
-_ALL = (cam, slams, recam, occse, puzzle, seam, cpn, amn)
+_ALL = (cam, slams, recam, occse, puzzle, seam, cpn, amn, clims)
 SYSTEMS: Mapping[str, System] = {
     system.name: system for system in (*(module.SYSTEM for module in _ALL), *imported.SYSTEMS)
 }

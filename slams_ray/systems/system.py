@@ -15,6 +15,10 @@ def no_warnings(last: Metrics, results: Metrics) -> list[str]:
     return []
 
 
+def no_check(config: PipelineConfig) -> None:
+    """Checks nothing. For systems that need no file of the user."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkTraining:
     """Training of one network of a system.
@@ -51,6 +55,8 @@ class System:
         trainings: settings -> the networks to train, in order. Two systems that need the same
             network name the same stage, and the network is trained once.
         max_logit: settings -> value that inference clips higher logits to; None clips nothing.
+        check: settings -> nothing. It raises ConfigError, before the first stage, where a file of
+            the user or an optional library is missing.
     """
 
     name: str
@@ -58,3 +64,4 @@ class System:
     map_stage: str | None
     trainings: Callable[[PipelineConfig], list[NetworkTraining]]
     max_logit: Callable[[PipelineConfig], float | None] = lambda config: None
+    check: Callable[[PipelineConfig], None] = no_check

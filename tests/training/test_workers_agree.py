@@ -23,8 +23,9 @@ from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.systems.slams.encoder import EncoderTask
 from slams_ray.training.data_loading import ShardColumns
 from slams_ray.training.training import Training
+from tests.tiny_tasks import load_tiny_image_text
 
-PEERS = ("recam", "occse", "puzzle", "seam", "cpn", "amn")
+PEERS = ("recam", "occse", "puzzle", "seam", "cpn", "amn", "clims")
 NUM_STEPS = 5
 TOLERANCE = 5e-5
 
@@ -109,8 +110,13 @@ def train_all(
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [2, 3])
 def test_several_workers_reach_the_parameters_of_one(
-    num_workers: int, tmp_path: Path, tiny_config: PipelineConfig, prepare_shards: Any
+    num_workers: int,
+    tmp_path: Path,
+    tiny_config: PipelineConfig,
+    prepare_shards: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("slams_ray.systems.clims.load_clip", load_tiny_image_text)
     # SGD: AdamW divides by the root of tiny gradients, which turns rounding into visible steps.
     sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.01, "epochs": 2}
     config = replace(
@@ -123,6 +129,7 @@ def test_several_workers_reach_the_parameters_of_one(
             for part in ("encoder", "classifier", "activation", "segmentation", *PEERS)
         },
     )
+    config = replace(config, clims=replace(config.clims, weights="given"))
     shard_rows, names = prepare_shards(tmp_path)
     trainings = make_trainings(config, tmp_path, shard_rows, names)
     if num_workers > 2:
