@@ -35,11 +35,16 @@ from slams_ray.systems.cam import ClassifierTask
 from slams_ray.systems.registry import SYSTEMS
 from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.systems.slams.encoder import EncoderTask
+from slams_ray.systems.system import NetworkTraining
 from slams_ray.training.sampling import ROWS_PER_GROUP
 from slams_ray.training.task import Task
 
-TRAINED_SYSTEMS = sorted(name for name, system in SYSTEMS.items() if system.map_stage)
-"""Systems whose maps come from a network."""
+TRAINED_SYSTEMS = sorted(
+    name
+    for name, system in SYSTEMS.items()
+    if any(isinstance(made, NetworkTraining) for made in system.trainings(smoke()))
+)
+"""Systems whose maps come from a trained network."""
 CLASS_NAMES = ("background", "red", "green", "blue")
 TRAINING = TrainingConfig(
     batch_size=4, crop_px=32, long_side_px=(28, 40), optimizer="adamw", learning_rate=3e-3
@@ -196,6 +201,7 @@ def make_system_task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
         config = replace(config, system=name, baselines=())
         checkpoints: dict[str, bytes] = {}
         for training in SYSTEMS[name].trainings(config):
+            assert isinstance(training, NetworkTraining)
             task = training.make_task(CLASS_NAMES, checkpoints)
             network = task.build().exported
             checkpoints[training.stage] = dump_network(network, task.architecture, CLASS_NAMES)

@@ -32,6 +32,7 @@ from slams_ray.config.search import SearchConfig
 from slams_ray.config.systems import (
     AmnConfig,
     ClimsConfig,
+    ClipEsConfig,
     CpnConfig,
     OccseConfig,
     PuzzleConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "BackboneConfig",
     "ClassifierConfig",
     "ClimsConfig",
+    "ClipEsConfig",
     "ComputeConfig",
     "CpnConfig",
     "CrfConfig",

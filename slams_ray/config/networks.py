@@ -9,6 +9,7 @@ from slams_ray.config.refinement import AffinityConfig
 from slams_ray.config.systems import (
     AmnConfig,
     ClimsConfig,
+    ClipEsConfig,
     CpnConfig,
     OccseConfig,
     PuzzleConfig,
@@ -158,3 +159,6 @@ TrainedConfig = (
     | SegmentationConfig
 )
 """Settings of one trained network; each has the field `training`."""
+
+FixedConfig = ClipEsConfig
+"""Settings of one network that is not trained."""

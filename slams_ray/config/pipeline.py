@@ -25,6 +25,7 @@ from slams_ray.config.search import SearchConfig
 from slams_ray.config.systems import (
     AmnConfig,
     ClimsConfig,
+    ClipEsConfig,
     CpnConfig,
     OccseConfig,
     PuzzleConfig,
@@ -33,11 +34,14 @@ from slams_ray.config.systems import (
 )
 
 MapSystem = Literal[
-    "cam", "slams", "recam", "occse", "puzzle", "seam", "cpn", "amn", "clims", "imported"
+    "cam", "slams", "recam", "occse", "puzzle", "seam", "cpn", "amn", "clims", "clip_es", "imported"
 ]
 LabelSource = Literal["imported_labels", "masks"]
 LABEL_SOURCES = get_args(LabelSource)
-GIVEN_WEIGHTS = {"clims": "the state dict of a CLIP network"}
+GIVEN_WEIGHTS = {
+    "clims": "the state dict of a CLIP network",
+    "clip_es": "the state dict of a CLIP network",
+}
 """System -> what its setting `weights` must name, because nothing downloads it."""
 SystemName = MapSystem | LabelSource
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
@@ -49,6 +53,7 @@ SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "puzzle": ("puzzle",),
     "occse": ("occse",),
     "clims": ("clims",),
+    "clip_es": ("clip_es",),
 }
 """System -> fields of `PipelineConfig` that only this system reads."""
 
@@ -74,6 +79,7 @@ class PipelineConfig:
     cpn: CpnConfig = field(default_factory=CpnConfig)
     amn: AmnConfig = field(default_factory=AmnConfig)
     clims: ClimsConfig = field(default_factory=ClimsConfig)
+    clip_es: ClipEsConfig = field(default_factory=ClipEsConfig)
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -98,6 +104,8 @@ class PipelineConfig:
         trained = {"classifier", "affinity", "segmentation"}
         trained.update(name for names in SETTINGS_OF.values() for name in names)
         for name in sorted(trained - unread_fields(self.systems)):
+            if not hasattr(getattr(self, name), "training"):
+                continue
             batch_size = getattr(self, name).training.batch_size
             check(
                 batch_size >= self.compute.train_workers,

@@ -199,3 +199,34 @@ class ClimsConfig:
         for name in ("foreground", "complement", "background", "area"):
             value = getattr(self, name)
             check(value >= 0, f"clims.{name}", value, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEsConfig:
+    """CLIP-ES: maps of an image-text network, which is not trained (docs/method.md, CLIP-ES)."""
+
+    weights: str | None = None
+    """File (path or URI) with the state dict of a CLIP network with a vision transformer, in
+    OpenAI's keys; published is ViT-B/16. It is never downloaded."""
+    template: str = "a clean origami {}."
+    """Text of a class or of a background; {} becomes its words."""
+    words: tuple[str, ...] = ()
+    """Words of classes that say more than the name, such as bird=bird avian."""
+    background_words: tuple[str, ...] = (
+        *("ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river"),
+        *("sea", "railway", "railroad", "keyboard", "helmet", "cloud", "house", "mountain"),
+        *("ocean", "road", "rock", "street", "valley", "bridge", "sign"),
+    )
+    """What competes with the classes for an image; published for VOC."""
+    box_share: float = 0.4
+    """Share of the maximum of a map above which its boxes are; published are 0.4 for VOC and 0.7
+    for COCO."""
+    attention_blocks: int = 8
+    """Number of last blocks whose attention refines the maps."""
+
+    def __post_init__(self) -> None:
+        check_address(self.weights, "clip_es.weights")
+        check("{}" in self.template, "clip_es.template", self.template, "a text with {}")
+        check(0 <= self.box_share < 1, "clip_es.box_share", self.box_share, "in [0, 1)")
+        blocks = self.attention_blocks
+        check(blocks >= 1, "clip_es.attention_blocks", blocks, ">= 1")

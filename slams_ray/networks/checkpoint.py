@@ -12,6 +12,7 @@ from torch import nn
 
 from slams_ray.errors import ArtifactError
 from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.clip_map_network import ClipMapNetwork
 from slams_ray.networks.conditioned_network import ConditionedNetwork
 from slams_ray.networks.correlation_network import CorrelationNetwork
 from slams_ray.networks.edge_network import EdgeNetwork
@@ -26,6 +27,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "correlation_network": CorrelationNetwork,
     "conditioned_network": ConditionedNetwork,
     "text_network": TextNetwork,
+    "clip_map_network": ClipMapNetwork,
     "segmentation_network": SegmentationNetwork,
 }
 MAP_NETWORKS = (
@@ -33,9 +35,11 @@ MAP_NETWORKS = (
     "correlation_network",
     "conditioned_network",
     "text_network",
+    "clip_map_network",
 )
 """Kinds of networks that make the maps of a system. One whose attribute `needs_labels` is true
-takes the (B, C) multi-hot labels after the images."""
+takes the (B, C) multi-hot labels after the images. One whose `native_size_only` is true sees images
+at scale 1 alone, and one whose `mirrored` is false no mirror images."""
 
 
 def build_network(kind: str, architecture: dict[str, Any]) -> nn.Module:

@@ -25,6 +25,13 @@ RESNET50 = BackboneConfig(name="resnet50", weights="ResNet50_Weights.IMAGENET1K_
 CAM_RESNET50 = replace(RESNET50, output_stride=16, dilate=False, frozen_blocks=6)
 RESNET101 = BackboneConfig(name="resnet101", weights="ResNet101_Weights.IMAGENET1K_V1")
 
+CLIP_ES_WORDS = (
+    "bird=bird avian",
+    "chair=chair seat",
+    "person=person with clothes, people, human",
+    "tvmonitor=tvmonitor screen",
+)
+
 
 def voc12(root: str = "data/VOC2012") -> PipelineConfig:
     """PASCAL VOC 2012: trainaug (10,582) trains, train (1,464) chooses the threshold, val scores.
@@ -131,5 +138,9 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
         ),
     )
     config = with_peer_systems(config)
-    # The authors' program.
-    return replace(config, clims=replace(config.clims, words=("person=player",)))
+    # The authors' programs.
+    return replace(
+        config,
+        clims=replace(config.clims, words=("person=player",)),
+        clip_es=replace(config.clip_es, words=CLIP_ES_WORDS),
+    )

@@ -15,7 +15,7 @@ from slams_ray.config import (
     SegmentationConfig,
     TrainingConfig,
 )
-from slams_ray.config.networks import TrainedConfig
+from slams_ray.config.networks import FixedConfig, TrainedConfig
 from slams_ray.config.pipeline import GIVEN_WEIGHTS
 from slams_ray.data.source import TRAIN, VAL
 from slams_ray.networks.weights import NO_WEIGHTS
@@ -129,15 +129,17 @@ def _absolute(config: Network) -> Network:
     return replace(config, backbone=replace(backbone, weights=storage.absolute(backbone.weights)))
 
 
-def training_settings(config: TrainedConfig) -> dict[str, Any]:
-    """Returns the settings that a trained network depends on, without those of its backbone.
+def network_settings(config: TrainedConfig | FixedConfig) -> dict[str, Any]:
+    """Returns the settings that a network depends on, without those of its backbone.
 
     A digest replaces the path of a weights file.
     """
     settings = to_plain(config)
     if settings.get("weights") is not None:
         settings["weights"] = _weights_identity(settings["weights"])
-    settings["training"] = {k: v for k, v in settings["training"].items() if k not in _NO_RESULT}
+    if "training" in settings:
+        kept = {k: v for k, v in settings["training"].items() if k not in _NO_RESULT}
+        settings["training"] = kept
     settings.pop("backbone", None)
     return settings
 

@@ -30,7 +30,7 @@ from slams_ray.systems.maps import (
     mean_over_image,
     resized,
 )
-from slams_ray.systems.prompts import class_words
+from slams_ray.systems.prompts import class_texts
 from slams_ray.systems.slams.soft_masks import soft_masks
 from slams_ray.training.task import Batch, TrainingModule
 
@@ -151,13 +151,7 @@ class ClimsTask(AfterCamTask[ClimsConfig]):
     ) -> None:
         super().__init__(config, backbone, class_names, classifier)
         self.load_encoder: LoadEncoder = load_clip
-        texts = [
-            config.template.replace("{}", words)
-            for words in (
-                *class_words(class_names, config.words, f"{NAME}.words"),
-                *config.background_words,
-            )
-        ]
+        texts = class_texts(class_names, config, NAME)
         self.text_table = self._encoder().text_embeddings(texts).cpu()
         self.architecture |= {"texts": texts, "embedding_dim": self.text_table.shape[1]}
 

@@ -14,6 +14,7 @@ from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.recipes import RECIPES
 from slams_ray.systems.registry import trainings_of
+from slams_ray.systems.system import NetworkTraining
 from tests.tiny_tasks import TRAINED_SYSTEMS
 
 Make = Callable[..., Any]
@@ -65,6 +66,7 @@ def test_every_recipe_gives_a_system_the_backbone_and_the_budget_of_its_classifi
     config = replace(config, system=name, baselines=("cam",))
     own, classifier = getattr(config, name), config.classifier
     (training,) = (t for t in trainings_of(config) if t.stage == f"train_{name}")
+    assert isinstance(training, NetworkTraining)
     assert training.backbone.name == classifier.backbone.name
     assert training.backbone.freeze_batch_norm
     for setting in ("epochs", "batch_size", "long_side_px"):

@@ -10,12 +10,13 @@ import pytest
 import torch
 from numpy.random import default_rng as draw
 
+from slams_ray.config import ClimsConfig
 from slams_ray.errors import ConfigError
 from slams_ray.networks.checkpoint import load_network
 from slams_ray.networks.image_text import require_extra
 from slams_ray.recipes import RECIPES
 from slams_ray.systems.clims import check, text_losses
-from slams_ray.systems.prompts import class_words
+from slams_ray.systems.prompts import class_texts
 from slams_ray.training.training import Training
 from tests.tiny_tasks import CLASS_NAMES, TinyImageText
 
@@ -54,10 +55,11 @@ def test_the_table_has_the_classes_in_their_order_and_then_the_backgrounds(
 
 
 def test_words_of_a_class_that_does_not_exist_are_refused() -> None:
-    assert class_words(CLASS_NAMES, ("blue=a=b",), "x") == ["red", "green", "a=b"]
+    config = ClimsConfig(template="a {}!", words=("blue=a=b",), background_words=("sky",))
+    assert class_texts(CLASS_NAMES, config, "clims") == ["a red!", "a green!", "a a=b!", "a sky!"]
     for entry in ("pink=leaf", "background=sky"):
         with pytest.raises(ConfigError, match=r"clims\.words has .* one of red, green, blue"):
-            class_words(CLASS_NAMES, (entry,), "clims.words")
+            class_texts(CLASS_NAMES, replace(config, words=(entry,)), "clims")
 
 
 def test_gradients_reach_the_maps_and_not_the_encoder(

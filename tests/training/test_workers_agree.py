@@ -21,6 +21,7 @@ from slams_ray.systems.occse import OccseTask
 from slams_ray.systems.registry import SYSTEMS
 from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.systems.slams.encoder import EncoderTask
+from slams_ray.systems.system import NetworkTraining
 from slams_ray.training.data_loading import ShardColumns
 from slams_ray.training.training import Training
 from tests.tiny_tasks import load_tiny_image_text
@@ -57,6 +58,7 @@ def make_trainings(
     }
     for name in PEERS:
         (peer,) = (t for t in SYSTEMS[name].trainings(config) if t.stage == f"train_{name}")
+        assert isinstance(peer, NetworkTraining)
         checkpoints = {"train_classifier": frozen[1]}
         tasks[name] = (peer.make_task(names, checkpoints), peer.config.training)
     gain = replace(config.occse, judge="self", target="score", mask="sigmoid")
