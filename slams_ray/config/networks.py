@@ -11,6 +11,7 @@ from slams_ray.config.systems import (
     ClimsConfig,
     ClipEsConfig,
     CpnConfig,
+    MctformerConfig,
     OccseConfig,
     PuzzleConfig,
     RecamConfig,
@@ -155,6 +156,7 @@ TrainedConfig = (
     | CpnConfig
     | AmnConfig
     | ClimsConfig
+    | MctformerConfig
     | AffinityConfig
     | SegmentationConfig
 )

@@ -27,6 +27,7 @@ from slams_ray.config.systems import (
     ClimsConfig,
     ClipEsConfig,
     CpnConfig,
+    MctformerConfig,
     OccseConfig,
     PuzzleConfig,
     RecamConfig,
@@ -34,13 +35,25 @@ from slams_ray.config.systems import (
 )
 
 MapSystem = Literal[
-    "cam", "slams", "recam", "occse", "puzzle", "seam", "cpn", "amn", "clims", "clip_es", "imported"
+    "cam",
+    "slams",
+    "recam",
+    "occse",
+    "puzzle",
+    "seam",
+    "cpn",
+    "amn",
+    "clims",
+    "clip_es",
+    "mctformer",
+    "imported",
 ]
 LabelSource = Literal["imported_labels", "masks"]
 LABEL_SOURCES = get_args(LabelSource)
 GIVEN_WEIGHTS = {
     "clims": "the state dict of a CLIP network",
     "clip_es": "the state dict of a CLIP network",
+    "mctformer": "the state dict of a vision transformer",
 }
 """System -> what its setting `weights` must name, because nothing downloads it."""
 SystemName = MapSystem | LabelSource
@@ -54,6 +67,7 @@ SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "occse": ("occse",),
     "clims": ("clims",),
     "clip_es": ("clip_es",),
+    "mctformer": ("mctformer",),
 }
 """System -> fields of `PipelineConfig` that only this system reads."""
 
@@ -80,6 +94,7 @@ class PipelineConfig:
     amn: AmnConfig = field(default_factory=AmnConfig)
     clims: ClimsConfig = field(default_factory=ClimsConfig)
     clip_es: ClipEsConfig = field(default_factory=ClipEsConfig)
+    mctformer: MctformerConfig = field(default_factory=MctformerConfig)
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -170,8 +185,8 @@ class PipelineConfig:
         )
 
     def _check_accumulation(self) -> None:
-        """Checks that no BatchNorm would see a part of a batch. The edge network has none."""
-        for name in (f.name for f in fields(self) if f.name != "affinity"):
+        """Checks that no BatchNorm would see a part of a batch. Some networks have none."""
+        for name in (f.name for f in fields(self) if f.name not in ("affinity", "mctformer")):
             part = getattr(self, name)
             parts = part.training.accumulation_steps if hasattr(part, "training") else 1
             # A network without a backbone of its own has the classifier's.

@@ -230,3 +230,23 @@ class ClipEsConfig:
         check(0 <= self.box_share < 1, "clip_es.box_share", self.box_share, "in [0, 1)")
         blocks = self.attention_blocks
         check(blocks >= 1, "clip_es.attention_blocks", blocks, ">= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MctformerConfig:
+    """MCTformer: a vision transformer with a token for each class (docs/method.md, MCTformer)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    weights: str | None = None
+    """File (path or URI) with the state dict of a vision transformer in timm's keys; published is
+    DeiT-S/16. It is never downloaded."""
+    map_blocks: int = 3
+    """Number of last blocks whose attention of class tokens makes the maps."""
+    drop_path: float = 0.1
+    """Share of the images for which a branch of the last block is left out in training; earlier
+    blocks have less."""
+
+    def __post_init__(self) -> None:
+        check_address(self.weights, "mctformer.weights")
+        check(self.map_blocks >= 1, "mctformer.map_blocks", self.map_blocks, ">= 1")
+        check(0 <= self.drop_path < 1, "mctformer.drop_path", self.drop_path, "in [0, 1)")

@@ -91,3 +91,24 @@ def present_softmax(cosines: torch.Tensor, labels: torch.Tensor, scale: float) -
     num_classes = labels.shape[1]
     competes = F.pad(labels.bool(), (0, cosines.shape[1] - num_classes), value=True)
     return (scale * cosines).masked_fill(~competes, -torch.inf).softmax(dim=1)[:, :num_classes]
+
+
+def token_maps(attention: torch.Tensor, logits: torch.Tensor, num_blocks: int) -> torch.Tensor:
+    """(B, C, h, w) maps of class tokens (MCTformer), scaled to the range from 0 to 1.
+
+    The attention of the token of class k to the patches, summed over the last blocks, times ReLU of
+    the logits; each patch then takes the sum of the map, weighted by its attention to the patches,
+    summed over all blocks.
+
+    Args:
+        attention: (L, B, C + h w, C + h w) mean over heads; row i attends to columns.
+        logits: (B, C, h, w).
+        num_blocks: number of last blocks.
+    """
+    num_classes = logits.shape[1]
+    total = attention.float().sum(dim=0)
+    of_classes = attention[-num_blocks:, :, :num_classes, num_classes:].float().sum(dim=0)
+    maps = of_classes * logits.float().relu().flatten(2)
+    spread = maps @ total[:, num_classes:, num_classes:].transpose(1, 2)
+    spread = spread - spread.amin(dim=2, keepdim=True)
+    return (spread / (spread.amax(dim=2, keepdim=True) + EPSILON)).view_as(logits)

@@ -19,6 +19,7 @@ from slams_ray.networks.edge_network import EdgeNetwork
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.networks.semantic_encoder import SemanticEncoder
 from slams_ray.networks.text_network import TextNetwork
+from slams_ray.networks.token_network import TokenNetwork
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "edge_network": EdgeNetwork,
@@ -28,6 +29,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "conditioned_network": ConditionedNetwork,
     "text_network": TextNetwork,
     "clip_map_network": ClipMapNetwork,
+    "token_network": TokenNetwork,
     "segmentation_network": SegmentationNetwork,
 }
 MAP_NETWORKS = (
@@ -36,6 +38,7 @@ MAP_NETWORKS = (
     "conditioned_network",
     "text_network",
     "clip_map_network",
+    "token_network",
 )
 """Kinds of networks that make the maps of a system. One whose attribute `needs_labels` is true
 takes the (B, C) multi-hot labels after the images. One whose `native_size_only` is true sees images

@@ -14,7 +14,8 @@ from slams_ray.networks.attention_maps import (
     refined_in_boxes,
     resized_positions,
 )
-from slams_ray.networks.image_text import HEAD_WIDTH, clip_normalised, require_extra
+from slams_ray.networks.extras import require_extra
+from slams_ray.networks.image_text import HEAD_WIDTH, clip_normalised
 
 
 class ClipMapNetwork(nn.Module):

@@ -4,11 +4,10 @@ A network is an image tower and a text tower with one embedding (Radford et al.,
 vision transformers with QuickGELU, as OpenAI trained them, are supported.
 """
 
-import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -16,7 +15,8 @@ from torch.nn import functional as F
 
 from slams_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from slams_ray.errors import ConfigError
-from slams_ray.networks.weights import read_state_dict
+from slams_ray.networks.extras import require_extra
+from slams_ray.networks.weights import load_exactly, read_state_dict
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -100,15 +100,6 @@ def clip_sizes(state: Mapping[str, torch.Tensor], source: str) -> ClipSizes:
         ) from error
 
 
-def require_extra(library: str, extra: str, system: str) -> None:
-    """Raises ConfigError if the library that a system needs is not installed."""
-    if importlib.util.find_spec(library) is None:
-        raise ConfigError(
-            f"system {system} needs {library}, which is not installed: "
-            f"pip install 'slams-ray[{extra}]'"
-        )
-
-
 def read_clip(path: str, setting: str) -> tuple[ClipSizes, dict[str, torch.Tensor]]:
     """Reads the weights of a CLIP network, in float32.
 
@@ -177,18 +168,6 @@ def load_clip(path: str, system: str) -> ClipEncoder:
     encoder = ClipEncoder(sizes, system)
     load_exactly(encoder.clip, state, f"{system}.weights {path}")
     return encoder.eval().requires_grad_(False)
-
-
-def load_exactly(network: nn.Module, state: Mapping[str, Any], source: str) -> None:
-    """Loads a state dict of the very same architecture.
-
-    Raises:
-        ConfigError: keys or shapes differ.
-    """
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ConfigError(f"{source} is for another architecture: {error}") from error
 
 
 def clip_normalised(images: torch.Tensor) -> torch.Tensor:

@@ -143,4 +143,16 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
         config,
         clims=replace(config.clims, words=("person=player",)),
         clip_es=replace(config.clip_es, words=CLIP_ES_WORDS),
+        # 60 epochs of 165 steps, 5 of them warm-up.
+        mctformer=replace(
+            config.mctformer,
+            training=replace(
+                config.mctformer.training,
+                epochs=60,
+                batch_size=64,
+                crop_px=224,
+                long_side_px=(224, 448),
+                warmup_steps=825,
+            ),
+        ),
     )

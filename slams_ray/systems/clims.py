@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 from slams_ray.config import BackboneConfig, ClimsConfig, PipelineConfig
-from slams_ray.networks.image_text import ImageTextEncoder, load_clip, read_clip, require_extra
+from slams_ray.networks.extras import require_extra
+from slams_ray.networks.image_text import ImageTextEncoder, load_clip, read_clip
 from slams_ray.networks.text_network import TextNetwork
 from slams_ray.systems.after_cam import AfterCamTask, copy_weights, system_after_cam
 from slams_ray.systems.maps import (

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from slams_ray.config import ClipEsConfig, PipelineConfig
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.clip_map_network import ClipMapNetwork
-from slams_ray.networks.image_text import load_clip, read_clip, require_extra
+from slams_ray.networks.extras import require_extra
+from slams_ray.networks.image_text import load_clip, read_clip
 from slams_ray.systems.prompts import class_texts
 from slams_ray.systems.system import FixedNetwork, NetworkStage, System
 

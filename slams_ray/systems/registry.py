@@ -3,11 +3,23 @@
 from collections.abc import Iterable, Mapping
 
 from slams_ray.config import PipelineConfig
-from slams_ray.systems import amn, cam, clims, clip_es, cpn, imported, occse, puzzle, recam, seam
+from slams_ray.systems import (
+    amn,
+    cam,
+    clims,
+    clip_es,
+    cpn,
+    imported,
+    mctformer,
+    occse,
+    puzzle,
+    recam,
+    seam,
+)
 from slams_ray.systems.slams import system as slams
 from slams_ray.systems.system import NetworkStage, System
 
-_ALL = (cam, slams, recam, occse, puzzle, seam, cpn, amn, clims, clip_es)
+_ALL = (cam, slams, recam, occse, puzzle, seam, cpn, amn, clims, clip_es, mctformer)
 SYSTEMS: Mapping[str, System] = {
     system.name: system for system in (*(module.SYSTEM for module in _ALL), *imported.SYSTEMS)
 }

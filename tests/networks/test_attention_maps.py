@@ -10,6 +10,7 @@ from slams_ray.networks.attention_maps import (
     present_softmax,
     refined_in_boxes,
     resized_positions,
+    token_maps,
 )
 
 
@@ -88,3 +89,30 @@ def test_only_present_classes_and_backgrounds_compete() -> None:
     rest = e[0] + e[2] + e[3]
     torch.testing.assert_close(found[0], torch.stack([e[0] / rest, torch.tensor(0.0), e[2] / rest]))
     assert not found[1].any()
+
+
+def test_token_maps_are_those_of_a_loop() -> None:
+    torch.manual_seed(0)
+    num_classes, patches, blocks = 2, 6, 4
+    attention = torch.rand(blocks, 1, num_classes + patches, num_classes + patches)
+    logits = torch.randn(1, num_classes, 2, 3)
+    found = token_maps(attention, logits, 3)
+    assert found.shape == (1, 2, 2, 3)
+    for k in range(num_classes):
+        flat = logits[0, k].flatten()
+        own = [
+            sum(float(attention[n, 0, k, num_classes + j]) for n in (1, 2, 3))
+            * max(float(flat[j]), 0.0)
+            for j in range(patches)
+        ]
+        spread = [
+            sum(
+                float(attention[n, 0, num_classes + i, num_classes + j]) * own[j]
+                for n in range(blocks)
+                for j in range(patches)
+            )
+            for i in range(patches)
+        ]
+        low, high = min(spread), max(spread)
+        expected = torch.tensor([(value - low) / (high - low) for value in spread])
+        torch.testing.assert_close(found[0, k].flatten(), expected, atol=1e-4, rtol=1e-3)

@@ -13,7 +13,7 @@ from numpy.random import default_rng as draw
 from slams_ray.config import ClimsConfig
 from slams_ray.errors import ConfigError
 from slams_ray.networks.checkpoint import load_network
-from slams_ray.networks.image_text import require_extra
+from slams_ray.networks.extras import require_extra
 from slams_ray.recipes import RECIPES
 from slams_ray.systems.clims import check, text_losses
 from slams_ray.systems.prompts import class_texts

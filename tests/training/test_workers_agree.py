@@ -24,9 +24,9 @@ from slams_ray.systems.slams.encoder import EncoderTask
 from slams_ray.systems.system import NetworkTraining
 from slams_ray.training.data_loading import ShardColumns
 from slams_ray.training.training import Training
-from tests.tiny_tasks import load_tiny_image_text
+from tests.tiny_tasks import inject_tiny_networks
 
-PEERS = ("recam", "occse", "puzzle", "seam", "cpn", "amn", "clims")
+PEERS = ("recam", "occse", "puzzle", "seam", "cpn", "amn", "clims", "mctformer")
 NUM_STEPS = 5
 TOLERANCE = 5e-5
 
@@ -62,7 +62,8 @@ def make_trainings(
         checkpoints = {"train_classifier": frozen[1]}
         tasks[name] = (peer.make_task(names, checkpoints), peer.config.training)
     gain = replace(config.occse, judge="self", target="score", mask="sigmoid")
-    tasks["GAIN"] = (OccseTask(gain, peer.backbone, names, frozen[1]), gain.training)
+    backbone = replace(config.classifier.backbone, freeze_batch_norm=True)
+    tasks["GAIN"] = (OccseTask(gain, backbone, names, frozen[1]), gain.training)
     columns = ("image", "image_labels", "pseudo_label")
     source = ShardColumns(directory=str(root / "shards"), columns=columns)
     return {
@@ -118,7 +119,7 @@ def test_several_workers_reach_the_parameters_of_one(
     prepare_shards: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("slams_ray.systems.clims.load_clip", load_tiny_image_text)
+    inject_tiny_networks(monkeypatch)
     # SGD: AdamW divides by the root of tiny gradients, which turns rounding into visible steps.
     sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.01, "epochs": 2}
     config = replace(
@@ -131,7 +132,8 @@ def test_several_workers_reach_the_parameters_of_one(
             for part in ("encoder", "classifier", "activation", "segmentation", *PEERS)
         },
     )
-    config = replace(config, clims=replace(config.clims, weights="given"))
+    given = {n: replace(getattr(config, n), weights="given") for n in ("clims", "mctformer")}
+    config = replace(config, **given)
     shard_rows, names = prepare_shards(tmp_path)
     trainings = make_trainings(config, tmp_path, shard_rows, names)
     if num_workers > 2:
