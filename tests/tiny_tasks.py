@@ -1,6 +1,7 @@
 """Encoded rows, batches, and tasks on the tiny network."""
 
 import io
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from slams_ray.config import (
     ActivationConfig,
@@ -21,10 +23,12 @@ from slams_ray.config import (
     SegmentationConfig,
     TrainingConfig,
 )
+from slams_ray.config.pipeline import GIVEN_WEIGHTS
 from slams_ray.data.image import encode_mask
 from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import TRAIN, generate, load_split
 from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.vision_transformer import VitSizes
 from slams_ray.recipes.smoke import smoke
 from slams_ray.segmentation.training import SegmentationTask
 from slams_ray.storage import write_table
@@ -32,9 +36,16 @@ from slams_ray.systems.cam import ClassifierTask
 from slams_ray.systems.registry import SYSTEMS
 from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.systems.slams.encoder import EncoderTask
+from slams_ray.systems.system import NetworkTraining
 from slams_ray.training.sampling import ROWS_PER_GROUP
 from slams_ray.training.task import Task
 
+TRAINED_SYSTEMS = sorted(
+    name
+    for name, system in SYSTEMS.items()
+    if any(isinstance(made, NetworkTraining) for made in system.trainings(smoke()))
+)
+"""Systems whose maps come from a trained network."""
 CLASS_NAMES = ("background", "red", "green", "blue")
 TRAINING = TrainingConfig(
     batch_size=4, crop_px=32, long_side_px=(28, 40), optimizer="adamw", learning_rate=3e-3
@@ -151,17 +162,106 @@ def make_task() -> Callable[..., Task]:
     return make
 
 
+class TinyImageText(nn.Module):
+    """A random network with an embedding for images, and one for texts."""
+
+    image_px = 24
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.towers = nn.Conv2d(3, 8, 8, stride=8)
+        for parameter in self.towers.parameters():
+            nn.init.normal_(parameter, std=0.3, generator=generator)
+
+    def image_embeddings(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(self.towers(images).relu().mean(dim=(2, 3)) + 0.01, dim=-1)
+
+    def text_embeddings(self, texts: Sequence[str]) -> torch.Tensor:
+        seeds = [zlib.crc32(text.encode()) for text in texts]
+        rows = [torch.rand(8, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return nn.functional.normalize(torch.stack(rows), dim=-1)
+
+
+def load_tiny_image_text(path: str, system: str) -> TinyImageText:
+    return TinyImageText()
+
+
+TINY_VIT = VitSizes(width=16, depth=4, patch_px=8, image_px=32)
+
+
+class TinyAttention(nn.Module):
+    """Two heads, with the names of timm's attention."""
+
+    num_heads = 2
+    scale = 8**-0.5
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        heads = (t.unflatten(2, (2, -1)).transpose(1, 2) for t in self.qkv(tokens).chunk(3, dim=2))
+        mixed = nn.functional.scaled_dot_product_attention(*heads)
+        return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+class TinyVit(nn.Module):
+    """A vision transformer whose modules have the names of timm's."""
+
+    def __init__(self, sizes: VitSizes) -> None:
+        super().__init__()
+        width, patch = sizes.width, sizes.patch_px
+        self.patch_embed = nn.Module()
+        self.patch_embed.proj = nn.Conv2d(3, width, patch, stride=patch)
+        self.pos_embed = nn.Parameter(torch.randn(1, (sizes.image_px // patch) ** 2, width) / 5)
+        self.blocks = nn.ModuleList(TinyBlock(width) for _ in range(sizes.depth))
+        self.norm = nn.LayerNorm(width)
+
+
+class TinyBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = TinyAttention(width)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.ls1, self.ls2 = nn.Identity(), nn.Identity()
+
+
+def read_tiny_vit(path: str) -> tuple[VitSizes, dict[str, torch.Tensor]]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        state = TinyVit(TINY_VIT).state_dict()
+        token, position = torch.randn(1, 1, 16), torch.randn(1, 1, 16)
+    positions = torch.cat([position, state["pos_embed"]], dim=1)
+    return TINY_VIT, state | {"cls_token": token, "pos_embed": positions}
+
+
+def inject_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks of the tests replace those that optional libraries build."""
+    monkeypatch.setattr("slams_ray.systems.clims.load_clip", load_tiny_image_text)
+    monkeypatch.setattr("slams_ray.systems.mctformer.read_vit", read_tiny_vit)
+    monkeypatch.setattr("slams_ray.systems.mctformer.build_vit", TinyVit)
+    monkeypatch.setattr("slams_ray.networks.token_network.build_vit", TinyVit)
+
+
 @pytest.fixture
-def make_system_task() -> Callable[..., Task]:
+def make_system_task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
     """System, and settings of it, to the task that trains its maps, after those it builds on."""
+    inject_tiny_networks(monkeypatch)
 
     def make(name: str, **settings: Any) -> Task:
         torch.manual_seed(0)
-        config = replace(smoke(), system=name, baselines=())
+        if name in GIVEN_WEIGHTS:
+            settings = {"weights": "given"} | settings
+        config = smoke()
         if settings:
             config = replace(config, **{name: replace(getattr(config, name), **settings)})
+        config = replace(config, system=name, baselines=())
         checkpoints: dict[str, bytes] = {}
         for training in SYSTEMS[name].trainings(config):
+            assert isinstance(training, NetworkTraining)
             task = training.make_task(CLASS_NAMES, checkpoints)
             network = task.build().exported
             checkpoints[training.stage] = dump_network(network, task.architecture, CLASS_NAMES)

@@ -31,7 +31,10 @@ from slams_ray.config.refinement import (
 from slams_ray.config.search import SearchConfig
 from slams_ray.config.systems import (
     AmnConfig,
+    ClimsConfig,
+    ClipEsConfig,
     CpnConfig,
+    MctformerConfig,
     OccseConfig,
     PuzzleConfig,
     RecamConfig,
@@ -46,6 +49,8 @@ __all__ = [
     "AmnConfig",
     "BackboneConfig",
     "ClassifierConfig",
+    "ClimsConfig",
+    "ClipEsConfig",
     "ComputeConfig",
     "CpnConfig",
     "CrfConfig",
@@ -54,6 +59,7 @@ __all__ = [
     "ImportedConfig",
     "InferenceConfig",
     "LossConfig",
+    "MctformerConfig",
     "OccseConfig",
     "PipelineConfig",
     "PixelAdaptiveConfig",

@@ -8,7 +8,10 @@ from slams_ray.config.labels import InferenceConfig, PredictionCrfConfig
 from slams_ray.config.refinement import AffinityConfig
 from slams_ray.config.systems import (
     AmnConfig,
+    ClimsConfig,
+    ClipEsConfig,
     CpnConfig,
+    MctformerConfig,
     OccseConfig,
     PuzzleConfig,
     RecamConfig,
@@ -152,7 +155,12 @@ TrainedConfig = (
     | SeamConfig
     | CpnConfig
     | AmnConfig
+    | ClimsConfig
+    | MctformerConfig
     | AffinityConfig
     | SegmentationConfig
 )
 """Settings of one trained network; each has the field `training`."""
+
+FixedConfig = ClipEsConfig
+"""Settings of one network that is not trained."""

@@ -24,16 +24,38 @@ from slams_ray.config.refinement import (
 from slams_ray.config.search import SearchConfig
 from slams_ray.config.systems import (
     AmnConfig,
+    ClimsConfig,
+    ClipEsConfig,
     CpnConfig,
+    MctformerConfig,
     OccseConfig,
     PuzzleConfig,
     RecamConfig,
     SeamConfig,
 )
 
-MapSystem = Literal["cam", "slams", "recam", "occse", "puzzle", "seam", "cpn", "amn", "imported"]
+MapSystem = Literal[
+    "cam",
+    "slams",
+    "recam",
+    "occse",
+    "puzzle",
+    "seam",
+    "cpn",
+    "amn",
+    "clims",
+    "clip_es",
+    "mctformer",
+    "imported",
+]
 LabelSource = Literal["imported_labels", "masks"]
 LABEL_SOURCES = get_args(LabelSource)
+GIVEN_WEIGHTS = {
+    "clims": "the state dict of a CLIP network",
+    "clip_es": "the state dict of a CLIP network",
+    "mctformer": "the state dict of a vision transformer",
+}
+"""System -> what its setting `weights` must name, because nothing downloads it."""
 SystemName = MapSystem | LabelSource
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "slams": ("encoder", "activation"),
@@ -43,6 +65,9 @@ SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "seam": ("seam",),
     "puzzle": ("puzzle",),
     "occse": ("occse",),
+    "clims": ("clims",),
+    "clip_es": ("clip_es",),
+    "mctformer": ("mctformer",),
 }
 """System -> fields of `PipelineConfig` that only this system reads."""
 
@@ -67,6 +92,9 @@ class PipelineConfig:
     seam: SeamConfig = field(default_factory=SeamConfig)
     cpn: CpnConfig = field(default_factory=CpnConfig)
     amn: AmnConfig = field(default_factory=AmnConfig)
+    clims: ClimsConfig = field(default_factory=ClimsConfig)
+    clip_es: ClipEsConfig = field(default_factory=ClipEsConfig)
+    mctformer: MctformerConfig = field(default_factory=MctformerConfig)
     inference: ActivationInferenceConfig = field(default_factory=ActivationInferenceConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -91,6 +119,8 @@ class PipelineConfig:
         trained = {"classifier", "affinity", "segmentation"}
         trained.update(name for names in SETTINGS_OF.values() for name in names)
         for name in sorted(trained - unread_fields(self.systems)):
+            if not hasattr(getattr(self, name), "training"):
+                continue
             batch_size = getattr(self, name).training.batch_size
             check(
                 batch_size >= self.compute.train_workers,
@@ -102,6 +132,7 @@ class PipelineConfig:
 
         self._check_sources()
         self._check_walk()
+        self._check_weights()
         self._check_accumulation()
         self._check_tiles()
         if "walk" in self.refinement.steps and self.has_maps:
@@ -111,6 +142,17 @@ class PipelineConfig:
                 "none",
                 "weights for the features that the walk needs, or cam among baselines, whose "
                 "classifier then gives them",
+            )
+
+    def _check_weights(self) -> None:
+        """Checks that systems on networks of the user have a file of weights."""
+        for name in GIVEN_WEIGHTS.keys() & set(self.systems):
+            check(
+                getattr(self, name).weights is not None,
+                f"{name}.weights",
+                None,
+                f"a file with {GIVEN_WEIGHTS[name]}, because system {name} needs it and nothing "
+                "downloads it",
             )
 
     def _check_walk(self) -> None:
@@ -165,8 +207,8 @@ class PipelineConfig:
         )
 
     def _check_accumulation(self) -> None:
-        """Checks that no BatchNorm would see a part of a batch. The edge network has none."""
-        for name in (f.name for f in fields(self) if f.name != "affinity"):
+        """Checks that no BatchNorm would see a part of a batch. Some networks have none."""
+        for name in (f.name for f in fields(self) if f.name not in ("affinity", "mctformer")):
             part = getattr(self, name)
             parts = part.training.accumulation_steps if hasattr(part, "training") else 1
             # A network without a backbone of its own has the classifier's.

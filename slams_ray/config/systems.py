@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from slams_ray.config.checks import check
+from slams_ray.config.checks import check, check_address
 from slams_ray.config.training import TrainingConfig
 
 
@@ -151,3 +151,102 @@ class AmnConfig:
         check(0 <= self.smoothing < 1, "amn.smoothing", self.smoothing, "in [0, 1)")
         low, high = self.pair or (0, 1)
         check(0 <= low <= high <= 1, "amn.pair", self.pair, "ascending in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClimsConfig:
+    """CLIMS: a frozen image-text network judges masked images (docs/method.md, CLIMS)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    weights: str | None = None
+    """File (path or URI) with the state dict of a CLIP network with a vision transformer, in
+    OpenAI's keys. It is never downloaded."""
+    template: str = "a photo of {}"
+    """Text of a class or of a background; {} becomes its words."""
+    words: tuple[str, ...] = ()
+    """Words of classes that say more than the name, such as person=player."""
+    background_words: tuple[str, ...] = (
+        "tree",
+        "river",
+        "sea",
+        "lake",
+        "water",
+        "railway",
+        "railroad",
+        "track",
+        "stone",
+        "rocks",
+    )
+    """What occurs beside classes and must not be in their maps; published for VOC."""
+    background_threshold: float = 0.26
+    """Similarity above which a background counts; published is 0.26."""
+    mask: Literal["sigmoid", "normalised"] = "sigmoid"
+    """How logits become the mask, as for activation.mask; published is sigmoid."""
+    foreground: float = 10.0
+    """Weight of -log of the similarity of the masked image to its class."""
+    complement: float = 24.0
+    """Weight of -log(1 - similarity) of the rest of the image to the class."""
+    background: float = 1.0
+    """Weight of -log(1 - similarity) of the masked image to backgrounds above the threshold."""
+    area: float = 0.2
+    """Weight of the mean of the maps of all classes."""
+
+    def __post_init__(self) -> None:
+        check_address(self.weights, "clims.weights")
+        check("{}" in self.template, "clims.template", self.template, "a text with {}")
+        threshold = self.background_threshold
+        check(0 <= threshold <= 1, "clims.background_threshold", threshold, "in [0, 1]")
+        for name in ("foreground", "complement", "background", "area"):
+            value = getattr(self, name)
+            check(value >= 0, f"clims.{name}", value, ">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipEsConfig:
+    """CLIP-ES: maps of an image-text network, which is not trained (docs/method.md, CLIP-ES)."""
+
+    weights: str | None = None
+    """File (path or URI) with the state dict of a CLIP network with a vision transformer, in
+    OpenAI's keys; published is ViT-B/16. It is never downloaded."""
+    template: str = "a clean origami {}."
+    """Text of a class or of a background; {} becomes its words."""
+    words: tuple[str, ...] = ()
+    """Words of classes that say more than the name, such as bird=bird avian."""
+    background_words: tuple[str, ...] = (
+        *("ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river"),
+        *("sea", "railway", "railroad", "keyboard", "helmet", "cloud", "house", "mountain"),
+        *("ocean", "road", "rock", "street", "valley", "bridge", "sign"),
+    )
+    """What competes with the classes for an image; published for VOC."""
+    box_share: float = 0.4
+    """Share of the maximum of a map above which its boxes are; published are 0.4 for VOC and 0.7
+    for COCO."""
+    attention_blocks: int = 8
+    """Number of last blocks whose attention refines the maps."""
+
+    def __post_init__(self) -> None:
+        check_address(self.weights, "clip_es.weights")
+        check("{}" in self.template, "clip_es.template", self.template, "a text with {}")
+        check(0 <= self.box_share < 1, "clip_es.box_share", self.box_share, "in [0, 1)")
+        blocks = self.attention_blocks
+        check(blocks >= 1, "clip_es.attention_blocks", blocks, ">= 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MctformerConfig:
+    """MCTformer: a vision transformer with a token for each class (docs/method.md, MCTformer)."""
+
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    weights: str | None = None
+    """File (path or URI) with the state dict of a vision transformer in timm's keys; published is
+    DeiT-S/16. It is never downloaded."""
+    map_blocks: int = 3
+    """Number of last blocks whose attention of class tokens makes the maps."""
+    drop_path: float = 0.1
+    """Share of the images for which a branch of the last block is left out in training; earlier
+    blocks have less."""
+
+    def __post_init__(self) -> None:
+        check_address(self.weights, "mctformer.weights")
+        check(self.map_blocks >= 1, "mctformer.map_blocks", self.map_blocks, ">= 1")
+        check(0 <= self.drop_path < 1, "mctformer.drop_path", self.drop_path, "in [0, 1)")

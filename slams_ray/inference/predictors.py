@@ -155,20 +155,23 @@ class ActivationPredictor(Predictor):
             for b in labelled
         ]
         fused: dict[tuple[str, int], torch.Tensor] = {}
-        for inputs in pyramid(self.pixels([images[b] for b in labelled]), self.scales, self.flip):
-            for column, network in self.networks.items():
-                logits = self._logits(network, inputs, channels)
-                for position, present in enumerate(channels):
-                    own = logits[position :: len(labelled)].float()
-                    if isinstance(network, ConditionedNetwork):
-                        pair = sum_pair(own[0], own[1] if self.flip else None, size)
-                    else:
-                        own = own[:, present]
-                        pair = fuse_pair(
-                            own[0], own[1] if self.flip else None, size, self.max_logits.get(column)
-                        )
-                    key = column, labelled[position]
-                    fused[key] = fused[key] + pair if key in fused else pair
+        for inputs, column in self._views([images[b] for b in labelled]):
+            network = self.networks[column]
+            logits = self._logits(network, inputs, channels)
+            for position, present in enumerate(channels):
+                own = logits[position :: len(labelled)].float()
+                mirrored = own[1] if len(own) > 1 else None
+                if isinstance(network, ConditionedNetwork):
+                    pair = sum_pair(own[0], mirrored, size)
+                else:
+                    pair = fuse_pair(
+                        own[0][present],
+                        None if mirrored is None else mirrored[present],
+                        size,
+                        self.max_logits.get(column),
+                    )
+                key = column, labelled[position]
+                fused[key] = fused[key] + pair if key in fused else pair
         for (column, b), maps in fused.items():
             network = self.networks[column]
             if isinstance(network, ConditionedNetwork):
@@ -202,7 +205,23 @@ class ActivationPredictor(Predictor):
         labels = inputs.new_zeros((len(channels), network.num_classes))
         for row, present in zip(labels, channels, strict=True):
             row[present] = 1
-        return network(inputs, labels.repeat(2 if self.flip else 1, 1))
+        return network(inputs, labels.repeat(len(inputs) // len(labels), 1))
+
+    def _views(self, images: Sequence[np.ndarray]) -> Iterator[tuple[torch.Tensor, str]]:
+        """Yields scaled images with the column of each network that sees them.
+
+        A network may see them at their own size alone, or not mirrored (see `MAP_NETWORKS`).
+        """
+        columns: dict[tuple[tuple[float, ...], bool], list[str]] = {}
+        for column, network in self.networks.items():
+            native = getattr(network, "native_size_only", False)
+            flip = self.flip and getattr(network, "mirrored", True)
+            columns.setdefault(((1.0,) if native else self.scales, flip), []).append(column)
+        pixels = self.pixels(images)
+        for (scales, flip), names in columns.items():
+            for inputs in pyramid(pixels, scales, flip):
+                for column in names:
+                    yield inputs, column
 
 
 Refine = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -12,11 +12,14 @@ from torch import nn
 
 from slams_ray.errors import ArtifactError
 from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.clip_map_network import ClipMapNetwork
 from slams_ray.networks.conditioned_network import ConditionedNetwork
 from slams_ray.networks.correlation_network import CorrelationNetwork
 from slams_ray.networks.edge_network import EdgeNetwork
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.networks.semantic_encoder import SemanticEncoder
+from slams_ray.networks.text_network import TextNetwork
+from slams_ray.networks.token_network import TokenNetwork
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "edge_network": EdgeNetwork,
@@ -24,11 +27,22 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "activation_network": ActivationNetwork,
     "correlation_network": CorrelationNetwork,
     "conditioned_network": ConditionedNetwork,
+    "text_network": TextNetwork,
+    "clip_map_network": ClipMapNetwork,
+    "token_network": TokenNetwork,
     "segmentation_network": SegmentationNetwork,
 }
-MAP_NETWORKS = ("activation_network", "correlation_network", "conditioned_network")
+MAP_NETWORKS = (
+    "activation_network",
+    "correlation_network",
+    "conditioned_network",
+    "text_network",
+    "clip_map_network",
+    "token_network",
+)
 """Kinds of networks that make the maps of a system. One whose attribute `needs_labels` is true
-takes the (B, C) multi-hot labels after the images."""
+takes the (B, C) multi-hot labels after the images. One whose `native_size_only` is true sees images
+at scale 1 alone, and one whose `mirrored` is false no mirror images."""
 
 
 def build_network(kind: str, architecture: dict[str, Any]) -> nn.Module:

@@ -1,8 +1,10 @@
-"""Weights of a backbone: from a file, or from torchvision."""
+"""Weights of a network: from a file, or from torchvision."""
 
 import io
+from collections.abc import Mapping
 
 import torch
+from torch import nn
 from torchvision import models as torchvision_models
 
 from slams_ray import storage
@@ -30,7 +32,7 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
             progress=False, check_hash=True, weights_only=True
         )
     else:
-        state = _read_state_dict(weights)
+        state = read_state_dict(weights, "backbone.weights")
     own = backbone.body.state_dict()
     wanted = {key: value for key, value in state.items() if key in own}
     missing = sorted(set(own) - set(wanted))
@@ -45,18 +47,41 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
     backbone.body.load_state_dict(wanted)
 
 
-def _read_state_dict(path: str) -> dict[str, torch.Tensor]:
+def read_state_dict(path: str, setting: str) -> dict[str, torch.Tensor]:
+    """Reads a file (path or URI) that holds a state dict, alone or as the only entry `model`.
+
+    Args:
+        setting: name of the setting that has the path, for messages.
+
+    Raises:
+        ConfigError: there is no such file, or it holds something else.
+    """
     if not storage.exists(path):
-        raise ConfigError(f"backbone.weights names {path}, which is not a file")
+        raise ConfigError(f"{setting} names {path}, which is not a file")
     try:
         data = io.BytesIO(storage.read_bytes(path))
         state = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ConfigError(
-            f"backbone.weights {path} cannot be read as a state dict: {error}"
+            f"{setting} {path} cannot be read as a state dict, which torch.save writes. Save the "
+            f"state_dict() of a TorchScript archive as such a file first: {error}"
         ) from error
+    if isinstance(state, dict) and state.keys() == {"model"} and isinstance(state["model"], dict):
+        state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ConfigError(
-            f"backbone.weights {path} contains {type(state).__name__}, expected a state dict"
+            f"{setting} {path} contains {type(state).__name__}, expected a state dict"
         )
     return state
+
+
+def load_exactly(network: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Loads a state dict of the very same architecture.
+
+    Raises:
+        ConfigError: keys or shapes differ.
+    """
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"{source} is for another architecture: {error}") from error

@@ -31,6 +31,12 @@ def coco14(root: str = "data/coco2014") -> PipelineConfig:
         ),
         # AMN and CLIMS train the classifier on COCO for as many epochs as on VOC.
         classifier=replace(base.classifier, training=replace(base.classifier.training, epochs=5)),
+        # 5 of 60 epochs of 1,283 steps.
+        mctformer=replace(
+            base.mctformer, training=replace(base.mctformer.training, warmup_steps=6413)
+        ),
+        clims=replace(base.clims, words=()),
+        clip_es=replace(base.clip_es, words=(), box_share=0.7),  # the authors' program
         # Ours: 25,700 steps of 16 images. CLIMS trains for 15 epochs.
         activation=replace(base.activation, training=replace(base.activation.training, epochs=5)),
         # Published: 100,000 steps of 10 images of 481 px, which are 12.2 epochs.

@@ -14,7 +14,9 @@ from dataclasses import replace
 
 from slams_ray.config import (
     AmnConfig,
+    ClimsConfig,
     CpnConfig,
+    MctformerConfig,
     OccseConfig,
     PipelineConfig,
     PuzzleConfig,
@@ -25,6 +27,8 @@ from slams_ray.config import (
 SMALL_CROP_PX = 256
 """Crops up to this side have too few cells for the published small view of SEAM, regions of CPN and
 weight of Puzzle-CAM."""
+PATCH_PX = 16
+"""Side of a patch of DeiT-S/16."""
 
 
 def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
@@ -75,5 +79,21 @@ def with_peer_systems(config: PipelineConfig) -> PipelineConfig:
         ),
         amn=AmnConfig(
             training=training if from_cam else published_amn, initialise_from_cam=from_cam
+        ),
+        # Ours, as the activation network of SLAMs, which also starts from a trained head.
+        clims=ClimsConfig(
+            training=replace(training, learning_rate=training.learning_rate / 20, head_multiplier=1)
+        ),
+        # Published: AdamW with 6.25e-5 at batch 64. Crops are of whole patches.
+        mctformer=MctformerConfig(
+            training=replace(
+                training,
+                crop_px=-(-training.crop_px // PATCH_PX) * PATCH_PX,
+                optimizer="adamw",
+                learning_rate=6.25e-5,
+                head_multiplier=1,
+                weight_decay=0.05,
+                schedule="cosine",
+            )
         ),
     )

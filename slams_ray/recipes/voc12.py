@@ -25,6 +25,13 @@ RESNET50 = BackboneConfig(name="resnet50", weights="ResNet50_Weights.IMAGENET1K_
 CAM_RESNET50 = replace(RESNET50, output_stride=16, dilate=False, frozen_blocks=6)
 RESNET101 = BackboneConfig(name="resnet101", weights="ResNet101_Weights.IMAGENET1K_V1")
 
+CLIP_ES_WORDS = (
+    "bird=bird avian",
+    "chair=chair seat",
+    "person=person with clothes, people, human",
+    "tvmonitor=tvmonitor screen",
+)
+
 
 def voc12(root: str = "data/VOC2012") -> PipelineConfig:
     """PASCAL VOC 2012: trainaug (10,582) trains, train (1,464) chooses the threshold, val scores.
@@ -130,4 +137,22 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
             input_scales=(0.5, 0.75, 1.0),
         ),
     )
-    return with_peer_systems(config)
+    config = with_peer_systems(config)
+    # The authors' programs.
+    return replace(
+        config,
+        clims=replace(config.clims, words=("person=player",)),
+        clip_es=replace(config.clip_es, words=CLIP_ES_WORDS),
+        # 60 epochs of 165 steps, 5 of them warm-up.
+        mctformer=replace(
+            config.mctformer,
+            training=replace(
+                config.mctformer.training,
+                epochs=60,
+                batch_size=64,
+                crop_px=224,
+                long_side_px=(224, 448),
+                warmup_steps=825,
+            ),
+        ),
+    )

@@ -21,6 +21,7 @@ from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.steps import stage_names, steps
 from slams_ray.stages.summary import publish, summarise
+from slams_ray.systems.registry import SYSTEMS
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def run_stages(
         until: the last stage to run; None runs all.
 
     Raises:
-        ConfigError: the pipeline has no such stage.
+        ConfigError: the pipeline has no such stage, or a system lacks a file or a library.
     """
     names = [name for name, _ in steps(config)]
     if until is not None and until not in names:
@@ -109,6 +110,8 @@ def run_stages(
             f"the pipeline has no stage {until!r}, expected one of {', '.join(stage_names(config))}"
         )
     run = PipelineRun(config, context)
+    for system in config.systems:
+        SYSTEMS[system].check(run.config)
     last = len(names) if until is None else len(names) - names[::-1].index(until)
     for name, work in steps(config)[:last]:
         run.results[name] = work(run)

@@ -25,7 +25,7 @@ from slams_ray.stages.map_sets import Walks
 from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result
 from slams_ray.systems.registry import SYSTEMS, trainings_of
-from slams_ray.systems.system import NetworkTraining
+from slams_ray.systems.system import NetworkStage
 
 Step = tuple[str, Callable[[PipelineRun], Result]]
 
@@ -65,7 +65,7 @@ def steps(config: PipelineConfig) -> list[Step]:
     ]
 
 
-def _training_steps(training: NetworkTraining) -> list[Step]:
+def _training_steps(training: NetworkStage) -> list[Step]:
     labels = pixel_labels.STEPS if training.needs_pixel_labels else []
     return [*labels, (training.stage, partial(_train, training.stage))]
 

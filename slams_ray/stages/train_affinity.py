@@ -15,8 +15,8 @@ from slams_ray.stages.training import (
     MODEL_NAME,
     TaskToTrain,
     backbone_settings,
+    network_settings,
     train,
-    training_settings,
 )
 from slams_ray.training.data_loading import ShardColumns
 
@@ -47,7 +47,7 @@ def run(
     if backbone.weights == NO_WEIGHTS:
         assert classifier is not None, "PipelineConfig asks for one"
         inputs["train_classifier"] = classifier.record.fingerprint
-    settings = training_settings(config) | {"seed": seed, "backbone": backbone_settings(backbone)}
+    settings = network_settings(config) | {"seed": seed, "backbone": backbone_settings(backbone)}
     for name in ("pair", "margin"):
         settings.pop(name)  # The labels already depend on them.
 

@@ -6,7 +6,7 @@ from slams_ray.segmentation.training import SegmentationTask
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import LABELS_DIGEST, pseudo_labels_dir
 from slams_ray.stages.stage import Result, StageContext, run_stage
-from slams_ray.stages.training import TaskToTrain, backbone_settings, train, training_settings
+from slams_ray.stages.training import TaskToTrain, backbone_settings, network_settings, train
 from slams_ray.training.data_loading import ShardColumns
 
 STAGE = "train_segmentation"
@@ -35,7 +35,7 @@ def run(
         seed=seed,
         more_sources=[labels],
     )
-    settings = training_settings(config)
+    settings = network_settings(config)
     for name in ("inference", "crf"):
         settings.pop(name)  # They do not change the network.
     settings |= {"backbone": backbone_settings(config.backbone), "seed": seed}

@@ -13,11 +13,11 @@ from slams_ray.stages.training import (
     MODEL_NAME,
     TaskToTrain,
     backbone_settings,
+    network_settings,
     train,
-    training_settings,
 )
 from slams_ray.systems.registry import SYSTEMS
-from slams_ray.systems.system import NetworkTraining
+from slams_ray.systems.system import FixedNetwork, NetworkStage, NetworkTraining
 from slams_ray.training.data_loading import ShardColumns
 
 
@@ -53,21 +53,24 @@ class PixelLabels:
 
 def run(
     context: StageContext,
-    training: NetworkTraining,
+    training: NetworkStage,
     seed: int,
     data: PreparedData,
     finished: Mapping[str, Result],
     labels: PixelLabels | None = None,
 ) -> Result:
-    """Trains one network of a system.
+    """Trains one network of a system, or writes it where it is not trained.
 
     Args:
         seed: random seed.
         finished: finished stages by name. They include the stages that the training needs.
         labels: read together with the images; None reads the images alone.
     """
+    if isinstance(training, FixedNetwork):
+        return write(context, training, data)
+    assert isinstance(training, NetworkTraining)
     needed = {stage: finished[stage] for stage in training.needs}
-    settings = training_settings(training.config) | {"seed": seed}
+    settings = network_settings(training.config) | {"seed": seed}
     settings["backbone"] = backbone_settings(training.backbone)
 
     def work(attempt: Attempt) -> Outcome:
@@ -88,6 +91,20 @@ def run(
     if labels is not None:
         inputs["pixel_labels"] = labels.digest
     return run_stage(context, training.stage, settings, inputs, work)
+
+
+def write(context: StageContext, network: FixedNetwork, data: PreparedData) -> Result:
+    """Writes the checkpoint of a network that is not trained."""
+    class_names = data.description.class_names
+
+    def work(attempt: Attempt) -> Outcome:
+        path = storage.join(attempt.output_dir, MODEL_NAME)
+        storage.write_bytes(path, network.make(class_names))
+        attempt.run.log_file(path, "checkpoint")
+        return Outcome(num_rows=0, notes={"num_steps": 0})
+
+    inputs = {"prepare": data.images_digest(TRAIN, VAL)}
+    return run_stage(context, network.stage, network_settings(network.config), inputs, work)
 
 
 def map_networks(config: PipelineConfig, finished: Mapping[str, Result]) -> dict[str, MapNetwork]:

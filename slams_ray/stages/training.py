@@ -15,7 +15,8 @@ from slams_ray.config import (
     SegmentationConfig,
     TrainingConfig,
 )
-from slams_ray.config.networks import TrainedConfig
+from slams_ray.config.networks import FixedConfig, TrainedConfig
+from slams_ray.config.pipeline import GIVEN_WEIGHTS
 from slams_ray.data.source import TRAIN, VAL
 from slams_ray.networks.weights import NO_WEIGHTS
 from slams_ray.runtime.tracking_address import credentials
@@ -109,11 +110,17 @@ _NO_RESULT = ("accumulation_steps", "checkpoint_every_steps", "log_every_steps")
 
 def with_absolute_weights(config: PipelineConfig) -> PipelineConfig:
     """Returns the settings with absolute paths of weights: workers run in other directories."""
+    given = {name: getattr(config, name) for name in GIVEN_WEIGHTS}
     return replace(
         config,
         encoder=_absolute(config.encoder),
         classifier=_absolute(config.classifier),
         segmentation=_absolute(config.segmentation),
+        **{
+            name: replace(own, weights=storage.absolute(own.weights))
+            for name, own in given.items()
+            if own.weights is not None
+        },
     )
 
 
@@ -124,10 +131,17 @@ def _absolute(config: Network) -> Network:
     return replace(config, backbone=replace(backbone, weights=storage.absolute(backbone.weights)))
 
 
-def training_settings(config: TrainedConfig) -> dict[str, Any]:
-    """Returns the settings that a trained network depends on, without those of its backbone."""
+def network_settings(config: TrainedConfig | FixedConfig) -> dict[str, Any]:
+    """Returns the settings that a network depends on, without those of its backbone.
+
+    A digest replaces the path of a weights file.
+    """
     settings = to_plain(config)
-    settings["training"] = {k: v for k, v in settings["training"].items() if k not in _NO_RESULT}
+    if settings.get("weights") is not None:
+        settings["weights"] = _weights_identity(settings["weights"])
+    if "training" in settings:
+        kept = {k: v for k, v in settings["training"].items() if k not in _NO_RESULT}
+        settings["training"] = kept
     settings.pop("backbone", None)
     return settings
 

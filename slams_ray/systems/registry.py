@@ -3,14 +3,26 @@
 from collections.abc import Iterable, Mapping
 
 from slams_ray.config import PipelineConfig
-from slams_ray.systems import amn, cam, cpn, imported, occse, puzzle, recam, seam
+from slams_ray.systems import (
+    amn,
+    cam,
+    clims,
+    clip_es,
+    cpn,
+    imported,
+    mctformer,
+    occse,
+    puzzle,
+    recam,
+    seam,
+)
 from slams_ray.systems.slams import system as slams
-from slams_ray.systems.system import NetworkTraining, System
+from slams_ray.systems.system import NetworkStage, System
 
-_ALL = (cam, slams, recam, occse, puzzle, seam, cpn, amn)
-TRAINED: Mapping[str, System] = {module.SYSTEM.name: module.SYSTEM for module in _ALL}
-"""Systems whose networks the pipeline trains."""
-SYSTEMS: Mapping[str, System] = {**TRAINED, **{s.name: s for s in imported.SYSTEMS}}
+_ALL = (cam, slams, recam, occse, puzzle, seam, cpn, amn, clims, clip_es, mctformer)
+SYSTEMS: Mapping[str, System] = {
+    system.name: system for system in (*(module.SYSTEM for module in _ALL), *imported.SYSTEMS)
+}
 
 BASELINE = cam.SYSTEM.name
 """Name of the system that others are compared with. Its maps also guide the choice of a threshold
@@ -22,7 +34,7 @@ def titles(names: Iterable[str]) -> dict[str, str]:
     return {name: SYSTEMS[name].title for name in names}
 
 
-def trainings_of(config: PipelineConfig) -> list[NetworkTraining]:
-    """Returns the trainings of all systems of a pipeline, in order and without repetition."""
+def trainings_of(config: PipelineConfig) -> list[NetworkStage]:
+    """Returns the networks of all systems of a pipeline, in order and without repetition."""
     found = {t.stage: t for name in config.systems for t in SYSTEMS[name].trainings(config)}
     return list(found.values())

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from slams_ray.config import BackboneConfig, PipelineConfig
-from slams_ray.config.networks import TrainedConfig
+from slams_ray.config.networks import FixedConfig, TrainedConfig
 from slams_ray.training.task import Task
 
 Metrics = Mapping[str, float]
@@ -15,28 +15,54 @@ def no_warnings(last: Metrics, results: Metrics) -> list[str]:
     return []
 
 
+def no_check(config: PipelineConfig) -> None:
+    """Checks nothing. For systems that need no file of the user."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class NetworkTraining:
-    """Training of one network of a system.
+class NetworkStage:
+    """Stage that makes one network of a system.
 
     Attributes:
         stage: name of the stage, and of its directory in the workspace.
+        needs: stages whose checkpoints are needed to build the network.
+        needs_pixel_labels: whether samples need confident labels of the CAM maps.
+    """
+
+    stage: str
+    needs: tuple[str, ...] = ()
+    needs_pixel_labels: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedNetwork(NetworkStage):
+    """Network that is not trained.
+
+    Attributes:
+        config: settings of the network.
+        make: class names -> bytes of its checkpoint.
+    """
+
+    config: FixedConfig
+    make: Callable[[Sequence[str]], bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkTraining(NetworkStage):
+    """Training of one network of a system.
+
+    Attributes:
         label: name of the training in progress lines and metrics.
         config: settings of the network and of its training.
         backbone: settings of the backbone. The path of a weights file must be absolute.
-        needs: stages whose checkpoints are needed to build the network.
-        needs_pixel_labels: whether samples need confident labels of the CAM maps.
         make_task: (class names, stage -> bytes of its checkpoint) -> the task to train.
         warnings: (last step metrics, metrics of the trained network) -> warnings of a collapse.
     """
 
-    stage: str
     label: str
     config: TrainedConfig
     backbone: BackboneConfig
     make_task: Callable[[Sequence[str], Mapping[str, bytes]], Task]
-    needs: tuple[str, ...] = ()
-    needs_pixel_labels: bool = False
     warnings: Callable[[Metrics, Metrics], list[str]] = no_warnings
 
 
@@ -48,13 +74,16 @@ class System:
         name: name in settings and metrics.
         title: name in figures and tables.
         map_stage: stage whose network makes the maps; None for maps and labels without a network.
-        trainings: settings -> the networks to train, in order. Two systems that need the same
-            network name the same stage, and the network is trained once.
+        trainings: settings -> the networks to train or to write, in order. Two systems that need
+            the same network name the same stage, and the network is made once.
         max_logit: settings -> value that inference clips higher logits to; None clips nothing.
+        check: settings -> nothing. It raises ConfigError, before the first stage, where a file of
+            the user or an optional library is missing.
     """
 
     name: str
     title: str
     map_stage: str | None
-    trainings: Callable[[PipelineConfig], list[NetworkTraining]]
+    trainings: Callable[[PipelineConfig], Sequence[NetworkStage]]
     max_logit: Callable[[PipelineConfig], float | None] = lambda config: None
+    check: Callable[[PipelineConfig], None] = no_check

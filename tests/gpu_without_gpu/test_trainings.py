@@ -9,7 +9,7 @@ import torch
 
 from slams_ray.config import BackboneConfig, TrainingConfig
 from slams_ray.refinement.walk.training import AffinityTask
-from slams_ray.systems.registry import TRAINED
+from tests.tiny_tasks import TRAINED_SYSTEMS
 
 Make = Callable[..., Any]
 OF_PIPELINE = ("encoder", "segmentation", "affinity")
@@ -22,7 +22,7 @@ def make(kind: str, make_task: Make, make_system_task: Make) -> Any:
     return make_task(kind) if kind in OF_PIPELINE else make_system_task(kind)
 
 
-@pytest.mark.parametrize("kind", [*OF_PIPELINE, *sorted(TRAINED)])
+@pytest.mark.parametrize("kind", [*OF_PIPELINE, *TRAINED_SYSTEMS])
 def test_loss_and_metrics_are_float32_on_the_device(
     kind: str,
     make_task: Make,

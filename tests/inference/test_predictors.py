@@ -54,6 +54,34 @@ def largest_difference(first: np.ndarray, second: np.ndarray) -> int:
     return int(np.abs(first.astype(int) - second.astype(int)).max())
 
 
+class SizesSeen(torch.nn.Module):
+    """Records the images that it sees."""
+
+    def __init__(self, **views: bool) -> None:
+        super().__init__()
+        self.seen: list[torch.Size] = []
+        for name, value in views.items():
+            setattr(self, name, value)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen.append(images.shape)
+        return torch.nn.functional.avg_pool2d(images[:, :1].abs(), 4).expand(-1, 2, -1, -1)
+
+
+def test_a_network_can_refuse_other_sizes_and_mirror_images() -> None:
+    plain = SizesSeen()
+    native = SizesSeen(native_size_only=True)
+    alone = SizesSeen(native_size_only=True, mirrored=False)
+    networks: dict[str, torch.nn.Module] = {"plain": plain, "native": native, "alone": alone}
+    predictor = ActivationPredictor(networks, scales=(0.5, 2.0), flip=True, device=CPU)
+    found = predictor.activate_batch([random_image(32, 48)] * 2, [[1], [1, 2]])
+    assert plain.seen == [(4, 3, 16, 24), (4, 3, 64, 96)]
+    assert native.seen == [(4, 3, 32, 48)]
+    assert alone.seen == [(2, 3, 32, 48)]
+    assert [maps["alone"].shape for maps in found] == [(1, 8, 12), (2, 8, 12)]
+    assert all(maps["alone"].max() == 255 for maps in found)
+
+
 @pytest.mark.parametrize("size", [(37, 50), (32, 32), (3, 5)])
 def test_maps_are_uint8_at_stride_4_one_per_present_class(size: tuple[int, int]) -> None:
     maps = activation_predictor().activate_batch([random_image(*size)], [[2, 4]])[0]["network0"]

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from slams_ray.config import DataConfig, PipelineConfig
+from slams_ray.config.pipeline import GIVEN_WEIGHTS
 from slams_ray.data.source import generate
 from slams_ray.errors import ArtifactError, ConfigError, DataError, TrainingError
 from slams_ray.model.source import find_model
@@ -18,7 +20,7 @@ from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.stages import pipeline, predict, prepare, train_systems
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Result, StageContext
-from slams_ray.stages.training import backbone_settings, with_absolute_weights
+from slams_ray.stages.training import backbone_settings, network_settings, with_absolute_weights
 from slams_ray.systems.registry import trainings_of
 
 pytestmark = pytest.mark.ray
@@ -174,6 +176,28 @@ def test_a_relative_weights_file_is_found_by_workers_and_named_by_its_content(
     moved.write_bytes((tmp_path / "weights.pt").read_bytes())
     assert backbone_settings(found)["weights"].startswith("sha256:")
     assert backbone_settings(replace(found, weights=str(moved))) == backbone_settings(found)
+
+
+@pytest.mark.parametrize("system", sorted(GIVEN_WEIGHTS))
+def test_weights_of_the_user_are_found_by_workers_and_named_by_their_content(
+    system: str, tmp_path: Path, tiny_config: PipelineConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("weights.pt").write_bytes(b"weights")
+    Path("others.pt").write_bytes(b"others")
+    own = getattr(tiny_config, system)
+
+    def settings(path: str) -> dict[str, Any]:
+        config = replace(tiny_config, **{system: replace(own, weights=path)})
+        found = getattr(with_absolute_weights(config), system)
+        assert found.weights == str(tmp_path / path)
+        return network_settings(found)
+
+    first = settings("weights.pt")
+    assert first["weights"].startswith("sha256:")
+    Path("weights.pt").rename("moved.pt")
+    assert settings("moved.pt") == first
+    assert settings("others.pt") != first
 
 
 def test_splits_with_other_classes_are_refused(

@@ -9,15 +9,15 @@ from numpy.random import default_rng as draw
 
 from slams_ray.networks.checkpoint import MAP_NETWORKS, dump_network, load_network
 from slams_ray.networks.conditioned_network import ConditionedNetwork
-from slams_ray.systems.registry import TRAINED
 from slams_ray.training.training import Training
+from tests.tiny_tasks import TRAINED_SYSTEMS
 
 Make = Callable[..., Any]
 Rows = list[dict[str, Any]]
 WITHOUT_CLASS = 2
 
 
-@pytest.fixture(params=sorted(TRAINED))
+@pytest.fixture(params=TRAINED_SYSTEMS)
 def task(request: pytest.FixtureRequest, make_system_task: Make) -> Any:
     return make_system_task(request.param)
 

@@ -17,7 +17,7 @@ from slams_ray.config import BackboneConfig, SegmentationConfig, TrainingConfig
 from slams_ray.refinement.walk.affinity_loss import affinity_sums, pair_counts
 from slams_ray.refinement.walk.training import AffinityTask
 from slams_ray.segmentation.training import SegmentationTask
-from slams_ray.stages.training import training_settings
+from slams_ray.stages.training import network_settings
 from slams_ray.training.optimisation import train_step
 
 CLASS_NAMES = ("background", "red", "green", "blue")
@@ -117,7 +117,7 @@ def test_a_finished_training_is_found_again_with_another_number_of_parts() -> No
         SegmentationConfig(training=replace(TRAINING, accumulation_steps=number))
         for number in (1, 4)
     ]
-    assert training_settings(parts[0]) == training_settings(parts[1])
+    assert network_settings(parts[0]) == network_settings(parts[1])
 
 
 class CountingDdp(DistributedDataParallel):

@@ -18,13 +18,15 @@ from slams_ray.networks.checkpoint import dump_network
 from slams_ray.segmentation.training import SegmentationTask
 from slams_ray.systems.cam import ClassifierTask
 from slams_ray.systems.occse import OccseTask
-from slams_ray.systems.registry import TRAINED
+from slams_ray.systems.registry import SYSTEMS
 from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.systems.slams.encoder import EncoderTask
+from slams_ray.systems.system import NetworkTraining
 from slams_ray.training.data_loading import ShardColumns
 from slams_ray.training.training import Training
+from tests.tiny_tasks import inject_tiny_networks
 
-PEERS = ("recam", "occse", "puzzle", "seam", "cpn", "amn")
+PEERS = ("recam", "occse", "puzzle", "seam", "cpn", "amn", "clims", "mctformer")
 NUM_STEPS = 5
 TOLERANCE = 5e-5
 
@@ -55,11 +57,13 @@ def make_trainings(
         ),
     }
     for name in PEERS:
-        (peer,) = (t for t in TRAINED[name].trainings(config) if t.stage == f"train_{name}")
+        (peer,) = (t for t in SYSTEMS[name].trainings(config) if t.stage == f"train_{name}")
+        assert isinstance(peer, NetworkTraining)
         checkpoints = {"train_classifier": frozen[1]}
         tasks[name] = (peer.make_task(names, checkpoints), peer.config.training)
     gain = replace(config.occse, judge="self", target="score", mask="sigmoid")
-    tasks["GAIN"] = (OccseTask(gain, peer.backbone, names, frozen[1]), gain.training)
+    backbone = replace(config.classifier.backbone, freeze_batch_norm=True)
+    tasks["GAIN"] = (OccseTask(gain, backbone, names, frozen[1]), gain.training)
     columns = ("image", "image_labels", "pseudo_label")
     source = ShardColumns(directory=str(root / "shards"), columns=columns)
     return {
@@ -109,8 +113,13 @@ def train_all(
 @pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [2, 3])
 def test_several_workers_reach_the_parameters_of_one(
-    num_workers: int, tmp_path: Path, tiny_config: PipelineConfig, prepare_shards: Any
+    num_workers: int,
+    tmp_path: Path,
+    tiny_config: PipelineConfig,
+    prepare_shards: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    inject_tiny_networks(monkeypatch)
     # SGD: AdamW divides by the root of tiny gradients, which turns rounding into visible steps.
     sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.01, "epochs": 2}
     config = replace(
@@ -123,6 +132,8 @@ def test_several_workers_reach_the_parameters_of_one(
             for part in ("encoder", "classifier", "activation", "segmentation", *PEERS)
         },
     )
+    given = {n: replace(getattr(config, n), weights="given") for n in ("clims", "mctformer")}
+    config = replace(config, **given)
     shard_rows, names = prepare_shards(tmp_path)
     trainings = make_trainings(config, tmp_path, shard_rows, names)
     if num_workers > 2:
