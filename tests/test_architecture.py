@@ -70,6 +70,7 @@ ALLOWED = {
     "slams_ray.recipes": {"slams_ray.config"},
     "slams_ray.benchmarks": {"slams_ray"},
     "slams_ray.faults": {"slams_ray"},
+    "slams_ray.__main__": {"slams_ray.cli"},
     "slams_ray.cli": BASE
     | {
         "slams_ray.artifacts",

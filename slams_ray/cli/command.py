@@ -83,7 +83,8 @@ def parse(
 def program_name() -> str:
     """Returns the command that started this process: `slams X`, or `python -m jobs.X`."""
     spec = sys.modules["__main__"].__spec__
-    return f"python -m {spec.name}" if spec else sys.argv[0]
+    is_job = spec is not None and spec.name.startswith("jobs.")
+    return f"python -m {spec.name}" if spec and is_job else sys.argv[0]
 
 
 def guarded(work: Callable[[], None]) -> None:

@@ -177,7 +177,7 @@ class FaultInjection:
 
     def _driver(self, until: str, workspace: Path, environment: dict[str, str]) -> Driver:
         workspace.mkdir(parents=True, exist_ok=True)
-        arguments = ["-m", "jobs.pipeline", *ARGUMENTS, "--workspace", str(workspace)]
+        arguments = ["-m", "slams_ray", "pipeline", *ARGUMENTS, "--workspace", str(workspace)]
         arguments += ["--until", until]
         return Driver(arguments, self.nodes.environment | environment, workspace / "driver.log")
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from slams_ray import storage
 from slams_ray.benchmarks.harness.measure import Row, row
@@ -22,6 +21,7 @@ Interval = tuple[float, float]
 LEAST_WORK = 0.65
 """Smallest share of useful work: at most 35 % of the wall time is orchestration."""
 IMPORT_SECONDS, HELP_SECONDS = 0.3, 2.0
+HELP = ["-m", "slams_ray", "pipeline", "--help"]
 
 
 def pipeline_rows(config: PipelineConfig, workspace: str, recipe: str) -> list[Row]:
@@ -67,7 +67,7 @@ def start_rows(rounds: int) -> list[Row]:
     """Returns rows of CPU seconds of importing the package and of a job's help, against limits."""
     return [
         _start_row("import slams_ray", ["-c", "import slams_ray"], IMPORT_SECONDS, rounds),
-        _start_row("jobs.pipeline --help", ["-m", "jobs.pipeline", "--help"], HELP_SECONDS, rounds),
+        _start_row("slams pipeline --help", HELP, HELP_SECONDS, rounds),
     ]
 
 
@@ -84,9 +84,8 @@ def _start_row(what: str, arguments: Sequence[str], limit: float, rounds: int) -
 
 
 def _cpu_seconds(arguments: Sequence[str]) -> float:
-    """Returns the CPU seconds of a Python process in the root of the source."""
+    """Returns the CPU seconds of a Python process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, *arguments], cwd=root, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
