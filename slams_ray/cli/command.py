@@ -26,6 +26,8 @@ class PipelineCommand:
     config: Annotated[PipelineConfig, tyro.conf.arg(name="")]
     workspace: str | None = None
     """Directory or URI of all outputs; the default is runs/<recipe>."""
+    dashboard: bool = False
+    """Starts Ray's dashboard with a local cluster; its address is in the first lines of the log."""
     dry_run: bool = False
     """Prints the resolved settings and exits."""
     save_config: str | None = None
@@ -47,7 +49,15 @@ def run_job(
     elif command.dry_run:
         print_settings(command.config)
     else:
-        guarded(lambda: work(recipe, command))
+        guarded(lambda: _start(recipe, command, work))
+
+
+def _start(recipe: str, command: Command, work: Callable[[str, Command], None]) -> None:
+    if command.dashboard:
+        from slams_ray.stages import pipeline
+
+        pipeline.connect(dashboard=True)
+    work(recipe, command)
 
 
 def parse(

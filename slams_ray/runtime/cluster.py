@@ -20,6 +20,7 @@ from slams_ray.errors import ConfigError
 from slams_ray.runtime.devices import has_gpu
 from slams_ray.runtime.environment import set_defaults
 
+logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 _LOGGING: dict[str, Any] = {
@@ -35,8 +36,12 @@ LOADING_TASKS_ON_CPU, MAX_LOADING_TASKS = 2, 16
 """Data-loading tasks of a worker without a GPU, and the largest number of those of any worker."""
 
 
-def connect() -> None:
-    """Connects once to the cluster at RAY_ADDRESS, or starts a local one with token."""
+def connect(dashboard: bool = False) -> None:
+    """Connects once to the cluster at RAY_ADDRESS, or starts a local one with token.
+
+    Args:
+        dashboard: whether a local cluster has Ray's dashboard, on 127.0.0.1.
+    """
     _set_environment()
     if ray.is_initialized():
         return
@@ -46,7 +51,9 @@ def connect() -> None:
         return
     if os.environ["RAY_AUTH_MODE"] == "token":
         _ensure_private_token()
-    ray.init(address="local", include_dashboard=False, **_LOGGING)
+    context = ray.init(address="local", include_dashboard=dashboard, **_LOGGING)
+    if dashboard:
+        logger.info("dashboard: http://%s; it asks for ~/.ray/auth_token", context.dashboard_url)
     _end_on_sigterm()
 
 

@@ -11,6 +11,7 @@ from slams_ray.config import (
 )
 from slams_ray.config.pipeline import unread_fields
 from slams_ray.errors import ConfigError
+from slams_ray.runtime import cluster
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import (
@@ -59,6 +60,11 @@ def run(
             publish(context, config, results, summary)
             session.open().log_file(settings)
         return PipelineResult(results=results, summary=summary)
+
+
+def connect(dashboard: bool) -> None:
+    """Connects to the cluster before the first stage does, to start a local one with dashboard."""
+    cluster.connect(dashboard)
 
 
 def open_session(

@@ -126,3 +126,12 @@ def test_a_full_disk_is_told_and_keeps_what_is_finished(tmp_path: Path) -> None:
     assert f"{tmp_path}/second cannot be written" in shown.stdout
     assert "free space" in shown.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["first"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_local_cluster_has_a_dashboard_on_loopback_on_request(tmp_path: Path) -> None:
+    arguments = ("smoke", "--dashboard", "--until", "prepare", "--workspace", str(tmp_path))
+    shown = run("jobs.pipeline", *arguments)
+    assert shown.returncode == 0, shown.stderr
+    assert "dashboard: http://127.0.0.1:" in shown.stdout
