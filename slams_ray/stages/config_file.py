@@ -9,6 +9,8 @@ from slams_ray.artifacts import flatten, to_plain
 from slams_ray.config.pipeline import PipelineConfig
 from slams_ray.errors import ConfigError
 
+CONFIG_NAME = "config.yaml"
+"""File in a workspace with the settings of its last run."""
 RECIPE = "recipe"
 
 

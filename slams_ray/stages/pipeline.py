@@ -17,7 +17,7 @@ from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import (
     evaluate,
 )
-from slams_ray.stages.config_file import dump_config
+from slams_ray.stages.config_file import CONFIG_NAME, dump_config
 from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.steps import stage_names, steps
@@ -25,8 +25,6 @@ from slams_ray.stages.summary import publish, summarise
 from slams_ray.systems.registry import SYSTEMS
 
 logger = logging.getLogger(__name__)
-
-CONFIG_NAME = "config.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +50,20 @@ def run(
     """
     with workspace_lock(workspace, recipe), open_session(config, workspace, recipe) as session:
         context = make_context(config, session)
-        settings = storage.join(workspace, CONFIG_NAME)
-        storage.write_bytes(settings, dump_config(recipe, config).encode())
+        _keep_config(recipe, config, workspace)
         results = run_stages(config, context, until)
         summary = summarise(config, results, workspace, recipe)
         if evaluate.STAGE in results:
             publish(context, config, results, summary)
-            session.open().log_file(settings)
         return PipelineResult(results=results, summary=summary)
+
+
+def _keep_config(recipe: str, config: PipelineConfig, workspace: str) -> None:
+    """Writes the settings of a run into its workspace, unless they are there."""
+    path = storage.join(workspace, CONFIG_NAME)
+    text = dump_config(recipe, config).encode()
+    if not storage.exists(path) or storage.read_bytes(path) != text:
+        storage.write_bytes(path, text)
 
 
 def connect(dashboard: bool) -> None:

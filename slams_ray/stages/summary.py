@@ -7,6 +7,7 @@ from slams_ray import storage
 from slams_ray.config import PipelineConfig
 from slams_ray.model.source import SUMMARY_NAME
 from slams_ray.stages import evaluate, prepare, publish_model, report
+from slams_ray.stages.config_file import CONFIG_NAME
 from slams_ray.stages.stage import Result, StageContext
 
 
@@ -70,6 +71,7 @@ def publish(
     publish_model.publish(context, results)
     storage.write_bytes(path, text)
     parent.log_file(path, "summary")
+    parent.log_file(storage.join(context.workspace, CONFIG_NAME))
 
 
 def _note(summary: dict[str, Any]) -> str:
