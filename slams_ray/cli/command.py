@@ -43,11 +43,11 @@ def run_job(
         work: takes the name of the recipe and the parsed command.
     """
     recipe, command = parse(description, command_type)
-    if command.save_config is not None:
+    if command.dry_run:
+        print_settings(command.config)
+    elif command.save_config is not None:
         path = command.save_config
         guarded(lambda: save_settings(path, recipe, command.config))
-    elif command.dry_run:
-        print_settings(command.config)
     else:
         guarded(lambda: _start(recipe, command, work))
 
