@@ -155,7 +155,7 @@ class AmnConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ClimsConfig:
-    """CLIMS: a frozen image-text network judges masked images (docs/method.md, CLIMS)."""
+    """CLIMS: a frozen image-text network scores masked images (docs/method.md, CLIMS)."""
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     weights: str | None = None

@@ -4,7 +4,6 @@ CAM maps are inferred and their threshold is chosen before the other maps are ma
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from slams_ray.config import PipelineConfig
 from slams_ray.stages import infer_activation, refine, search_threshold
@@ -29,24 +28,13 @@ def _search_threshold(run: PipelineRun) -> Result:
 
 
 def _label(run: PipelineRun) -> Result:
-    amn = run.config.amn
     inputs = refine.RefineInputs(
         data=run.data,
         activations=run.results[infer_activation.STAGE],
         threshold=run.results[search_threshold.STAGE],
         system=BASELINE,
     )
-    crf = replace(
-        run.config.crf,
-        foreground_margin=amn.margin,
-        background_margin=amn.margin,
-        export="none",
-    )
-    pair = inputs.pair(crf)
-    if amn.pair is not None and crf.form != "power":
-        background, foreground = amn.pair
-        pair = replace(pair, background=background, foreground=foreground)
-    return refine.run(run.context, crf, inputs, STAGE, pair)
+    return refine.run_confident(run.context, run.config.crf, inputs, run.config.amn, STAGE)
 
 
 STEPS: list[tuple[str, Callable[[PipelineRun], Result]]] = [

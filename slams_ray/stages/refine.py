@@ -6,7 +6,7 @@ from functools import partial
 
 from slams_ray import storage
 from slams_ray.artifacts import digest, to_plain
-from slams_ray.config import ComputeConfig, CrfConfig
+from slams_ray.config import AffinityConfig, AmnConfig, ComputeConfig, CrfConfig
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.data.source import TRAIN
 from slams_ray.metrics import segmentation_scores
@@ -90,6 +90,30 @@ def run(
         return outcome
 
     return run_stage(context, stage, settings, digests, work)
+
+
+def run_confident(
+    context: StageContext,
+    config: CrfConfig,
+    inputs: RefineInputs,
+    confidence: AffinityConfig | AmnConfig,
+    stage: str,
+) -> Result:
+    """Makes the confident labels that a network learns from, with a band of 255 between.
+
+    Args:
+        config: settings of the CRF, whose own margins are not used.
+        confidence: margin around the threshold of the inputs, or a fixed pair. The power form has a
+            pair of its own.
+        stage: name of the stage.
+    """
+    margin = confidence.margin
+    config = replace(config, foreground_margin=margin, background_margin=margin, export="none")
+    pair = inputs.pair(config)
+    if confidence.pair is not None and config.form != "power":
+        background, foreground = confidence.pair
+        pair = replace(pair, background=background, foreground=foreground)
+    return run(context, config, inputs, stage, pair)
 
 
 def pseudo_labels_dir(output_dir: str) -> str:

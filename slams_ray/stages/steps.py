@@ -162,18 +162,9 @@ def _search_refined_threshold(name: str, run: PipelineRun) -> Result:
 
 def _label_affinity(run: PipelineRun) -> Result:
     # A search must not change these labels: it chose its walk on the edges learnt from them.
-    affinity, inputs = run.config.affinity, replace(_refine_inputs(run), background_threshold=None)
-    margins = replace(
-        run.config.crf,
-        foreground_margin=affinity.margin,
-        background_margin=affinity.margin,
-        export="none",
-    )
-    pair = inputs.pair(margins)
-    if affinity.pair is not None and margins.form != "power":
-        background, foreground = affinity.pair
-        pair = replace(pair, background=background, foreground=foreground)
-    return refine.run(run.context, margins, inputs, train_affinity.LABELS_STAGE, pair)
+    inputs = replace(_refine_inputs(run), background_threshold=None)
+    config, stage = run.config, train_affinity.LABELS_STAGE
+    return refine.run_confident(run.context, config.crf, inputs, config.affinity, stage)
 
 
 def _train_affinity(run: PipelineRun) -> Result:
