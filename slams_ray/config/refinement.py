@@ -65,6 +65,10 @@ class WalkConfig:
     """Steps on a grid of 120 cells, which is 480 px; they scale with the square of the side."""
     beta: float = 8.0
     """Contrast of the affinities. The higher, the less activation crosses weak edges."""
+    erase_edges: bool = False
+    """Whether maps are multiplied by 1 - edge before they walk, as in IRN. It loses where edges
+    fill much of an object, as on small images.
+    """
 
     def __post_init__(self) -> None:
         check(self.num_steps >= 1, "walk.num_steps", self.num_steps, ">= 1")

@@ -33,15 +33,22 @@ class WalkRefinement:
     Args:
         network: an `EdgeNetwork` in eval mode.
         num_steps: as `scaled_steps` takes it.
+        erase_edges: see `Walk.propagate`.
     """
 
     def __init__(
-        self, network: nn.Module, beta: float, num_steps: int, device: torch.device
+        self,
+        network: nn.Module,
+        beta: float,
+        num_steps: int,
+        device: torch.device,
+        erase_edges: bool = False,
     ) -> None:
         self.network = network.to(device)
         self.beta = beta
         self.num_steps = num_steps
         self.device = device
+        self.erase_edges = erase_edges
 
     def __call__(self, image: np.ndarray, maps: np.ndarray) -> np.ndarray:
         return self.variants(image, maps, [self.beta], [self.num_steps])[0]
@@ -63,7 +70,8 @@ class WalkRefinement:
         steps = [scaled_steps(num_steps, size) for num_steps in nums_steps]
         found: list[np.ndarray] = []
         for beta in betas:
-            found.extend(to_levels(walked) for walked in Walk(edge, beta).propagate(maps, steps))
+            walked = Walk(edge, beta).propagate(maps, steps, erase_edges=self.erase_edges)
+            found.extend(to_levels(variant) for variant in walked)
         return found
 
     @torch.inference_mode()

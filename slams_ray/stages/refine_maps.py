@@ -65,7 +65,9 @@ def make_walk(
 ) -> WalkRefinement:
     """Loads the edge network onto a torch device."""
     network = load_network(storage.read_bytes(path), path, "edge_network", class_names)
-    return WalkRefinement(network.eval(), config.beta, config.num_steps, torch.device(device))
+    return WalkRefinement(
+        network.eval(), config.beta, config.num_steps, torch.device(device), config.erase_edges
+    )
 
 
 def make_pixel_adaptive(config: PixelAdaptiveConfig, device: str) -> PixelAdaptiveRefinement:

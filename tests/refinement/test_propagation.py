@@ -44,12 +44,14 @@ def test_powers_are_those_of_the_dense_matrix(size: tuple[int, int], radius: int
         np.testing.assert_allclose(values, expected, atol=2e-5)
 
 
-def test_maps_are_weighted_by_no_edge_and_divided_by_one_maximum() -> None:
+@pytest.mark.parametrize("erase_edges", [False, True])
+def test_maps_walk_and_are_divided_by_one_maximum(erase_edges: bool) -> None:
     edge, maps = random_edge(6, 7), random_maps(2, 6, 7)
     maps[1] *= 0.3
     transition = np.linalg.matrix_power(dense_transition(edge, BETA, 5), 4)
-    expected = ((maps * (1 - edge)).reshape(2, -1) @ transition).reshape(maps.shape)
-    found = Walk(edge, BETA).propagate(maps, [4])
+    start = maps * (1 - edge) if erase_edges else maps
+    expected = (start.reshape(2, -1) @ transition).reshape(maps.shape)
+    found = Walk(edge, BETA).propagate(maps, [4], erase_edges=erase_edges)
     assert found.shape == (1, 2, 6, 7)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[0], expected / expected.max(), atol=1e-4)
@@ -87,10 +89,11 @@ def test_without_edges_the_walk_blurs() -> None:
     assert found[1, 0].min() > 0.5
 
 
-def test_edges_everywhere_hold_the_walk_and_empty_the_map() -> None:
+def test_edges_everywhere_hold_the_walk() -> None:
     maps, walk = random_maps(2, 5, 6), Walk(np.ones((5, 6), np.float32), BETA)
     np.testing.assert_allclose(walk.powers(maps, [64])[0], maps, atol=1e-5)
-    assert (walk.propagate(maps, [64]) == 0).all()
+    np.testing.assert_allclose(walk.propagate(maps, [64])[0], maps / maps.max(), atol=1e-5)
+    assert (walk.propagate(maps, [64], erase_edges=True) == 0).all()
 
 
 def test_a_closed_wall_stops_the_walk() -> None:

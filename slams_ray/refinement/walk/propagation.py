@@ -63,25 +63,31 @@ class Walk:
         self._column_sums = sums.astype(np.float32)
 
     def propagate(
-        self, maps: np.ndarray, steps: Sequence[int], tolerance: float = TOLERANCE
+        self,
+        maps: np.ndarray,
+        steps: Sequence[int],
+        tolerance: float = TOLERANCE,
+        erase_edges: bool = False,
     ) -> np.ndarray:
         """Maps after each number of steps, brought back to [0, 1].
 
-        Every map is multiplied by 1 - edge, walks, and is divided by the one maximum over all maps
-        of the image, so that their order stays. Maps that are 0 everywhere stay so.
+        Every map walks, and is divided by the one maximum over all maps of the image, so that their
+        order stays. Maps that are 0 everywhere stay so.
 
         Args:
             maps: (C, h, w) of the present classes, uint8 of 255 levels or float in [0, 1]. C may
                 be 0.
             steps: T numbers of steps; all share one recurrence.
             tolerance: as in `powers`.
+            erase_edges: whether maps are multiplied by 1 - edge first (IRN).
 
         Returns:
             (T, C, h, w) float32 in [0, 1].
         """
         check_maps(maps.shape, self.edge.shape)
         unit = np.float32(1 / STORED_LEVELS if maps.dtype == np.uint8 else 1)
-        walked = self.powers(maps * unit * (1 - self.edge), steps, tolerance)
+        kept = 1 - self.edge if erase_edges else np.float32(1)
+        walked = self.powers(maps * unit * kept, steps, tolerance)
         peak = walked.max(axis=(1, 2, 3), keepdims=True, initial=0)
         return walked / np.where(peak > 0, peak, 1)
 
