@@ -77,6 +77,9 @@ class LossConfig:
     """Consistency loss, reading (ii): (A_k + max_j A_j - 1)^2, an alternative to reading (i)."""
     classification: float = 1.0
     """Image-level classification loss on the activation network, against drift."""
+    pseudo_labels: float = 0.0
+    """Cross-entropy with the pseudo labels of CAM, refined as refinement.steps says. It pays where
+    those labels are good, which needs pretrained weights."""
 
     def __post_init__(self) -> None:
         weights = {k: v for k, v in vars(self).items() if isinstance(v, int | float)}

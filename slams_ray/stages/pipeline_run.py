@@ -17,6 +17,7 @@ from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.train_systems import MapNetwork, map_networks
 from slams_ray.stages.training import with_absolute_weights
+from slams_ray.systems.cam import STAGE as CLASSIFIER
 
 
 class PipelineRun:
@@ -30,6 +31,15 @@ class PipelineRun:
         self.config = with_absolute_weights(config)
         self.context = context
         self.results: dict[str, Result] = {}
+
+    @cached_property
+    def cam(self) -> "PipelineRun":
+        """The pipeline of the system cam, whose pseudo labels another system learns."""
+        search = replace(self.config.search, num_samples=0)
+        config = replace(self.config, system="cam", baselines=(), search=search)
+        run = PipelineRun(config, self.context)
+        run.results = {name: self.results[name] for name in (prepare.STAGE, CLASSIFIER)}
+        return run
 
     @cached_property
     def data(self) -> PreparedData:

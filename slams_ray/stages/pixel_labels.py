@@ -45,13 +45,17 @@ STEPS: list[tuple[str, Callable[[PipelineRun], Result]]] = [
 """Steps before the training of a system that needs pixel labels."""
 
 
-def pixel_labels(config: PipelineConfig, finished: Mapping[str, Result]) -> PixelLabels | None:
-    """Returns the labels of a finished stage; None if no system of the pipeline needs them."""
-    if not any(training.needs_pixel_labels for training in trainings_of(config)):
-        return None
-    labels = finished[STAGE]
+def of_stage(labels: Result) -> PixelLabels:
+    """Returns the labels that a stage made, for a training."""
     directory = refine.pseudo_labels_dir(labels.output_dir)
     return PixelLabels(
         columns=ShardColumns(directory=directory, columns=("pseudo_label",)),
         digest=labels.record.notes[refine.LABELS_DIGEST],
     )
+
+
+def confident(config: PipelineConfig, finished: Mapping[str, Result]) -> PixelLabels | None:
+    """Returns the confident labels; None if no system of the pipeline needs them."""
+    if not any(training.pixel_labels == "confident" for training in trainings_of(config)):
+        return None
+    return of_stage(finished[STAGE])

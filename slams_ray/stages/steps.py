@@ -1,6 +1,6 @@
 """Steps of a pipeline: each stage works on the outputs of those before it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -28,6 +28,8 @@ from slams_ray.systems.registry import SYSTEMS, trainings_of
 from slams_ray.systems.system import NetworkStage
 
 Step = tuple[str, Callable[[PipelineRun], Result]]
+CAM_PREFIX = "cam_"
+"""Prefix of the steps that make pseudo labels of CAM, for a system that learns them."""
 
 
 def steps(config: PipelineConfig) -> list[Step]:
@@ -54,20 +56,43 @@ def steps(config: PipelineConfig) -> list[Step]:
         (search_refinement.STAGE, _search_refinement),
         *maps,
     ]
-    return [
-        (prepare.STAGE, _prepare),
-        *(step for training in trainings_of(config) for step in _training_steps(training)),
-        *maps,
-        *(search if config.search.num_samples else []),
+    refined: list[Step] = [
         *(step for name in config.refinement.map_steps for step in _map_steps(name)),
         (refine.STAGE, _refine),
+    ]
+    return [
+        (prepare.STAGE, _prepare),
+        *(step for training in trainings_of(config) for step in _training_steps(training, refined)),
+        *maps,
+        *(search if config.search.num_samples else []),
+        *refined,
         *network,
     ]
 
 
-def _training_steps(training: NetworkStage) -> list[Step]:
-    labels = pixel_labels.STEPS if training.needs_pixel_labels else []
+def _training_steps(training: NetworkStage, refined: Sequence[Step]) -> list[Step]:
+    """Returns a training after the stages that make the pixel labels it needs.
+
+    Args:
+        refined: stages from maps to pseudo labels.
+    """
+    labels: list[Step] = []
+    if training.pixel_labels == "confident":
+        labels = pixel_labels.STEPS
+    elif training.pixel_labels == "pseudo":
+        cam = [
+            (infer_activation.STAGE, _infer),
+            (search_threshold.STAGE, _search_threshold),
+            *refined,
+        ]
+        labels = [(CAM_PREFIX + name, partial(_work_on_cam, name, work)) for name, work in cam]
     return [*labels, (training.stage, partial(_train, training.stage))]
+
+
+def _work_on_cam(name: str, work: Callable[[PipelineRun], Result], run: PipelineRun) -> Result:
+    result = work(run.cam)
+    run.cam.results[name] = result
+    return result
 
 
 def _map_steps(name: str) -> list[Step]:
@@ -108,13 +133,16 @@ def _import_labels(run: PipelineRun) -> Result:
 
 def _train(stage: str, run: PipelineRun) -> Result:
     training = next(t for t in trainings_of(run.config) if t.stage == stage)
-    needs = training.needs_pixel_labels
-    labels = pixel_labels.pixel_labels(run.config, run.results) if needs else None
+    labels = None
+    if training.pixel_labels == "confident":
+        labels = pixel_labels.confident(run.config, run.results)
+    elif training.pixel_labels == "pseudo":
+        labels = pixel_labels.of_stage(run.cam.results[refine.STAGE])
     return train_systems.run(run.context, training, run.config.seed, run.data, run.results, labels)
 
 
 def _infer(run: PipelineRun) -> Result:
-    labels = pixel_labels.pixel_labels(run.config, run.results)
+    labels = pixel_labels.confident(run.config, run.results)
     return infer_activation.run(run.context, run.inference, run.data, run.networks, labels)
 
 

@@ -9,6 +9,7 @@ from slams_ray.model.source import SUMMARY_NAME
 from slams_ray.stages import evaluate, prepare, publish_model, report
 from slams_ray.stages.config_file import CONFIG_NAME
 from slams_ray.stages.stage import Result, StageContext
+from slams_ray.stages.steps import CAM_PREFIX
 
 
 def headlines(config: PipelineConfig) -> list[str]:
@@ -25,7 +26,8 @@ def summarise(
     config: PipelineConfig, results: dict[str, Result], workspace: str, recipe: str
 ) -> dict[str, Any]:
     """Returns the content of summary.json."""
-    metrics = {k: v for r in results.values() for k, v in r.record.metrics.items()}
+    own = {stage: r for stage, r in results.items() if not stage.startswith(CAM_PREFIX)}
+    metrics = {k: v for r in own.values() for k, v in r.record.metrics.items()}
     stages = [
         {
             "stage": stage,

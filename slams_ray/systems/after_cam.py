@@ -16,7 +16,7 @@ from slams_ray.systems.cam import STAGE as CAM_STAGE
 from slams_ray.systems.cam import classifier_training
 from slams_ray.systems.classification import ImageLabelTask
 from slams_ray.systems.collapse import ADVICE, map_warnings
-from slams_ray.systems.system import NetworkTraining, System
+from slams_ray.systems.system import NetworkTraining, PixelLabelKind, System
 from slams_ray.training.task import Task
 
 Config = TypeVar("Config", bound=TrainedConfig)
@@ -91,7 +91,7 @@ def system_after_cam(
     title: str,
     make_task: Callable[[Any, BackboneConfig, Sequence[str], bytes | None], Task],
     needs_classifier: Callable[[Any], bool] = lambda config: True,
-    needs_pixel_labels: bool = False,
+    pixel_labels: PixelLabelKind | None = None,
 ) -> System:
     """Returns a system whose settings are the field `name` of the pipeline's settings.
 
@@ -100,7 +100,7 @@ def system_after_cam(
     Args:
         make_task: (settings, backbone, class names, classifier or None) -> the task.
         needs_classifier: settings -> whether the task needs the trained CAM classifier.
-        needs_pixel_labels: see `NetworkTraining`.
+        pixel_labels: see `NetworkTraining`.
     """
     stage = f"train_{name}"
 
@@ -121,7 +121,7 @@ def system_after_cam(
             config=own,
             backbone=backbone,
             needs=tuple(training.stage for training in first),
-            needs_pixel_labels=needs_pixel_labels,
+            pixel_labels=pixel_labels,
             make_task=make,
             warnings=lambda last, results: map_warnings(last, f"{title} network", advice(name)),
         )

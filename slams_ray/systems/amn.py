@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from slams_ray.config import AmnConfig, BackboneConfig
 from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.networks.backbone import build_backbone
 from slams_ray.networks.conditioned_network import ConditionedNetwork
 from slams_ray.systems.after_cam import AfterCamTask, copy_weights, system_after_cam
+from slams_ray.systems.label_losses import balanced_loss, labels_at
 from slams_ray.systems.maps import collapse_metrics, crops_of, resized
 from slams_ray.training.task import (
     Batch,
@@ -73,35 +73,12 @@ class AmnTraining(TrainingModule):
         labels = batch["labels"].float()
         kept = batch["kept"].float() / (1 - DROPOUT) if self.training else None
         logits = self.network(images, labels, kept).float()
-        target = F.interpolate(
-            batch["target"][:, None].float(), size=logits.shape[-2:], mode="nearest-exact"
-        )[:, 0].long()
+        target = labels_at(batch["target"], logits)
         loss = balanced_loss(logits, target, self.config.smoothing).mean()
         maps = logits.detach().softmax(dim=1)[:, 1:]
         metrics = {"labelled_pixels": (target != IGNORE_INDEX).float().mean()}
         valid = resized(pixels, logits.shape[-2:])
         return loss, metrics | collapse_metrics(maps, labels, valid)
-
-
-def balanced_loss(logits: torch.Tensor, target: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """(B,) label-smoothed cross-entropy, mean of its means over background and object pixels.
-
-    It is 0 for an image without a labelled pixel.
-
-    Args:
-        logits: (B, K, h, w).
-        target: (B, h, w) int64 class indices, or 255.
-        smoothing: share of the target that other classes get together.
-    """
-    log_p = logits.log_softmax(dim=1)
-    known = target.masked_fill(target == IGNORE_INDEX, 0)
-    own = log_p.gather(1, known[:, None])[:, 0]
-    others = (log_p.sum(dim=1) - own) / (logits.shape[1] - 1)
-    loss = -(1 - smoothing) * own - smoothing * others
-    sides = torch.stack([target == 0, (target > 0) & (target != IGNORE_INDEX)], dim=1).float()
-    counts = sides.sum(dim=(2, 3))
-    means = (loss[:, None] * sides).sum(dim=(2, 3)) / counts.clamp(min=1)
-    return means.sum(dim=1) / (counts > 0).sum(dim=1).clamp(min=1)
 
 
 class AmnTask(AfterCamTask[AmnConfig]):
@@ -130,4 +107,4 @@ class AmnTask(AfterCamTask[AmnConfig]):
         return {}
 
 
-SYSTEM = system_after_cam("amn", "AMN", AmnTask, needs_pixel_labels=True)
+SYSTEM = system_after_cam("amn", "AMN", AmnTask, pixel_labels="confident")

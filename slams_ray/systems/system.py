@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from slams_ray.config import BackboneConfig, PipelineConfig
 from slams_ray.config.networks import FixedConfig, TrainedConfig
 from slams_ray.training.task import Task
 
 Metrics = Mapping[str, float]
+PixelLabelKind = Literal["confident", "pseudo"]
 
 
 def no_warnings(last: Metrics, results: Metrics) -> list[str]:
@@ -26,12 +28,13 @@ class NetworkStage:
     Attributes:
         stage: name of the stage, and of its directory in the workspace.
         needs: stages whose checkpoints are needed to build the network.
-        needs_pixel_labels: whether samples need confident labels of the CAM maps.
+        pixel_labels: labels of the CAM maps that samples need: confident ones of their own
+            settings, or the pseudo labels of a pipeline with the system cam.
     """
 
     stage: str
     needs: tuple[str, ...] = ()
-    needs_pixel_labels: bool = False
+    pixel_labels: PixelLabelKind | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

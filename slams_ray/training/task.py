@@ -153,17 +153,29 @@ class Crops:
 
 @dataclass(frozen=True)
 class LabelledCrops(Crops):
-    """Sampler of the trainings on image labels: random crops with the labels of the image."""
+    """Sampler of the trainings on image labels: random crops with the labels of the image.
+
+    Attributes:
+        with_pseudo_labels: whether rows have pseudo labels, which are cropped with the image.
+    """
 
     num_classes: int
+    with_pseudo_labels: bool = False
 
     def sample(
         self, row: Row, rng: np.random.Generator, filler: Row | None = None
     ) -> dict[str, np.ndarray]:
-        """Returns image (crop, crop, 3) uint8, box (4,) int32 and labels (C,) uint8."""
-        crop, _, box = self.crop(row, rng)
+        """Returns image (crop, crop, 3) uint8, box (4,) int32 and labels (C,) uint8.
+
+        With pseudo labels: target (crop, crop) uint8, too.
+        """
+        mask = None
+        if self.with_pseudo_labels:
+            mask = decode_mask(row["pseudo_label"], row["image_id"])
+        crop, target, box = self.crop(row, rng, mask)
         labels = multi_hot(row["image_labels"], self.num_classes)
-        return {"image": crop, "box": box, "labels": labels}
+        sample = {"image": crop, "box": box, "labels": labels}
+        return sample if target is None else sample | {"target": target}
 
 
 @dataclass(frozen=True)

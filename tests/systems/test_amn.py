@@ -14,7 +14,7 @@ from slams_ray.networks.conditioned_network import ConditionedNetwork
 from slams_ray.recipes.smoke import smoke
 from slams_ray.stages import pixel_labels
 from slams_ray.stages.steps import steps
-from slams_ray.systems.amn import balanced_loss
+from slams_ray.systems.label_losses import balanced_loss
 from slams_ray.systems.registry import trainings_of
 
 Make = Callable[..., Any]
@@ -130,7 +130,7 @@ def test_cam_maps_and_their_labels_come_before_the_training() -> None:
         "train_amn",
     ]
     assert names[names.index("train_amn") + 1] == "infer_activation"
-    assert [t.stage for t in trainings_of(config) if t.needs_pixel_labels] == ["train_amn"]
+    assert [t.stage for t in trainings_of(config) if t.pixel_labels] == ["train_amn"]
     assert pixel_labels.STAGE not in [name for name, _ in steps(smoke())]
 
 

@@ -42,12 +42,18 @@ def make_trainings(
         for task in (encoder, classifier)
     ]
     activation = ActivationTask(config.activation, config.classifier.backbone, names, *frozen)
-    filled = replace(config.activation, mask="normalised", fill="image", binarisation_width=0.1)
+    filled = replace(
+        config.activation,
+        mask="normalised",
+        fill="image",
+        binarisation_width=0.1,
+        losses=replace(config.activation.losses, pseudo_labels=1.0),
+    )
     tasks: dict[str, tuple[Any, TrainingConfig]] = {
         "encoder": (encoder, config.encoder.training),
         "classifier": (classifier, config.classifier.training),
         "activation": (activation, config.activation.training),
-        "activation filled by images and cut": (
+        "activation filled by images, cut, and with pseudo labels": (
             ActivationTask(filled, config.classifier.backbone, names, *frozen),
             filled.training,
         ),

@@ -16,6 +16,7 @@ from slams_ray.networks.checkpoint import load_network
 from slams_ray.networks.semantic_encoder import SemanticEncoder
 from slams_ray.networks.weights import load_backbone_weights
 from slams_ray.systems.classification import ImageLabelTask, classifier_loss
+from slams_ray.systems.label_losses import pseudo_label_loss
 from slams_ray.systems.maps import collapse_metrics
 from slams_ray.systems.slams import losses
 from slams_ray.systems.slams.soft_masks import binarise_softly, soft_masks
@@ -32,7 +33,7 @@ CATEGORY_LOSSES = {
 
 
 class ActivationTraining(TrainingModule):
-    """Trains with the four losses of SLAMs and an image-level loss against drift."""
+    """Trains with the four losses of SLAMs, an image-level loss, and one of pseudo labels."""
 
     network: ActivationNetwork
 
@@ -76,6 +77,8 @@ class ActivationTraining(TrainingModule):
         if weights.classification:
             scores = classification_scores(logits, valid)
             terms["classification"] = classifier_loss(scores, labels)
+        if weights.pseudo_labels:
+            terms["pseudo_labels"] = pseudo_label_loss(logits.float(), batch["target"], labels)
         loss = torch.stack([getattr(weights, n) * t.mean() for n, t in terms.items()]).sum()
         metrics |= {f"loss_{name}": term.mean().detach() for name, term in terms.items()}
         metrics |= collapse_metrics(activation.detach(), labels, valid)
@@ -213,7 +216,7 @@ class MaskableCrops(LabelledCrops):
             if filler is None:
                 other = {name: np.zeros_like(value) for name, value in crop.items()}
             else:
-                other = super().sample(filler, rng)
+                other = LabelledCrops(self.training, self.num_classes).sample(filler, rng)
             sample["filler"] = other["image"]
             sample["filler_box"] = other["box"]
             sample["filler_labels"] = other["labels"]
@@ -260,6 +263,7 @@ class ActivationTask(ImageLabelTask):
             self.num_classes,
             with_filler=self.config.fill == "image",
             with_thresholds=self.config.binarisation_width > 0,
+            with_pseudo_labels=self.config.losses.pseudo_labels > 0,
         )
 
     def build(self) -> TrainingModule:

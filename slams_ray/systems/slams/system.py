@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from slams_ray.config import PipelineConfig
+from slams_ray.systems.cam import STAGE as CAM_STAGE
 from slams_ray.systems.cam import classifier_training
 from slams_ray.systems.collapse import dead_semantics_warnings, map_warnings
 from slams_ray.systems.slams.activation import ActivationTask
@@ -15,10 +16,13 @@ ENCODER_STAGE, ACTIVATION_STAGE = "train_encoder", "train_activation"
 def trainings(config: PipelineConfig) -> list[NetworkTraining]:
     """Returns the trainings of encoder, classifier and activation network, in this order.
 
-    The CAM classifier is trained only where the activation network starts from it.
+    The CAM classifier is trained only where the activation network starts from it, or learns from
+    its pseudo labels.
     """
-    start = [classifier_training(config)] if config.activation.initialise_from_cam else []
-    return [_encoder_training(config), *start, _activation_training(config, start)]
+    activation = config.activation
+    needs_cam = activation.initialise_from_cam or activation.losses.pseudo_labels > 0
+    cam = [classifier_training(config)] if needs_cam else []
+    return [_encoder_training(config), *cam, _activation_training(config)]
 
 
 def _encoder_training(config: PipelineConfig) -> NetworkTraining:
@@ -33,23 +37,21 @@ def _encoder_training(config: PipelineConfig) -> NetworkTraining:
     )
 
 
-def _activation_training(
-    config: PipelineConfig, start: Sequence[NetworkTraining]
-) -> NetworkTraining:
-    backbone = config.classifier.backbone
-    starts = [training.stage for training in start]
+def _activation_training(config: PipelineConfig) -> NetworkTraining:
+    activation, backbone = config.activation, config.classifier.backbone
+    starts = (CAM_STAGE,) if activation.initialise_from_cam else ()
 
     def make_task(class_names: Sequence[str], checkpoints: Mapping[str, bytes]) -> ActivationTask:
-        classifier = next((checkpoints[stage] for stage in starts), None)
-        encoder = checkpoints[ENCODER_STAGE]
-        return ActivationTask(config.activation, backbone, class_names, encoder, classifier)
+        classifier, encoder = checkpoints.get(CAM_STAGE), checkpoints[ENCODER_STAGE]
+        return ActivationTask(activation, backbone, class_names, encoder, classifier)
 
     return NetworkTraining(
         stage=ACTIVATION_STAGE,
         label="activation",
-        config=config.activation,
+        config=activation,
         backbone=backbone,
         needs=(ENCODER_STAGE, *starts),
+        pixel_labels="pseudo" if activation.losses.pseudo_labels else None,
         make_task=make_task,
         warnings=lambda last, results: map_warnings(last),
     )
