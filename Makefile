@@ -36,7 +36,7 @@ docs: $(DEV_STAMP)
 
 # Without this variable MLflow starts seven processes for evaluation jobs, which nothing here uses.
 ui: $(STAMP)
-	@echo "open http://127.0.0.1:$(PORT)/#/experiments/1/runs  (Ctrl-C stops the server)"
+	@echo "open http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=slams_ray  (Ctrl-C stops the server)"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(abspath $(WORKSPACE))/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
 
 install: $(DEV_STAMP)

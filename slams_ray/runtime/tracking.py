@@ -19,6 +19,7 @@ from slams_ray.redaction import redacted
 from slams_ray.runtime.retry_queue import RetryQueue, first_line
 from slams_ray.runtime.tracking_address import tracking_uri
 from slams_ray.runtime.tracking_database import create_database, new_client
+from slams_ray.runtime.tracking_view import experiment_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 METRICS_PER_REQUEST = 500
-KIND = ("mlflow.experimentKind", "custom_model_development")
-"""Tag with which MLflow opens an experiment in its view of trainings, and not of GenAI."""
 FLUSH_SECONDS = 15.0
 """Longest time that a metric stays in the buffer, if the caller uses `flush_if_due`."""
 
@@ -247,14 +246,15 @@ class Tracker:
         """Returns the id of the experiment, which is created if it is missing."""
         found = self._client.get_experiment_by_name(name)
         if found is not None:
-            if KIND[0] not in found.tags:
-                self._client.set_experiment_tag(found.experiment_id, *KIND)
+            for key, value in experiment_tags().items():
+                if key not in found.tags:
+                    self._client.set_experiment_tag(found.experiment_id, key, value)
             return str(found.experiment_id)
         location = None
         if self.uri.startswith("sqlite:"):
             local = "" if "://" in workspace else "file://"
             location = f"{local}{workspace}/mlartifacts"
-        return str(self._client.create_experiment(name, location, dict([KIND])))
+        return str(self._client.create_experiment(name, location, experiment_tags()))
 
     def start(self, name: str, tags: Mapping[str, str], parent: Run | None = None) -> Run:
         """Creates a run, as a child of `parent` if that is given and tracked."""

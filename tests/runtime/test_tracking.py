@@ -1,6 +1,7 @@
 """MLflow runs: buffering, nesting, trouble that must not stop work, processes that die."""
 
 import getpass
+import json
 import logging
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.system_metrics import SystemMetrics
 from slams_ray.runtime.tracking import Run, Tracker
 from slams_ray.runtime.tracking_address import tracking_uri
+from slams_ray.runtime.tracking_view import VIEW
 from slams_ray.runtime.watchdog import Watchdog
 
 pytestmark = pytest.mark.slow
@@ -50,6 +52,9 @@ def test_the_experiment_is_one_of_trainings_and_runs_say_who_started_what(tmp_pa
     client = run.client
     kind = "mlflow.experimentKind"
     assert client.get_experiment(tracker.experiment_id).tags[kind] == "custom_model_development"
+    tags = client.get_experiment(tracker.experiment_id).tags
+    view = json.loads(tags[f"mlflow.sharedViewState.{VIEW}"])
+    assert "metrics.`segmentation_miou`" in view["selectedColumns"]
     for run_id in (run.run_id, run.child("nested").run_id):
         tags = client.get_run(str(run_id)).data.tags
         assert tags["mlflow.user"] == getpass.getuser()
