@@ -17,6 +17,7 @@ from slams_ray.config import (
     PipelineConfig,
     SegmentationConfig,
     TrainingConfig,
+    WalkConfig,
 )
 from slams_ray.recipes.peer_systems import with_peer_systems
 
@@ -69,6 +70,7 @@ def demo() -> PipelineConfig:
             ),
             radius=4,
         ),
+        walk=WalkConfig(beta=16.0),
         crf=CrfConfig(iterations=4, export="voc"),
         segmentation=SegmentationConfig(
             # At stride 8 the network misses small objects (docs/ablations.md).

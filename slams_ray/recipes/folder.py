@@ -14,6 +14,7 @@ from slams_ray.config import (
     InferenceConfig,
     LossConfig,
     PipelineConfig,
+    RefinementConfig,
     SegmentationConfig,
     TrainingConfig,
 )
@@ -56,10 +57,13 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             mask="normalised",
             fill="image",
             binarisation_width=0.1,
-            losses=LossConfig(background=2.0, regularization=0.02, equivariance=0.1),
+            losses=LossConfig(
+                background=2.0, regularization=0.02, equivariance=0.1, pseudo_labels=1.0
+            ),
             encoder_input_px=128,
         ),
         inference=ActivationInferenceConfig(scales=(0.35, 0.5, 0.75, 1.0, 1.5)),
+        refinement=RefinementConfig(steps=("walk", "crf")),
         affinity=AffinityConfig(
             training=replace(
                 training,
