@@ -4,15 +4,17 @@ import hashlib
 import ipaddress
 import logging
 import os
+from collections.abc import Sequence
 from functools import partial
 
 from slams_ray import storage
 from slams_ray.errors import ConfigError
+from slams_ray.inference.image_batches import GPU_BATCH
 from slams_ray.model.model import load_model
 from slams_ray.model.source import MLFLOW_SCHEMES
 from slams_ray.runtime.cluster import assigned_device
-from slams_ray.runtime.service import ServiceSettings, Work, deploy
-from slams_ray.serving.answers import answer
+from slams_ray.runtime.service import Request, ServiceSettings, Work, deploy
+from slams_ray.serving.answers import answer_each
 from slams_ray.serving.app import TOKEN_VARIABLE, ServiceLimits, make_app
 
 __all__ = ["ServiceLimits", "ServiceSettings", "run"]
@@ -34,7 +36,7 @@ def run(model: str, settings: ServiceSettings, limits: ServiceLimits) -> None:
         model = storage.absolute(model)
     logger.info("POST http://%s:%d/predict", settings.host, settings.port)
     deploy(
-        partial(make_work, model, limits),
+        partial(make_work, model, limits, settings.max_batch_size),
         partial(make_app, limits=limits, token_digest=digest),
         settings,
     )
@@ -59,11 +61,16 @@ def token_digest(host: str) -> str | None:
     return None
 
 
-def make_work(model: str, limits: ServiceLimits) -> Work:
-    """Loads the network. It runs once in every replica."""
-    loaded = load_model(model, device=assigned_device())
+def default_batch_size(num_gpus: float) -> int:
+    """Most requests that a replica answers together: on a CPU, images of a batch gain no time."""
+    return GPU_BATCH if num_gpus else 1
 
-    def work(data: bytes, wants_json: bool) -> object:
-        return answer(loaded, data, wants_json, limits.image)
+
+def make_work(model: str, limits: ServiceLimits, batch_size: int) -> Work:
+    """Loads the network. It runs once in every replica."""
+    loaded = load_model(model, device=assigned_device(), batch_size=batch_size)
+
+    def work(requests: Sequence[Request]) -> Sequence[object]:
+        return answer_each(loaded, requests, limits.image)
 
     return work
