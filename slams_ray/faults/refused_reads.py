@@ -35,7 +35,7 @@ def set_up() -> None:
 
         return genuine(path, attempt)
 
-    storage._read = read
+    storage._read = read  # type: ignore[assignment]
 
 
 def _refuse() -> None:

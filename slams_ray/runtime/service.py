@@ -183,6 +183,11 @@ def deploy(
     serve.run(made, name=APPLICATION, blocking=blocking)
 
 
+def stop() -> None:
+    """Ends the service that `deploy` started."""
+    _ray_serve().shutdown()
+
+
 def _collect(**options: Any) -> Any:
     from ray import serve
 

@@ -22,8 +22,10 @@ __all__ = ["ServiceLimits", "ServiceSettings", "run"]
 logger = logging.getLogger(__name__)
 
 
-def run(model: str, settings: ServiceSettings, limits: ServiceLimits) -> None:
-    """Serves until the process is interrupted.
+def run(
+    model: str, settings: ServiceSettings, limits: ServiceLimits, blocking: bool = True
+) -> None:
+    """Serves until the process is interrupted, or starts the service if not blocking.
 
     Args:
         model: see `find_model`; every node must reach it.
@@ -39,6 +41,7 @@ def run(model: str, settings: ServiceSettings, limits: ServiceLimits) -> None:
         partial(make_work, model, limits, settings.max_batch_size),
         partial(make_app, limits=limits, token_digest=digest),
         settings,
+        blocking,
     )
 
 
