@@ -118,7 +118,7 @@ async def answered(ask: Segment, data: bytes, wants_json: bool, losses: Any) -> 
     return answer
 
 
-def application(
+def make_application(
     make_work: Callable[[], Work],
     make_app: Callable[[Segment], Any],
     settings: ServiceSettings,
@@ -175,11 +175,15 @@ def deploy(
     settings: ServiceSettings,
     blocking: bool = True,
 ) -> None:
-    """Starts the service, and keeps it until this process is interrupted; see `application`."""
+    """Starts the service, and keeps it until this process is interrupted.
+
+    Args:
+        make_work, make_app: see `make_application`.
+    """
     serve = _ray_serve()
     cluster.connect()
     serve.start(http_options={"host": settings.host, "port": settings.port})
-    made = application(make_work, make_app, settings)
+    made = make_application(make_work, make_app, settings)
     serve.run(made, name=APPLICATION, blocking=blocking)
 
 
