@@ -15,7 +15,7 @@ from slams_ray.data.image import (
     DEFAULT_LIMITS,
     ImageLimits,
     decode_image,
-    decode_upright,
+    decode_turned,
     encode_mask,
     read_file,
     resize,
@@ -130,9 +130,7 @@ class Model:
         Args:
             source: name of the image, for messages.
         """
-        return self._predict(
-            decode_image(data, source, limits), decode_upright(data, source, limits)
-        )
+        return self._predict(*decode_turned(data, source, limits))
 
     def predict_each(
         self, encoded: Sequence[bytes], source: str, limits: ImageLimits = DEFAULT_LIMITS
@@ -150,8 +148,7 @@ class Model:
         stored = []
         for index, data in enumerate(encoded):
             try:
-                decoded = decode_image(data, source, limits)
-                uprights[index] = decode_upright(data, source, limits)
+                decoded, uprights[index] = decode_turned(data, source, limits)
             except DataError as error:
                 found[index] = error
             else:
