@@ -95,11 +95,11 @@ class Replica:
         return [(await self.answer_each([request]))[0] for request in requests]
 
 
-async def answered(ask: Segment, data: bytes, wants_json: bool, losses: Any) -> Any:
+async def answered(ask: Segment, data: bytes, wants_json: bool, losses: type[Exception]) -> Any:
     """Asks a replica, and another one when it dies; asking again changes nothing.
 
     Args:
-        losses: exception type, or tuple of types, of a dead replica.
+        losses: exception of a dead replica.
 
     Raises:
         DataError: the body is bad.
