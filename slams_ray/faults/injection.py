@@ -19,6 +19,8 @@ from slams_ray.faults.tracking_server import TrackingServer
 logger = logging.getLogger(__name__)
 
 LIMIT_SECONDS = 1200.0
+"""Longest time of one stage."""
+REFERENCE_LIMIT_SECONDS = 5 * LIMIT_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class FaultInjection:
     def _run_reference(self, last: str) -> None:
         logger.info("running undisturbed stages for comparison, up to %s", last)
         driver = self._driver(last, self.reference, {})
-        if driver.end(LIMIT_SECONDS):
+        if driver.end(REFERENCE_LIMIT_SECONDS):
             raise TrainingError(f"the undisturbed stages failed, see {driver.log}")
 
     def _case(self, stage: str, name: str) -> FaultRow:
