@@ -98,7 +98,7 @@ def token_digest(host: str) -> str | None:
 
 
 def default_batch_size(num_gpus: float) -> int:
-    """Most requests that a replica answers together: on a CPU, images of a batch gain no time."""
+    """Most requests that a replica answers together, as predictors batch; not measured."""
     return GPU_BATCH if num_gpus else 1
 
 
