@@ -29,6 +29,9 @@ class ExportCommand:
     on the scored split."""
     images: bool = False
     """Also writes the images, at the size of the labels, to JPEGImages."""
+    regions: Literal["classes", "connected"] = "classes"
+    """Annotations of coco: all pixels of a class in an image as one, or each connected region as
+    one. Neither separates objects that touch."""
 
 
 def _export(command: ExportCommand) -> None:
@@ -43,6 +46,7 @@ def _export(command: ExportCommand) -> None:
         command.output,
         labels=command.labels,
         images=command.images,
+        regions=command.regions,
     )
 
 

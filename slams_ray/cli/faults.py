@@ -29,8 +29,9 @@ def _inject(command: FaultsCommand) -> None:
     from pathlib import Path
 
     from slams_ray.errors import ConfigError
+    from slams_ray.faults.commands import STAGES
     from slams_ray.faults.faults import FAULTS
-    from slams_ray.faults.injection import STAGES, FaultInjection
+    from slams_ray.faults.injection import FaultInjection
 
     for given, known, name in (
         (command.stages, STAGES, "--stages"),

@@ -29,6 +29,11 @@ class ServeCommand:
     """Most processes that keep the network; more start while requests wait."""
     num_gpus: float = 0.0
     """Share of a GPU for each replica; 0 computes on a CPU."""
+    max_batch_size: int | None = None
+    """Most images that a replica answers together; those of one size share a forward. None is 8
+    with a GPU, and 1 without."""
+    batch_wait_seconds: float = 0.01
+    """How long an incomplete batch waits for further images."""
     max_bytes: int = 16 * 2**20
     """Largest body."""
     max_pixels: int = 25_000_000
@@ -38,6 +43,9 @@ class ServeCommand:
 def _serve(command: ServeCommand) -> None:
     from slams_ray.stages import serve
 
+    batch_size = command.max_batch_size
+    if batch_size is None:
+        batch_size = serve.default_batch_size(command.num_gpus)
     serve.run(
         command.model,
         serve.ServiceSettings(
@@ -46,6 +54,8 @@ def _serve(command: ServeCommand) -> None:
             min_replicas=command.min_replicas,
             max_replicas=command.max_replicas,
             num_gpus=command.num_gpus,
+            max_batch_size=batch_size,
+            batch_wait_seconds=command.batch_wait_seconds,
         ),
         serve.ServiceLimits(max_bytes=command.max_bytes, max_pixels=command.max_pixels),
     )

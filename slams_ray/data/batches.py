@@ -1,7 +1,7 @@
 """Batches of images of equal size, decoded while the previous batch is computed."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -24,12 +24,9 @@ def decoded_batches(
 ) -> Iterator[list[Indexed]]:
     """Yields lists of (index, decoded image), with up to `batch_size` images of equal size.
 
-    If images of many sizes wait, the oldest batch is yielded before it is full, so that at most
-    `WAITING_BATCHES` batches are in memory.
-
     Args:
         ahead: number of images that another thread decodes in advance; 0 decodes on demand.
-        max_pixels: most pixels of a batch; a larger image is alone. None sets no limit.
+        batch_size, max_pixels: see `batches_of_one_size`.
         enter: called with the id of each image before its processing. If it is given, batches hold
             one image and none is decoded in advance, so that the last id names the current image.
     """
@@ -42,8 +39,24 @@ def decoded_batches(
         return index, decode_image(encoded[index], image_ids[index])
 
     indices = range(len(image_ids))
+    images = _ahead(decode, indices, ahead) if ahead else map(decode, indices)
+    return batches_of_one_size(images, batch_size, max_pixels)
+
+
+def batches_of_one_size(
+    images: Iterable[Indexed], batch_size: int, max_pixels: int | None = None
+) -> Iterator[list[Indexed]]:
+    """Yields lists of up to `batch_size` images of equal size.
+
+    If images of many sizes wait, the oldest batch is yielded before it is full, so that at most
+    `WAITING_BATCHES` batches are in memory.
+
+    Args:
+        images: (index, (H, W, 3) uint8 image).
+        max_pixels: most pixels of a batch; a larger image is alone. None sets no limit.
+    """
     waiting: dict[tuple[int, ...], list[Indexed]] = {}
-    for index, image in _ahead(decode, indices, ahead) if ahead else map(decode, indices):
+    for index, image in images:
         batch = waiting.setdefault(image.shape, [])
         batch.append((index, image))
         if len(batch) == _capacity(image, batch_size, max_pixels):

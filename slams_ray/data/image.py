@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from slams_ray import storage
 from slams_ray.errors import DataError
@@ -80,9 +80,18 @@ def decode_image(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS)
     return to_rgb(open_bounded(data, source, limits))
 
 
-def decode_upright(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """Decodes as `decode_image` and applies the EXIF orientation that cameras write."""
-    return to_rgb(ImageOps.exif_transpose(open_bounded(data, source, limits)))
+def decode_turned(
+    data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes as `decode_image`, without and with the EXIF orientation that cameras write.
+
+    The result is one array twice if the orientation turns nothing.
+    """
+    image = open_bounded(data, source, limits)
+    decoded = to_rgb(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return decoded, decoded
+    return decoded, to_rgb(ImageOps.exif_transpose(image))
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -138,8 +147,10 @@ def store_image(
     Raises:
         DataError: the bytes are truncated, not an image, or exceed the limits.
     """
-    decoded = decode_image(data, source, limits)
-    image = decode_upright(data, source, limits) if upright else decoded
+    if upright:
+        decoded, image = decode_turned(data, source, limits)
+    else:
+        decoded = image = decode_image(data, source, limits)
     pixels, changed = shrink(decoded, image, max_side_px)
     return StoredImage(
         data=data if changed is None else changed, size=pixels.shape[:2], full_size=image.shape[:2]

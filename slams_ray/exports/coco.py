@@ -1,24 +1,35 @@
-"""COCO instances JSON with run-length encoded regions, one for each class of an image."""
+"""COCO instances JSON with run-length encoded regions of each image."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
+from scipy import ndimage
 
 from slams_ray import storage
 from slams_ray.data.schema import DatasetDescription
 from slams_ray.exports.labelled_image import LabelledImage
 
 ANNOTATIONS_NAME = "annotations.json"
+_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 class CocoWriter:
-    """Writes annotations.json. Pixels with 255 belong to no region, as background does."""
+    """Writes annotations.json. Pixels with 255 belong to no region, as background does.
 
-    def __init__(self, output: str, description: DatasetDescription) -> None:
+    Args:
+        connected: whether each connected region of a class is an annotation of its own, or all
+            pixels of a class are one.
+    """
+
+    def __init__(
+        self, output: str, description: DatasetDescription, connected: bool = False
+    ) -> None:
         self.output = output
         self.description = description
+        self.connected = connected
         self._images: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
 
     def write(self, image: LabelledImage) -> None:
@@ -27,11 +38,18 @@ class CocoWriter:
         entry = {"file_name": image.file_name, "height": height, "width": width}
         present = np.unique(image.labels)
         regions = [
-            self._region(image.labels == class_index, int(class_index))
+            self._region(pixels, int(class_index))
             for class_index in present
             if 0 < class_index <= self.description.num_classes
+            for pixels in self._masks(image.labels == class_index)
         ]
         self._images.append((entry, regions))
+
+    def _masks(self, pixels: np.ndarray) -> Iterator[np.ndarray]:
+        if not self.connected:
+            yield pixels
+            return
+        yield from connected_regions(pixels)
 
     def _region(self, pixels: np.ndarray, class_index: int) -> dict[str, Any]:
         encoded = coco_mask.encode(np.asfortranarray(pixels, np.uint8))
@@ -66,3 +84,13 @@ class CocoWriter:
         }
         path = storage.join(self.output, ANNOTATIONS_NAME)
         storage.write_bytes(path, json.dumps(content).encode())
+
+
+def connected_regions(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the (H, W) bool mask of each connected region of a mask, from its top downwards.
+
+    Pixels that touch at a side or corner are connected.
+    """
+    numbers, num_regions = ndimage.label(pixels, _NEIGHBOURS)
+    for number in range(1, num_regions + 1):
+        yield numbers == number

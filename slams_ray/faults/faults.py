@@ -19,6 +19,8 @@ UNTRACKED_SECONDS = 30.0
 _ORIGINAL = "original image"
 WORKERS = ("ray::MapBatches", "ray::MapWorker", "ray::RayTrainWorker")
 """Titles of the processes that do the work of a stage."""
+_READING_FILES = ("prepare", "predict")
+"""Stages that read image files; the others read shards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +137,9 @@ def _image(scene: Scene) -> Path:
 
 
 def _name_of_image(scene: Scene) -> str:
-    """Returns the name of the image in the stage's messages: file name in prepare, id later."""
+    """Returns the name of the image in the stage's messages: file name or id."""
     image = _image(scene)
-    return image.name if scene.stage_dir.name == "prepare" else image.stem
+    return image.name if scene.stage_dir.name in _READING_FILES else image.stem
 
 
 def _corrupt_image(scene: Scene) -> Mapping[str, str]:
@@ -169,12 +171,12 @@ FAULTS: Mapping[str, Fault] = {
         restore=_repair_image,
         ends_run=True,
         message=lambda scene: _image(scene).name,
-        only=("prepare",),
+        only=_READING_FILES,
     ),
     "image_crashing": Fault(
         set_up=lambda scene: crashing_image.environment(_image(scene)),
         ends_run=True,
         message=lambda scene: f"{_name_of_image(scene)} crashed the processes",
-        only=("prepare", "infer_activation", "propagate", "refine", "evaluate"),
+        only=(*_READING_FILES, "infer_activation", "propagate", "refine", "evaluate"),
     ),
 }

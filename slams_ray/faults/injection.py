@@ -5,35 +5,22 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slams_ray.config import RefinementConfig
 from slams_ray.errors import ConfigError, TrainingError
+from slams_ray.faults.commands import STAGES, arguments, cases, reference_stages, source
 from slams_ray.faults.driver import Driver
 from slams_ray.faults.faults import FAULTS, Scene
 from slams_ray.faults.nodes import Nodes
 from slams_ray.faults.outputs import content, look
 from slams_ray.faults.tracking_server import TrackingServer
-from slams_ray.recipes.smoke import smoke
-from slams_ray.stages.steps import stage_names
 
 logger = logging.getLogger(__name__)
 
-REFINEMENT = RefinementConfig(steps=("walk", "crf"))
-STAGES = tuple(stage_names(replace(smoke(), refinement=REFINEMENT)))
 LIMIT_SECONDS = 1200.0
-_TRAININGS = ("encoder", "classifier", "activation", "affinity", "segmentation")
-ARGUMENTS = (
-    "smoke",
-    "--data.images-per-shard",
-    "3",
-    "--refinement.steps",
-    *REFINEMENT.steps,
-    # Trainings are long enough for a fault to occur while they run.
-    *(a for name in _TRAININGS for a in (f"--{name}.training.epochs", "8")),
-    *(a for name in _TRAININGS for a in (f"--{name}.training.checkpoint-every-steps", "5")),
-)
+"""Longest time of one stage."""
+REFERENCE_LIMIT_SECONDS = 5 * LIMIT_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +63,17 @@ class FaultInjection:
             ConfigError: no fault can be injected into a stage.
             TrainingError: the undisturbed pipeline failed.
         """
-        cases = [
-            (stage, fault)
-            for stage in stages
-            for fault in faults
-            if not FAULTS[fault].only or stage in FAULTS[fault].only
-        ]
-        if not cases:
+        chosen = cases(stages, faults)
+        if not chosen:
             raise ConfigError(
                 f"none of the faults {faults} can be injected into the stages {stages}"
             )
         rows: list[FaultRow] = []
         try:
             self.nodes.start()
-            self._run_reference(max(stages, key=STAGES.index))
-            for stage, fault in cases:
+            for stage in reference_stages([stage for stage, _ in chosen]):
+                self._run_reference(stage)
+            for stage, fault in chosen:
                 rows.append(self._case(stage, fault))
                 logger.info("%-18s %s", stage, _outcome(rows[-1]))
                 text = json.dumps([asdict(row) for row in rows], indent=1)
@@ -104,7 +87,7 @@ class FaultInjection:
     def _run_reference(self, last: str) -> None:
         logger.info("running undisturbed stages for comparison, up to %s", last)
         driver = self._driver(last, self.reference, {})
-        if driver.end(LIMIT_SECONDS):
+        if driver.end(REFERENCE_LIMIT_SECONDS):
             raise TrainingError(f"the undisturbed stages failed, see {driver.log}")
 
     def _case(self, stage: str, name: str) -> FaultRow:
@@ -166,20 +149,18 @@ class FaultInjection:
         shutil.copytree(
             self.reference, workspace, ignore=lambda _, names: {*later, *tracking} & set(names)
         )
-        (source,) = (workspace / "synthetic").iterdir()
         return Scene(
             nodes=self.nodes,
             workspace=workspace,
             stage_dir=workspace / stage,
             server=TrackingServer(workspace / "tracking"),
-            source=source,
+            source=source(workspace),
         )
 
-    def _driver(self, until: str, workspace: Path, environment: dict[str, str]) -> Driver:
+    def _driver(self, stage: str, workspace: Path, environment: dict[str, str]) -> Driver:
         workspace.mkdir(parents=True, exist_ok=True)
-        arguments = ["-m", "slams_ray", "pipeline", *ARGUMENTS, "--workspace", str(workspace)]
-        arguments += ["--until", until]
-        return Driver(arguments, self.nodes.environment | environment, workspace / "driver.log")
+        variables = self.nodes.environment | environment
+        return Driver(arguments(stage, workspace), variables, workspace / "driver.log")
 
 
 def _outcome(row: FaultRow) -> str:

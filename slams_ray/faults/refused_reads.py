@@ -1,4 +1,4 @@
-"""Makes reads of shards fail while a flag file exists, as when a store throttles requests.
+"""Makes reads of shards and files fail while a flag file exists, as a store that throttles does.
 
 `environment` makes Ray's workers call `set_up`. The pipeline has no code for this fault.
 """
@@ -6,6 +6,7 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,19 @@ def environment(flag: Path) -> dict[str, str]:
 
 
 def set_up() -> None:
-    """Patches pyarrow to raise when it opens or reads a shard."""
-    import pyarrow.parquet as pq
+    """Patches our storage, below its retries, to raise when it reads a shard or another file."""
+    from slams_ray import storage
 
-    genuine = pq.ParquetFile
+    genuine = storage._read
 
-    class Refused(genuine):  # type: ignore[misc, valid-type]
-        def __init__(self, *arguments: Any, **options: Any) -> None:
+    def read(path: str, operation: Callable[[], Any]) -> Any:
+        def attempt() -> Any:
             _refuse()
-            super().__init__(*arguments, **options)
+            return operation()
 
-        def read_row_group(self, *arguments: Any, **options: Any) -> Any:
-            _refuse()
-            return super().read_row_group(*arguments, **options)
+        return genuine(path, attempt)
 
-    pq.ParquetFile = Refused
+    storage._read = read  # type: ignore[assignment]
 
 
 def _refuse() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from slams_ray.data.batches import Enter, Indexed, decoded_batches
+from slams_ray.data.batches import Enter, Indexed, batches_of_one_size, decoded_batches
 from slams_ray.data.transforms import normalise
 from slams_ray.errors import ConfigError
 
@@ -53,6 +53,11 @@ class Predictor:
             ConfigError: a single image does not fit.
         """
         for group in self.decoded(batch, enter):
+            self._infer_in_halves(group, work)
+
+    def infer_decoded(self, images: Sequence[np.ndarray], work: Work) -> None:
+        """Does with (H, W, 3) uint8 images of any sizes what `infer` does with encoded ones."""
+        for group in batches_of_one_size(enumerate(images), self.batch_size, self.max_pixels):
             self._infer_in_halves(group, work)
 
     def _infer_in_halves(self, group: list[Indexed], work: Work) -> None:

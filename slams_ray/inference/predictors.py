@@ -212,7 +212,6 @@ class SegmentationPredictor(Predictor):
         """Returns (H, W) uint8 class indices of one (H, W, 3) uint8 image, after `refine`."""
         return self.predict_with_confidence(image)[0]
 
-    @torch.inference_mode()
     def predict_with_confidence(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns class indices as `predict` does, and the probability of each.
 
@@ -220,11 +219,30 @@ class SegmentationPredictor(Predictor):
             (H, W) uint8, and (H, W) float32 in [0, 1]: the mean softmax over scales and mirror
             images, before `refine`, of the class that is chosen after it.
         """
-        scores = self._scores([image])
-        labels = (self._refined([image], scores) if self.refine else _labels(scores))[0]
-        chosen = torch.from_numpy(labels).to(scores.device, torch.int64)[None]
-        probability = scores[0].gather(0, chosen)[0] / self._num_passes
-        return labels, probability.cpu().numpy()
+        return self._segmented([image])[0]
+
+    def predict_each(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns what `predict_with_confidence` does for each image.
+
+        Images of one size share a forward, up to `batch_size` of them.
+        """
+        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+        def segment(group: list[Indexed]) -> None:
+            indices, own = zip(*group, strict=True)
+            found.update(zip(indices, self._segmented(own), strict=True))
+
+        self.infer_decoded(images, segment)
+        return [found[index] for index in range(len(images))]
+
+    @torch.inference_mode()
+    def _segmented(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Labels and confidence of images of one size, in one forward."""
+        scores = self._scores(images)
+        labels = np.stack(self._refined(images, scores)) if self.refine else _labels(scores)
+        chosen = torch.from_numpy(labels).to(scores.device, torch.int64)[:, None]
+        probability = scores.gather(1, chosen)[:, 0] / self._num_passes
+        return list(zip(labels, probability.cpu().numpy(), strict=True))
 
     @property
     def _num_passes(self) -> int:

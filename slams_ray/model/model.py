@@ -15,7 +15,7 @@ from slams_ray.data.image import (
     DEFAULT_LIMITS,
     ImageLimits,
     decode_image,
-    decode_upright,
+    decode_turned,
     encode_mask,
     read_file,
     resize,
@@ -130,26 +130,58 @@ class Model:
         Args:
             source: name of the image, for messages.
         """
-        return self._predict(
-            decode_image(data, source, limits), decode_upright(data, source, limits)
-        )
+        return self._predict(*decode_turned(data, source, limits))
+
+    def predict_each(
+        self, encoded: Sequence[bytes], source: str, limits: ImageLimits = DEFAULT_LIMITS
+    ) -> list[Prediction | DataError]:
+        """Segments encoded images, of which those of one size share a forward.
+
+        Args:
+            source: name of an image, for messages.
+
+        Returns:
+            for each image its prediction, or the error of a bad image.
+        """
+        found: dict[int, Prediction | DataError] = {}
+        uprights: dict[int, np.ndarray] = {}
+        stored = []
+        for index, data in enumerate(encoded):
+            try:
+                decoded, uprights[index] = decode_turned(data, source, limits)
+            except DataError as error:
+                found[index] = error
+            else:
+                stored.append(self._as_stored(decoded, uprights[index]))
+        segmented = self._segment(stored)
+        for (index, upright), (labels, confidence) in zip(uprights.items(), segmented, strict=True):
+            found[index] = self._at_full_size(labels, confidence, upright)
+        return [found[index] for index in range(len(encoded))]
 
     def _predict(self, decoded: np.ndarray, image: np.ndarray) -> Prediction:
         """Segments at the size that a shard would store, and enlarges labels if it is smaller."""
+        ((labels, confidence),) = self._segment([self._as_stored(decoded, image)])
+        return self._at_full_size(labels, confidence, image)
+
+    def _as_stored(self, decoded: np.ndarray, image: np.ndarray) -> np.ndarray:
         pixels, encoded = shrink(decoded, image, self.max_side_px)
-        if encoded is not None:
-            pixels = decode_image(encoded, "the shrunk image")
-        if self.tile_px is None or max(pixels.shape[:2]) <= self.tile_px:
-            found = self.predictor.predict_with_confidence(pixels)
-        else:
-            predict = self.predictor.predict_with_confidence
-            found = predict_in_tiles(predict, pixels, self.tile_px)
+        return pixels if encoded is None else decode_image(encoded, "the shrunk image")
+
+    def _segment(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        if self.tile_px is None:
+            return self.predictor.predict_each(images)
+        predict = self.predictor.predict_with_confidence
+        return [predict_in_tiles(predict, image, self.tile_px) for image in images]
+
+    def _at_full_size(
+        self, labels: np.ndarray, confidence: np.ndarray, image: np.ndarray
+    ) -> Prediction:
         height, width = image.shape[:2]
         labels, confidence = (
             values
             if values.shape == (height, width)
             else resize(values, (width, height), Image.Resampling.NEAREST)
-            for values in found
+            for values in (labels, confidence)
         )
         return Prediction(
             labels=labels, confidence=confidence, class_names=self.class_names, image=image
@@ -212,6 +244,7 @@ def load_model(
     device: str | None = None,
     crf: bool = False,
     tile_px: int | None = None,
+    batch_size: int | None = None,
     **changes: Any,
 ) -> Model:
     """Loads a trained segmentation network.
@@ -222,6 +255,8 @@ def load_model(
         crf: whether DeepLab's CRF of test time refines the labels.
         tile_px: side of the tiles in which larger images are segmented, a multiple of 32; None
             takes images whole.
+        batch_size: images of one size that share a forward in `Model.predict_each`; None chooses by
+            device.
         changes: see `find_checkpoint`, which also says what is raised.
     """
     found = find_checkpoint(model, changes)
@@ -231,6 +266,7 @@ def load_model(
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     refined = PredictionCrfConfig(iterations=CRF_ITERATIONS) if crf else None
-    predictor = make_predictor(found.path, InferenceConfig(**settings), None, device, refined)
+    inference = InferenceConfig(**settings)
+    predictor = make_predictor(found.path, inference, None, device, refined, batch_size)
     class_names = network_class_names(found.data, found.path)
     return Model(predictor, class_names, max_side_px, tile_px)

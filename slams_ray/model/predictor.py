@@ -17,11 +17,13 @@ def make_predictor(
     class_names: tuple[str, ...] | None,
     device: str,
     crf: PredictionCrfConfig | None = None,
+    batch_size: int | None = None,
 ) -> SegmentationPredictor:
     """Loads a segmentation network onto a torch device. With class_names None, any classes pass.
 
     Args:
         crf: refines predictions; None, or one without iterations, refines nothing.
+        batch_size: images of one size that share a forward; None chooses by device.
     """
     network = load_network(storage.read_bytes(path), path, "segmentation_network", class_names)
     target = torch.device(device)
@@ -30,6 +32,7 @@ def make_predictor(
         scales=config.scales,
         flip=config.flip,
         device=target,
+        batch_size=batch_size,
         refine=_crf(crf, device) if crf is not None and crf.iterations else None,
     )
 

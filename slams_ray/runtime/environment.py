@@ -25,6 +25,8 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Two cold workers import torch for 40 s on a busy 2-core machine; the default limit is 60 s.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
+    # On a busy machine Serve would kill its HTTP proxy while it starts; the default limit is 5 s.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 
 

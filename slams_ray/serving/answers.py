@@ -1,21 +1,34 @@
 """Answers of the service: palette PNG, or JSON with run-length encoded regions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from slams_ray.data.image import ImageLimits
+from slams_ray.errors import DataError
 from slams_ray.model.model import Model, Prediction
 
+Answer = bytes | dict[str, Any] | DataError
 
-def answer(model: Model, data: bytes, as_json: bool, limits: ImageLimits) -> bytes | dict[str, Any]:
-    """Segments an encoded image.
 
-    Raises:
-        DataError: it is no image, or exceeds the limits.
+def answer_each(
+    model: Model, requests: Sequence[tuple[bytes, bool]], limits: ImageLimits
+) -> list[Answer]:
+    """Segments the images of several requests together.
+
+    Args:
+        requests: (encoded image, whether JSON is wanted).
+
+    Returns:
+        for each request a palette PNG or JSON, or the error of what is no image or exceeds the
+        limits.
     """
-    found = model.predict_bytes(data, "the image", limits)
-    return to_json(found) if as_json else found.to_png()
+    found = model.predict_each([data for data, _ in requests], "the image", limits)
+    return [
+        one if isinstance(one, DataError) else to_json(one) if wants_json else one.to_png()
+        for one, (_, wants_json) in zip(found, requests, strict=True)
+    ]
 
 
 def to_json(found: Prediction) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from slams_ray import storage
@@ -47,7 +48,15 @@ class StoredLabels:
     column: str
 
 
-def run(workspace: str, output_format: str, output: str, *, labels: str, images: bool) -> int:
+def run(
+    workspace: str,
+    output_format: str,
+    output: str,
+    *,
+    labels: str,
+    images: bool,
+    regions: str = "classes",
+) -> int:
     """Writes the labels of every image, and class_names.txt.
 
     Args:
@@ -55,17 +64,25 @@ def run(workspace: str, output_format: str, output: str, *, labels: str, images:
         labels: "pseudo" for the pseudo labels of the train split; "predictions" for the
             predictions of the scored split.
         images: whether the images are written too, with their stored bytes.
+        regions: annotations of the format coco: "classes", one for each class of an image, or
+            "connected", one for each connected region.
 
     Returns:
         number of images.
 
     Raises:
         ArtifactError: the workspace has no such labels.
+        ConfigError: the output is the workspace, or the format has no regions.
     """
     if storage.absolute(workspace) == storage.absolute(output):
         raise ConfigError(f"output is the workspace {workspace}: name another directory")
+    make_writer = WRITERS[output_format]
+    if regions == "connected":
+        if output_format != "coco":
+            raise ConfigError(f"{output_format} has no regions: leave --regions out, or take coco")
+        make_writer = partial(CocoWriter, connected=True)
     stored = find_labels(workspace, labels)
-    writer = WRITERS[output_format](output, stored.data.description)
+    writer = make_writer(output, stored.data.description)
     num_images = stored.data.num_images(stored.role)
     progress = Progress("export", num_images, "images")
 

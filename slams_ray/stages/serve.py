@@ -4,24 +4,32 @@ import hashlib
 import ipaddress
 import logging
 import os
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
+from typing import Any
 
 from slams_ray import storage
 from slams_ray.errors import ConfigError
+from slams_ray.inference.image_batches import GPU_BATCH
 from slams_ray.model.model import load_model
 from slams_ray.model.source import MLFLOW_SCHEMES
 from slams_ray.runtime.cluster import assigned_device
-from slams_ray.runtime.service import ServiceSettings, Work, deploy
-from slams_ray.serving.answers import answer
+from slams_ray.runtime.service import Request, ServiceSettings, Work, deploy, make_application
+from slams_ray.serving.answers import answer_each
 from slams_ray.serving.app import TOKEN_VARIABLE, ServiceLimits, make_app
 
-__all__ = ["ServiceLimits", "ServiceSettings", "run"]
+__all__ = ["ServiceLimits", "ServiceSettings", "application", "run"]
+
+EVERY_ADDRESS = "0.0.0.0"
 
 logger = logging.getLogger(__name__)
 
 
-def run(model: str, settings: ServiceSettings, limits: ServiceLimits) -> None:
-    """Serves until the process is interrupted.
+def run(
+    model: str, settings: ServiceSettings, limits: ServiceLimits, blocking: bool = True
+) -> None:
+    """Serves until the process is interrupted, or starts the service if not blocking.
 
     Args:
         model: see `find_model`; every node must reach it.
@@ -29,12 +37,42 @@ def run(model: str, settings: ServiceSettings, limits: ServiceLimits) -> None:
     Raises:
         ConfigError: the service would be open to other machines without a token.
     """
-    digest = token_digest(settings.host)
+    parts = _parts(model, settings, limits, token_digest(settings.host))
+    logger.info("POST http://%s:%d/predict", settings.host, settings.port)
+    deploy(*parts, blocking)
+
+
+def application(options: dict[str, Any]) -> Any:
+    """Builds the application for a configuration file of Ray Serve, such as that of a RayService.
+
+    Args:
+        options: model, and any fields of `ServiceSettings` and `ServiceLimits` but the address.
+
+    Raises:
+        ConfigError: an option is unknown or missing, or the nodes have no token.
+    """
+    given = dict(options)
+    model = given.pop("model", None)
+    names = {kind: {f.name for f in fields(kind)} for kind in (ServiceSettings, ServiceLimits)}
+    known = names[ServiceSettings] - {"host", "port"} | names[ServiceLimits]
+    if model is None or given.keys() - known:
+        raise ConfigError(
+            f"the options of the service are {', '.join(options)}: expected model, and any of "
+            f"{', '.join(sorted(known))}"
+        )
+    given.setdefault("max_batch_size", default_batch_size(given.get("num_gpus", 0)))
+    settings = ServiceSettings(**{n: v for n, v in given.items() if n in names[ServiceSettings]})
+    limits = ServiceLimits(**{n: v for n, v in given.items() if n in names[ServiceLimits]})
+    return make_application(*_parts(model, settings, limits, token_digest(EVERY_ADDRESS)))
+
+
+def _parts(
+    model: str, settings: ServiceSettings, limits: ServiceLimits, digest: str | None
+) -> tuple[Any, Any, ServiceSettings]:
     if not model.startswith(MLFLOW_SCHEMES):
         model = storage.absolute(model)
-    logger.info("POST http://%s:%d/predict", settings.host, settings.port)
-    deploy(
-        partial(make_work, model, limits),
+    return (
+        partial(make_work, model, limits, settings.max_batch_size),
         partial(make_app, limits=limits, token_digest=digest),
         settings,
     )
@@ -59,11 +97,16 @@ def token_digest(host: str) -> str | None:
     return None
 
 
-def make_work(model: str, limits: ServiceLimits) -> Work:
-    """Loads the network. It runs once in every replica."""
-    loaded = load_model(model, device=assigned_device())
+def default_batch_size(num_gpus: float) -> int:
+    """Most requests that a replica answers together, as predictors batch; not measured."""
+    return GPU_BATCH if num_gpus else 1
 
-    def work(data: bytes, wants_json: bool) -> object:
-        return answer(loaded, data, wants_json, limits.image)
+
+def make_work(model: str, limits: ServiceLimits, batch_size: int) -> Work:
+    """Loads the network. It runs once in every replica."""
+    loaded = load_model(model, device=assigned_device(), batch_size=batch_size)
+
+    def work(requests: Sequence[Request]) -> Sequence[object]:
+        return answer_each(loaded, requests, limits.image)
 
     return work

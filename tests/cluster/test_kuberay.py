@@ -1,6 +1,7 @@
-"""RayCluster and RayJob against KubeRay's own schema, in which unknown fields are errors here."""
+"""Ray's resources against KubeRay's own schema, in which unknown fields are errors here."""
 
 import copy
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
+
+from slams_ray.errors import ConfigError
+from slams_ray.runtime.service import APPLICATION
 
 Manifests = dict[str, list[dict[str, Any]]]
 SCHEMAS = {
@@ -99,3 +104,34 @@ def test_groups_grow_within_bounds_and_gpus_are_there_from_the_start(manifests: 
         assert 1 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
     requests = groups["gpu"]["template"]["spec"]["containers"][0]["resources"]["requests"]
     assert requests["nvidia.com/gpu"] == "1"
+
+
+def test_the_service_has_a_cluster_that_follows_the_schema(
+    manifests: Manifests, schema_directory: Path
+) -> None:
+    service, _ = manifests["kubernetes/rayservice.yaml"]
+    assert set(service["spec"]) == {"serveConfigV2", "rayClusterConfig"}
+    schema = json.loads((schema_directory / SCHEMAS["kubernetes/raycluster.yaml"]).read_text())
+    cluster = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": service["metadata"]}
+    assert problems(cluster | {"spec": service["spec"]["rayClusterConfig"]}, schema) == []
+
+
+def test_the_service_configures_the_application_that_ray_serve_builds(
+    manifests: Manifests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("grpc_reflection", reason="optional: pip install 'slams-ray[serve]'")
+    from ray.serve.schema import ServeDeploySchema
+
+    service, _ = manifests["kubernetes/rayservice.yaml"]
+    given = yaml.safe_load(service["spec"]["serveConfigV2"])
+    (application,) = ServeDeploySchema.model_validate(given).applications
+    assert application.name == APPLICATION
+    module, _, name = application.import_path.partition(":")
+    build = getattr(importlib.import_module(module), name)
+    monkeypatch.delenv("SLAMS_SERVE_TOKEN", raising=False)
+    with pytest.raises(ConfigError, match="would answer anyone"):
+        build(application.args)
+    monkeypatch.setenv("SLAMS_SERVE_TOKEN", "secret")
+    build(application.args)
+    with pytest.raises(ConfigError, match="expected model, and any of"):
+        build(application.args | {"port": 1})

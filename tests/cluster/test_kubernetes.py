@@ -52,7 +52,7 @@ def test_plain_objects_follow_their_schema(documents: list[Document]) -> None:
 
 
 def test_pods_follow_their_schema(pods: list[Document]) -> None:
-    assert len(pods) == 9
+    assert len(pods) == 11
     for spec in pods:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": spec}
         validate(pod)
@@ -71,7 +71,7 @@ def test_everything_stands_in_one_namespace(documents: list[Document]) -> None:
 
 def test_the_kustomization_lists_what_is_applied_before_ray(manifests: Manifests) -> None:
     (kustomization,) = manifests["kubernetes/kustomization.yaml"]
-    on_their_own = {"kustomization.yaml", "raycluster.yaml", "rayjob.yaml"}
+    on_their_own = {"kustomization.yaml", "raycluster.yaml", "rayjob.yaml", "rayservice.yaml"}
     files = {name.removeprefix("kubernetes/") for name in manifests if name.startswith("kuber")}
     assert set(kustomization["resources"]) == files - on_their_own
 
@@ -103,9 +103,9 @@ def test_requests_are_limits(documents: list[Document], pods: list[Document]) ->
     resources = [container["resources"] for container in containers(pods)]
     for document in documents:
         spec = document.get("spec", {})
-        ray = spec.get("rayClusterSpec", spec)
+        ray = spec.get("rayClusterSpec", spec.get("rayClusterConfig", spec))
         resources += [ray["autoscalerOptions"]["resources"]] if "autoscalerOptions" in ray else []
-    assert len(resources) == 11
+    assert len(resources) == 14
     for needs in resources:
         assert needs["requests"] == needs["limits"]
         assert {"cpu", "memory"} <= set(needs["limits"])

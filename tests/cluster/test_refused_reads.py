@@ -4,7 +4,6 @@ import threading
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from slams_ray import retries, storage
@@ -15,7 +14,7 @@ from slams_ray.faults import refused_reads
 def test_reads_wait_until_the_flag_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, flag = str(tmp_path / "t.parquet"), tmp_path / "flag"
     storage.write_table(path, pa.table({"number": [1, 2]}))
-    monkeypatch.setattr(pq, "ParquetFile", pq.ParquetFile)
+    monkeypatch.setattr(storage, "_read", storage._read)
     monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.02)
     monkeypatch.setenv("SLAMS_REFUSED_READS", str(flag))
     refused_reads.set_up()
@@ -24,7 +23,10 @@ def test_reads_wait_until_the_flag_is_gone(tmp_path: Path, monkeypatch: pytest.M
     timer.start()
     assert storage.read_table(path)["number"].to_pylist() == [1, 2]
     timer.join()
+    assert storage.read_bytes(path)[:4] == b"PAR1"
     flag.touch()
     monkeypatch.setattr(retries, "PATIENCE_SECONDS", 0.0)
     with pytest.raises(ArtifactError, match="SLOW_DOWN"):
         storage.table_metadata(path)
+    with pytest.raises(ArtifactError, match="SLOW_DOWN"):
+        storage.read_bytes(path)

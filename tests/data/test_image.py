@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from slams_ray.data.image import (
     ImageLimits,
     check_mask,
     decode_image,
     decode_mask,
+    decode_turned,
     encode_mask,
     read_file,
 )
@@ -74,6 +75,22 @@ def test_every_colour_mode_decodes_to_rgb(mode: str, kind: str) -> None:
         assert np.abs(decoded.astype(int) - (204, 51, 51)).max() < 30
     else:
         assert (decoded == decoded[..., :1]).all()
+
+
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+def test_the_orientation_of_cameras_is_applied_and_the_original_is_kept(
+    orientation: int | None,
+) -> None:
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    buffer = io.BytesIO()
+    PHOTOGRAPH.save(buffer, "PNG", exif=exif)
+    as_stored, upright = decode_turned(buffer.getvalue(), "a")
+    turned = ImageOps.exif_transpose(Image.open(buffer))
+    np.testing.assert_array_equal(as_stored, np.asarray(PHOTOGRAPH))
+    np.testing.assert_array_equal(upright, np.asarray(turned))
+    assert (as_stored is upright) == (orientation in (None, 1))
 
 
 def test_a_16_bit_grayscale_png_keeps_its_brightness() -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -78,9 +79,13 @@ def workspace(tmp_path: Path) -> Path:
     return root
 
 
-def run(workspace: Path, name: str, labels: str = "pseudo", images: bool = False) -> Path:
+def run(
+    workspace: Path, name: str, labels: str = "pseudo", images: bool = False, **options: str
+) -> Path:
     output = workspace.parent / name
-    num_images = export.run(str(workspace), name, str(output), labels=labels, images=images)
+    num_images = export.run(
+        str(workspace), name, str(output), labels=labels, images=images, **options
+    )
     assert num_images == (2 if labels == "pseudo" else 1)
     assert (output / "class_names.txt").read_text() == "background\ncat\nbig dog\n"
     return output
@@ -127,12 +132,44 @@ def test_masks_have_one_channel_and_the_indices_of_data_yaml(workspace: Path) ->
         assert Image.open(root / "JPEGImages" / f"{image_id}.jpg").size == mask.size
 
 
-def test_coco_is_read_by_pycocotools(workspace: Path) -> None:
+def read_coco(root: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pycocotools.coco import COCO
 
-    coco = COCO(str(run(workspace, "coco") / "annotations.json"))
+    return COCO(str(root / "annotations.json"))
+
+
+def flooded(pixels: np.ndarray) -> int:
+    """Number of regions of a mask whose pixels touch at a side or corner."""
+    left = {tuple(place) for place in np.argwhere(pixels)}
+    num_regions = 0
+    while left:
+        num_regions += 1
+        reached = [left.pop()]
+        for row, column in reached:
+            near = {(row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & left
+            left -= near
+            reached += near
+    return num_regions
+
+
+def test_coco_can_have_an_annotation_for_each_connected_region(workspace: Path) -> None:
+    coco = read_coco(run(workspace, "coco", regions="connected"))
+    for image in coco.loadImgs(coco.getImgIds()):
+        labels = PSEUDO[image["file_name"].removesuffix(".jpg")]
+        for class_index in (1, 2):
+            ids = coco.getAnnIds(image["id"], catIds=[DESCRIPTION.category_ids[class_index]])
+            masks = [coco.annToMask(annotation) for annotation in coco.loadAnns(ids)]
+            assert len(masks) == flooded(labels == class_index) > 1
+            assert [flooded(mask) for mask in masks] == [1] * len(masks)
+            np.testing.assert_array_equal(sum(masks), labels == class_index)
+    with pytest.raises(ConfigError, match="masks has no regions"):
+        run(workspace, "masks", regions="connected")
+
+
+def test_coco_is_read_by_pycocotools(workspace: Path) -> None:
+    coco = read_coco(run(workspace, "coco"))
     assert {c["id"]: c["name"] for c in coco.dataset["categories"]} == {17: "cat", 90: "big dog"}
     assert sorted(coco.anns) == list(range(1, len(coco.anns) + 1))
     for image in coco.loadImgs(coco.getImgIds()):

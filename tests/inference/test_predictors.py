@@ -243,6 +243,28 @@ def test_a_batch_gains_the_prediction_of_each_image() -> None:
     np.testing.assert_array_equal(result["prediction"][0], predictor.predict(image))
 
 
+@pytest.mark.parametrize("refined", [False, True])
+def test_images_of_a_list_have_the_labels_and_confidence_that_they_have_alone(
+    refined: bool,
+) -> None:
+    def refine(pixels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        return 4 - probabilities.argmax(axis=0).astype(np.uint8)
+
+    predictor = segmentation_predictor()
+    predictor.batch_size = 3
+    predictor.refine = refine if refined else None
+    image = random_image()
+    images = [image, image[:20], image[:, ::-1].copy(), image[::-1].copy()]
+    found = predictor.predict_each(images)
+    assert len(found) == len(images)
+    for (labels, confidence), one in zip(found, images, strict=True):
+        own_labels, own_confidence = predictor.predict_with_confidence(one)
+        assert (labels == own_labels).mean() > 0.999
+        np.testing.assert_allclose(confidence, own_confidence, atol=1e-3)
+        assert confidence.dtype == np.float32
+    assert predictor.predict_each([]) == []
+
+
 def test_a_refiner_gets_each_image_with_its_probabilities() -> None:
     image = random_image()
     plain = segmentation_predictor()

@@ -4,17 +4,25 @@ import asyncio
 import hashlib
 import io
 import json
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+import slams_ray
+from slams_ray.config import InferenceConfig
+from slams_ray.data.image import ImageLimits
 from slams_ray.errors import ConfigError, DataError
 from slams_ray.model.model import Prediction
-from slams_ray.serving.answers import to_json
+from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.segmentation_network import SegmentationNetwork
+from slams_ray.serving.answers import answer_each, to_json
 from slams_ray.serving.app import ServiceLimits, make_app
 from slams_ray.stages import serve
 
@@ -113,3 +121,60 @@ def test_a_service_for_other_machines_needs_a_token(monkeypatch: pytest.MonkeyPa
         serve.token_digest("0.0.0.0")
     monkeypatch.setenv("SLAMS_SERVE_TOKEN", "secret")
     assert serve.token_digest("0.0.0.0") == hashlib.sha256(b"secret").hexdigest()
+
+
+def test_images_of_a_batch_are_answered_as_alone_and_share_a_forward(tmp_path: Path) -> None:
+    data, make_model = {}, partial(slams_ray.load, write_network(tmp_path))
+    rng = np.random.default_rng(0)
+    for name, size in (("a", (30, 40)), ("b", (30, 40)), ("c", (48, 20)), ("d", (30, 40))):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8))
+        buffer = io.BytesIO()
+        coarse.resize(size, Image.Resampling.BICUBIC).save(buffer, "PNG")
+        data[name] = buffer.getvalue()
+    limits = ImageLimits(max_pixels=2000)
+    requests = [(data["a"], True), (data["c"], False), (b"no image", True), (data["b"], False)]
+    requests += [(encoded_colour((60, 60)), False), (data["d"], True)]
+    together = make_model(batch_size=3)
+    sizes: list[int] = []
+    together.predictor.network.register_forward_hook(lambda _, inputs, out: sizes.append(len(out)))
+    found = answer_each(together, requests, limits)
+    assert sizes == [3, 1]
+    assert [type(one) for one in found] == [dict, bytes, DataError, bytes, DataError, dict]
+    assert "truncated or not an image" in str(found[2])
+    assert "the limit is 2000 pixels" in str(found[4])
+    alone = make_model(batch_size=1)
+    for one, request in zip(found, requests, strict=True):
+        if isinstance(one, bytes):
+            (expected,) = answer_each(alone, [request], limits)
+            np.testing.assert_array_equal(*(np.asarray(open_png(p)) for p in (one, expected)))
+    boxes = [{r["class"] for r in one["regions"]} for one in found if isinstance(one, dict)]
+    assert all(boxes), "the network finds objects"
+
+
+def open_png(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def encoded_colour(size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_network(directory: Path) -> Path:
+    """A checkpoint of a small network whose classes vary over an image; one scale, no mirroring."""
+    architecture = {
+        "backbone_name": "tiny_resnet",
+        "output_stride": 8,
+        "num_classes": 2,
+        "head": "deeplabv2",
+    }
+    torch.manual_seed(0)
+    network = SegmentationNetwork(**architecture)
+    torch.nn.init.normal_(network.head.branches[0].weight)
+    inference = InferenceConfig(scales=(1.0,), flip=False, precision="float32")
+    settings = asdict(inference) | {"max_side_px": None}
+    path = directory / "model.pt"
+    names = ("background", "cat", "dog")
+    path.write_bytes(dump_network(network, architecture, names, settings))
+    return path

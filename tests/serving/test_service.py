@@ -1,9 +1,13 @@
-"""The service on Ray Serve."""
+"""The service on Ray Serve: batches, errors that reach one client, and replicas that die."""
 
 import json
+import os
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +21,19 @@ pytest.importorskip("grpc_reflection", reason="optional: pip install 'slams-ray[
 PORT = 8765
 
 
-def make_work() -> Any:
-    def work(data: bytes, wants_json: bool) -> bytes | dict[str, int]:
+def make_work(flag: Path) -> Any:
+    """Work that reverses bodies, and aborts its process the first time that it sees "crash"."""
+
+    def answer(data: bytes, wants_json: bool, num_requests: int) -> Any:
         if data == b"bad":
-            raise DataError("truncated")
-        return {"num_bytes": len(data)} if wants_json else data[::-1]
+            return DataError("truncated")
+        if data == b"crash" and not flag.exists():
+            flag.touch()
+            os.abort()
+        return {"num_requests": num_requests} if wants_json else data[::-1]
+
+    def work(requests: Sequence[tuple[bytes, bool]]) -> list[Any]:
+        return [answer(*request, len(requests)) for request in requests]
 
     return work
 
@@ -37,19 +49,21 @@ def post(body: bytes, **headers: str) -> tuple[int, bytes]:
 
 
 @pytest.mark.ray
-def test_replicas_answer_and_their_errors_reach_the_client_without_traceback(
-    ray_cluster: None,
+def test_requests_come_in_batches_errors_reach_one_client_and_a_dead_replica_none(
+    ray_cluster: None, tmp_path: Path
 ) -> None:
     from ray import serve
 
-    settings = ServiceSettings(
-        host="127.0.0.1", port=PORT, min_replicas=1, max_replicas=1, num_gpus=0
-    )
+    settings = ServiceSettings(port=PORT, max_batch_size=3, batch_wait_seconds=2.0)
     app = partial(make_app, limits=ServiceLimits(), token_digest=None)
-    deploy(make_work, app, settings, blocking=False)
+    deploy(partial(make_work, tmp_path / "crashed"), app, settings, blocking=False)
     try:
-        assert post(b"image") == (200, b"egami")
-        assert json.loads(post(b"image", Accept="application/json")[1]) == {"num_bytes": 5}
-        assert post(b"bad") == (422, b'{"detail":"truncated"}')
+        with ThreadPoolExecutor(3) as threads:
+            found = list(threads.map(post, [b"image", b"bad", b"other"]))
+            assert found == [(200, b"egami"), (422, b'{"detail":"truncated"}'), (200, b"rehto")]
+            ask = partial(post, b"image", Accept="application/json")
+            answers = [json.loads(f.result()[1]) for f in [threads.submit(ask) for _ in range(3)]]
+            assert answers == [{"num_requests": 3}] * 3
+            assert list(threads.map(post, [b"crash", b"ab"])) == [(200, b"hsarc"), (200, b"ba")]
     finally:
         serve.shutdown()

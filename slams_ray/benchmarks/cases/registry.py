@@ -9,7 +9,9 @@ from slams_ray.benchmarks.cases import (
     inference,
     memory,
     overhead,
+    predict,
     refinement,
+    serve,
     threshold,
     training,
 )
@@ -26,5 +28,7 @@ CASES: Mapping[str, tuple[type[BenchmarkCommand], "Callable[[Any], list[Row]]"]]
     "training": (training.TrainingCommand, training.measure),
     "overhead": (overhead.OverheadCommand, overhead.measure),
     "memory": (memory.MemoryCommand, memory.measure),
+    "predict": (predict.PredictCommand, predict.measure),
+    "serve": (serve.ServeCommand, serve.measure),
     "gpu": (gpu.GpuCommand, gpu.measure),
 }

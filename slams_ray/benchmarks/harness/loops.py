@@ -56,6 +56,26 @@ def bare_shard(
 
 
 @torch.inference_mode()
+def bare_masks(path: str, output_dir: str, network: nn.Module) -> None:
+    """Writes a mask for each image of a shard: argmax at one scale and mirrored, as PNG."""
+    table = pq.read_table(path, columns=["image_id", "image"]).to_pydict()
+    masks, confidences = [], []
+    for data in table["image"]:
+        pixels = _pixels(_decode(data))
+        logits = network(torch.cat([pixels, pixels.flip(-1)])).float()
+        size = pixels.shape[-2:]
+        full = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        scores = full.softmax(1)
+        best, labels = (scores[0] + scores[1].flip(-1)).max(0)
+        confidences.append(float(best.mean()) / 2)
+        buffer = io.BytesIO()
+        Image.fromarray(labels.to(torch.uint8).numpy()).save(buffer, format="PNG")
+        masks.append(buffer.getvalue())
+    columns = {"image_id": table["image_id"], "confidence": confidences, "labels": masks}
+    pq.write_table(pa.table(columns), Path(output_dir) / Path(path).name, compression="zstd")
+
+
+@torch.inference_mode()
 def field_image(
     data: bytes,
     labels: Sequence[int],

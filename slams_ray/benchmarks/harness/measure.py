@@ -3,12 +3,15 @@
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
 import torch
+
+MOST_GROWTH = 1.1
+"""Growth of peak memory that counts as flat."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,24 @@ def row(what: str, against: str, ratios: Sequence[float], *, goal: float) -> Row
         spread=(lower, upper),
         machine=machine(),
     )
+
+
+def growth_rows(work: str, peaks: Mapping[int, int]) -> list[Row]:
+    """Returns rows of peak memory, each against that of the first number of images.
+
+    Args:
+        peaks: number of images -> bytes.
+    """
+    (fewest, first), *others = peaks.items()
+    return [
+        row(
+            f"peak memory of {work}, {num_images} images, {peak / 2**20:.0f} MiB",
+            f"{fewest} images, {first / 2**20:.0f} MiB",
+            [first / peak],
+            goal=1 / MOST_GROWTH,
+        )
+        for num_images, peak in others
+    ]
 
 
 def _seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:

@@ -1,10 +1,14 @@
 """Memory of this process and of its Ray workers, read from /proc."""
 
+import json
+import multiprocessing
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from slams_ray.runtime import cluster
 
 SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -28,6 +32,32 @@ def watched_workers() -> Iterator[dict[int, int]]:
     finally:
         stopped.set()
         thread.join()
+
+
+def peak_of_process(work: Callable[[], object], file: str) -> int:
+    """Runs work on Ray in a new process, because a peak never falls.
+
+    Args:
+        work: picklable; it gets a connection to Ray.
+        file: local path for the answer of that process.
+
+    Returns:
+        peak bytes of that process and of its largest Ray worker, added up.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=_measure, args=(work, file))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise ChildProcessError(f"the process of {file} ended {process.exitcode}")
+    return int(json.loads(Path(file).read_bytes()))
+
+
+def _measure(work: Callable[[], object], file: str) -> None:
+    cluster.connect()
+    with watched_workers() as workers:
+        work()
+    cluster.disconnect()
+    Path(file).write_text(json.dumps(peak_bytes(os.getpid()) + max(workers.values())))
 
 
 def peak_bytes(pid: int) -> int:

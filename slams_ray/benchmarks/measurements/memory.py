@@ -1,10 +1,9 @@
 """Measures peak memory of the threshold curve and of evaluation as the number of images grows."""
 
-import json
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import torch
 
 from slams_ray import storage
 from slams_ray.artifacts import Record
-from slams_ray.benchmarks.harness.measure import Row, row
-from slams_ray.benchmarks.harness.processes import peak_bytes, watched_workers
+from slams_ray.benchmarks.harness.measure import Row, growth_rows
+from slams_ray.benchmarks.harness.processes import peak_of_process
 from slams_ray.benchmarks.harness.shards import Shards
 from slams_ray.config import (
     ComputeConfig,
@@ -28,7 +27,6 @@ from slams_ray.inference.shard_work import InferMapper
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
-from slams_ray.runtime import cluster
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.stages import evaluate, search_threshold
 from slams_ray.stages.infer_activation import activations_dir
@@ -37,7 +35,6 @@ from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.training import MODEL_NAME
 
 FACTORS = (1, 4, 16)
-MOST_GROWTH = 1.1
 Stage = Callable[[StageContext, Shards, Result], Result]
 
 SYSTEMS = ("cam", "slams")
@@ -48,30 +45,16 @@ def memory_rows(shards: Shards, factors: Sequence[int] = FACTORS) -> list[Row]:
     write_inputs(shards)
     rows = []
     for name, stage in (("the count curve", _search), ("evaluation", _evaluate)):
-        peaks = {
-            factor: _peak_of_process(
-                stage,
-                repeated(shards, factor),
-                storage.join(shards.root, f"{stage.__name__}{factor}"),
+        peaks = {}
+        for factor in factors:
+            more = repeated(shards, factor)
+            workspace = storage.join(shards.root, f"{stage.__name__}{factor}")
+            work = partial(_run, stage, more, workspace)
+            peaks[len(more.names) * more.images_per_shard] = peak_of_process(
+                work, f"{workspace}.json"
             )
-            for factor in factors
-        }
-        first, *others = factors
-        num_images = shards.images_per_shard * len(shards.names)
-        rows += [
-            row(
-                f"peak memory of {name}, {num_images * factor} images, {_mebibytes(peaks[factor])}",
-                f"{num_images * first} images, {_mebibytes(peaks[first])}",
-                [peaks[first] / peaks[factor]],
-                goal=1 / MOST_GROWTH,
-            )
-            for factor in others
-        ]
+        rows += growth_rows(name, peaks)
     return rows
-
-
-def _mebibytes(number: int) -> str:
-    return f"{number / 2**20:.0f} MiB"
 
 
 def write_inputs(shards: Shards) -> None:
@@ -109,30 +92,15 @@ def repeated(shards: Shards, factor: int) -> Shards:
     return replace(shards, names=tuple(names))
 
 
-def _peak_of_process(stage: Stage, shards: Shards, workspace: str) -> int:
-    """Returns the peak bytes of a stage, run in a new process, because a peak never falls."""
-    spawn = multiprocessing.get_context("spawn")
-    process = spawn.Process(target=_measure, args=(stage, shards, workspace))
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise ChildProcessError(f"{stage.__name__} in {workspace} ended {process.exitcode}")
-    return json.loads(Path(workspace, "peak.json").read_bytes())
-
-
-def _measure(stage: Stage, shards: Shards, workspace: str) -> None:
+def _run(stage: Stage, shards: Shards, workspace: str) -> None:
     context = StageContext(
         workspace=workspace,
         compute=ComputeConfig(device="cpu"),
         tracking=TrackingConfig(),
         session=TrackingSession(workspace, "memory", "memory", "memory", {}),
     )
-    cluster.connect()
-    with watched_workers() as workers, context.session:
+    with context.session:
         stage(context, shards, _result(shards.root))
-    cluster.disconnect()
-    peak = peak_bytes(os.getpid()) + max(workers.values())
-    Path(workspace, "peak.json").write_text(json.dumps(peak))
 
 
 def _search(context: StageContext, shards: Shards, made: Result) -> Result:
