@@ -63,6 +63,12 @@ def learning_rate_factor(step: int, num_steps: int, config: TrainingConfig) -> f
     return decay * min(1.0, (step + 1) / max(config.warmup_steps, 1))
 
 
+def mixed_precision(config: TrainingConfig, device: torch.device) -> torch.autocast:
+    """Context of forward passes: bfloat16 autocast on GPUs that compute it, as `amp` asks."""
+    enabled = config.amp and device.type == "cuda" and multiplies_bfloat16(device)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
 def train_step(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -89,13 +95,12 @@ def train_step(
     factor = learning_rate_factor(step, num_steps, config)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
-    use_amp = config.amp and device.type == "cuda" and multiplies_bfloat16(device)
     optimizer.zero_grad(set_to_none=True)
     parts = _parts(module, batch, config.accumulation_steps)
     found: dict[str, torch.Tensor] = {}
     for number, part in enumerate(parts, start=1):
         with _synchronised(module, number == len(parts)):
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_amp):
+            with mixed_precision(config, device):
                 draw = np.random.default_rng((seed, step))
                 loss, metrics = module(part, draw, is_logged(step, num_steps, config))
             # DDP averages gradients over workers, but their shares of the batch may differ in size.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -61,3 +62,23 @@ def test_a_network_left_on_the_cpu_is_found(
         module.to(torch.device("cpu"))
         with pytest.raises(RuntimeError, match="device"):
             module.network(images.permute(0, 3, 1, 2).float())
+
+
+@pytest.mark.parametrize("kind", ["encoder", "cam", "occse", "seam", "mctformer"])
+def test_validation_takes_images_of_one_size_together(
+    kind: str,
+    make_task: Make,
+    make_system_task: Make,
+    rows: list[dict[str, Any]],
+    faked_cuda: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = make(kind, make_task, make_system_task)
+    network = task.build().network.eval()
+    score = Mock(wraps=task.score)
+    monkeypatch.setattr(task, "score", score)
+    with faked_cuda() as device:
+        result = task.evaluate(network.to(device), rows)
+    (call,) = score.call_args_list
+    assert len(call.args[1]) == len(rows)
+    assert result["scores"].shape == result["labels"].shape == (len(rows), 3)
