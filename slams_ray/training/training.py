@@ -17,6 +17,8 @@ from slams_ray.training.sampling import LoadingTask, num_steps, own_streams, pla
 from slams_ray.training.task import Task, TrainingModule
 
 Result = dict[str, np.ndarray]
+_TRAINED = "network."
+"""Prefix of the entries of `TrainingModule.network`, the only part that the optimiser changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,16 @@ class Training:
 
     def summarise(self, results: Sequence[Result]) -> dict[str, float]:
         return self.task.summarise(results) if self.val_names else {}
+
+    def state(self, module: nn.Module) -> dict[str, torch.Tensor]:
+        """What training changes. Frozen networks beside the trained one come again from `build`."""
+        state = training_module(module).state_dict()
+        return {name: value for name, value in state.items() if name.startswith(_TRAINED)}
+
+    def load_state(self, module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        """Loads `state`. Entries of frozen networks, which older checkpoints have, are ignored."""
+        names = (name for name in state if name.startswith(_TRAINED))
+        network_of(module).load_state_dict({n.removeprefix(_TRAINED): state[n] for n in names})
 
     def dump(self, module: nn.Module) -> bytes:
         task, network = self.task, training_module(module).exported

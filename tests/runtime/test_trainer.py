@@ -85,6 +85,12 @@ class Line:
     def summarise(self, results: Any) -> dict[str, float]:
         return {"num_results": len(results), "num_threads": results[0]}
 
+    def state(self, module: nn.Module) -> dict[str, torch.Tensor]:
+        return module.state_dict()
+
+    def load_state(self, module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        module.load_state_dict(state)
+
     def dump(self, module: nn.Module) -> bytes:
         buffer = io.BytesIO()
         torch.save({k: v.cpu() for k, v in module.state_dict().items()}, buffer)
