@@ -47,7 +47,8 @@ def batches(
         prefetch_batches=2,
     )
     for batch in batches:
-        yield {name: _moved(values, device) for name, values in batch.items()}
+        completed = job.task.complete(batch)
+        yield {name: _moved(values, device) for name, values in completed.items()}
 
 
 def _moved(values: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -16,6 +16,9 @@ class TrainedTask(Protocol):
 
     def build(self) -> nn.Module: ...
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer: ...
+    def complete(self, samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds to a worker's share of a batch what is computed before the copy to the device."""
+
     def step(
         self,
         module: nn.Module,

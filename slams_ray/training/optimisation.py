@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from slams_ray.config import TrainingConfig
 from slams_ray.networks.precision import multiplies_bfloat16
+from slams_ray.training.task import PAIRS
 
 POLY_POWER = 0.9
 
@@ -81,8 +82,8 @@ def train_step(
     """Runs forward, backward, clipping and update; returns loss, gradient_norm and task metrics.
 
     The task may return more metrics at a logged step. The step does not wait for the GPU, which
-    would idle meanwhile; only the activation losses wait once, for the number of present classes.
-    `check_finite` checks the losses of several steps later.
+    would idle meanwhile; the parts of an accumulated batch wait for their numbers of present
+    classes. `check_finite` checks the losses of several steps later.
 
     Args:
         module: a `TrainingModule`, or DDP around one.
@@ -117,13 +118,15 @@ def train_step(
 def _parts(
     module: nn.Module, batch: dict[str, torch.Tensor], num_parts: int
 ) -> list[dict[str, torch.Tensor]]:
-    """Splits a batch by images into parts, at least one image each."""
+    """Splits a batch by images into parts, at least one image each; they find their own pairs."""
     if num_parts == 1:
         return [batch]
     training: Any = module.module if isinstance(module, DistributedDataParallel) else module
     prepared = training.prepare(batch)
     num_parts = min(num_parts, _num_images(batch))
-    split = {name: values.tensor_split(num_parts) for name, values in prepared.items()}
+    split = {
+        name: values.tensor_split(num_parts) for name, values in prepared.items() if name != PAIRS
+    }
     return [{name: parts[i] for name, parts in split.items()} for i in range(num_parts)]
 
 

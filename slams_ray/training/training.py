@@ -14,7 +14,7 @@ from slams_ray.networks.checkpoint import dump_network
 from slams_ray.training.data_loading import SampleLoader, ShardColumns, iterate_rows
 from slams_ray.training.optimisation import build_optimizer, check_finite, train_step
 from slams_ray.training.sampling import LoadingTask, num_steps, own_streams, plan_loading
-from slams_ray.training.task import Task, TrainingModule
+from slams_ray.training.task import Task, TrainingModule, with_pairs
 
 Result = dict[str, np.ndarray]
 _TRAINED = "network."
@@ -61,6 +61,9 @@ class Training:
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         inner = training_module(module)
         return build_optimizer(inner.network, self.config, inner.slow_parameters)
+
+    def complete(self, samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return with_pairs(samples)
 
     def step(
         self,

@@ -19,7 +19,7 @@ from slams_ray.systems.classification import ImageLabelTask, classifier_loss
 from slams_ray.systems.maps import collapse_metrics
 from slams_ray.systems.slams import losses
 from slams_ray.systems.slams.soft_masks import binarise_softly, soft_masks
-from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule
+from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule, pairs_of
 
 EQUIVARIANCE_SCALES = (0.5, 0.75)
 MASK_THRESHOLDS = (0.25, 0.75)
@@ -95,7 +95,7 @@ class ActivationTraining(TrainingModule):
         where `observe` is true; a masked image without a loss then passes the encoder without
         gradients.
         """
-        image_of, class_of = labels.nonzero(as_tuple=True)
+        image_of, class_of = pairs_of(batch)
         maps = self._encoder_sized(activation[image_of, class_of][:, None])
         if self.config.binarisation_width:
             # Binarised after resizing, so that the edges of regions stay sharp for the encoder.
