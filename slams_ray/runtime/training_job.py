@@ -14,7 +14,9 @@ from slams_ray import storage
 class TrainedTask(Protocol):
     """Interface that the trainer needs; `slams_ray.training.training.Training` implements it."""
 
-    def build(self) -> nn.Module: ...
+    def build(self, device: str = "cpu") -> nn.Module:
+        """Returns the module, on the CPU, for a type of device: "cpu" or "cuda"."""
+
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer: ...
     def complete(self, samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Adds to a worker's share of a batch what is computed before the copy to the device."""

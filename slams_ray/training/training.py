@@ -53,9 +53,9 @@ class Training:
         """Number of images of a global batch that a worker processes."""
         return len(own_streams(self.config.batch_size, rank, num_workers))
 
-    def build(self) -> TrainingModule:
+    def build(self, device: str = "cpu") -> TrainingModule:
         module = self.task.build()
-        synchronise_batch_norm(module)
+        synchronise_batch_norm(module, device)
         return module
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:

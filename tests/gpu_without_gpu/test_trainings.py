@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from slams_ray.config import BackboneConfig, TrainingConfig
+from slams_ray.data.transforms import normalise
+from slams_ray.networks.batch_norm import synchronise_batch_norm
 from slams_ray.refinement.walk.training import AffinityTask
 from slams_ray.training.task import with_pairs
 from tests.tiny_tasks import TRAINED_SYSTEMS
@@ -34,7 +36,9 @@ def test_loss_and_metrics_are_float32_on_the_device(
     faked_cuda: Make,
 ) -> None:
     task = make(kind, make_task, make_system_task)
-    module, batch = task.build().train(), make_batch(task, rows)
+    module = task.build().train()
+    synchronise_batch_norm(module, "cuda")
+    batch = make_batch(task, rows)
     shares = with_pairs({name: values.numpy() for name, values in batch.items()})
     # A fake tensor raises where a shape or a number would wait for values of the device.
     with faked_cuda() as device:
@@ -81,3 +85,10 @@ def test_validation_takes_images_of_one_size_together(
     (call,) = score.call_args_list
     assert len(call.args[1]) == len(rows)
     assert result["scores"].shape == result["labels"].shape == (len(rows), 3)
+
+
+def test_crops_reach_the_network_channels_last(faked_cuda: Make) -> None:
+    with faked_cuda() as device:
+        images = torch.empty((2, 32, 32, 3), dtype=torch.uint8, device=device)
+        boxes = torch.empty((2, 4), dtype=torch.int32, device=device)
+        assert normalise(images, boxes).is_contiguous(memory_format=torch.channels_last)

@@ -35,7 +35,7 @@ class Line:
     crash_flag: str | None = None
     loss_of_step_3: float = 1.0
 
-    def build(self) -> nn.Module:
+    def build(self, device: str = "cpu") -> nn.Module:
         return nn.Linear(1, 1)
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -176,10 +176,10 @@ class Counted(Line):
 
     attempts: str = ""
 
-    def build(self) -> nn.Module:
+    def build(self, device: str = "cpu") -> nn.Module:
         with Path(self.attempts).open("a") as file:
             file.write("built\n")
-        return super().build()
+        return super().build(device)
 
     def num_attempts(self) -> int:
         return len(Path(self.attempts).read_text().splitlines())
