@@ -92,7 +92,7 @@ class ActivationPredictor(Predictor):
         channels = self._channels([labels[b] for b in labelled])
         foregrounds: Sequence[torch.Tensor | None] = [None] * len(labelled)
         if pixel_labels is not None:
-            foregrounds = self._foregrounds([pixel_labels[b] for b in labelled], size)
+            foregrounds = list(self._foregrounds([pixel_labels[b] for b in labelled], size))
         fused: dict[tuple[str, int], torch.Tensor] = {}
         for inputs, column in self._views([images[b] for b in labelled]):
             network = self.networks[column]
@@ -125,7 +125,7 @@ class ActivationPredictor(Predictor):
         """Returns the present classes of each image, counted from 0, copied to the device once."""
         lengths = [len(class_indices) for class_indices in labels]
         joined = torch.from_numpy(np.concatenate([np.asarray(own, np.int64) for own in labels]))
-        return (joined - 1).to(self.device).split(lengths)
+        return torch.split((joined - 1).to(self.device), lengths)
 
     def _normalised(
         self,
