@@ -105,7 +105,11 @@ class ActivationTraining(TrainingModule):
         inputs = self._encoder_sized(images)[image_of]
         fill = self._fill(batch, image_of, class_of)
         masks = {FOREGROUND: maps, BACKGROUND: 1 - maps}
-        masked = {part: inputs * mask + fill * (1 - mask) for part, mask in masks.items()}
+        masked = {
+            part: inputs * mask + fill * (1 - mask)
+            for part, mask in masks.items()
+            if observe or getattr(self.config.losses, part)
+        }
         similarity = self._similarity(masked, observe)
 
         present = F.pad(labels.bool(), (1, 0), value=True)[image_of]
