@@ -119,6 +119,7 @@ ONLY_IN = {
         "slams_ray.segmentation",
         "slams_ray.data.transforms",
         "slams_ray.model",
+        "slams_ray.runtime.batch_copies",
         "slams_ray.runtime.devices",
         "slams_ray.runtime.metric_window",
         "slams_ray.runtime.trainer",

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ WAITING_BATCHES = 4
 
 Indexed = tuple[int, np.ndarray]
 Enter = Callable[[str], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def decoded_batches(
@@ -22,7 +25,7 @@ def decoded_batches(
     enter: Enter | None = None,
     max_pixels: int | None = None,
 ) -> Iterator[list[Indexed]]:
-    """Yields lists of (index, decoded image), with up to `batch_size` images of equal size.
+    """Yields lists of (index, decoded image) as `batches_of_one_size` does.
 
     Args:
         ahead: number of images that another thread decodes in advance; 0 decodes on demand.
@@ -38,21 +41,19 @@ def decoded_batches(
             enter(image_ids[index])
         return index, decode_image(encoded[index], image_ids[index])
 
-    indices = range(len(image_ids))
-    images = _ahead(decode, indices, ahead) if ahead else map(decode, indices)
-    return batches_of_one_size(images, batch_size, max_pixels)
+    images = work_ahead(decode, range(len(image_ids)), ahead)
+    yield from batches_of_one_size(images, batch_size, max_pixels)
 
 
 def batches_of_one_size(
     images: Iterable[Indexed], batch_size: int, max_pixels: int | None = None
 ) -> Iterator[list[Indexed]]:
-    """Yields lists of up to `batch_size` images of equal size.
+    """Yields lists of up to `batch_size` (index, image) pairs whose images have equal size.
 
     If images of many sizes wait, the oldest batch is yielded before it is full, so that at most
     `WAITING_BATCHES` batches are in memory.
 
     Args:
-        images: (index, (H, W, 3) uint8 image).
         max_pixels: most pixels of a batch; a larger image is alone. None sets no limit.
     """
     waiting: dict[tuple[int, ...], list[Indexed]] = {}
@@ -73,12 +74,20 @@ def _capacity(image: np.ndarray, batch_size: int, max_pixels: int | None) -> int
     return max(1, min(batch_size, max_pixels // (image.shape[0] * image.shape[1])))
 
 
-def _ahead(work: Callable[[int], Indexed], indices: Sequence[int], ahead: int) -> Iterator[Indexed]:
-    """Works as `map`, with `ahead` results computed in a thread; decoding releases the GIL."""
+def work_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """Works as `map`, with `ahead` results computed in a thread; decoding releases the GIL.
+
+    With `ahead` 0 there is no thread.
+    """
+    if not ahead:
+        yield from map(work, items)
+        return
     with ThreadPoolExecutor(1) as thread:
-        running: deque[Future[Indexed]] = deque()
-        for index in indices:
-            running.append(thread.submit(work, index))
+        running: deque[Future[Result]] = deque()
+        for item in items:
+            running.append(thread.submit(work, item))
             if len(running) > ahead:
                 yield running.popleft().result()
         while running:

@@ -92,10 +92,22 @@ def jitter_colours(
     return np.asarray(picture)
 
 
-def normalise(images: torch.Tensor, boxes: torch.Tensor | None = None) -> torch.Tensor:
-    """Converts (B, H, W, 3) uint8 to (B, 3, H, W) float with ImageNet statistics; padding is 0."""
+def normalise(
+    images: torch.Tensor,
+    boxes: torch.Tensor | None = None,
+    layout: torch.memory_format | None = None,
+) -> torch.Tensor:
+    """Converts (B, H, W, 3) uint8 to (B, 3, H, W) float with ImageNet statistics; padding is 0.
+
+    Args:
+        layout: memory format of the result; None takes channels last on GPUs, where networks
+            compute in it, and the contiguous format on CPUs.
+    """
+    if layout is None:
+        layout = torch.channels_last if images.is_cuda else torch.contiguous_format
     mean, std = _imagenet_statistics(images.device)
-    normalised = ((images.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+    scaled = (images.float() / 255 - mean) / std
+    normalised = scaled.permute(0, 3, 1, 2).contiguous(memory_format=layout)
     return normalised if boxes is None else normalised * valid_mask(boxes, images.shape[1])
 
 

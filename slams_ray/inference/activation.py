@@ -1,5 +1,7 @@
 """Turns logits into activations as they are stored (docs/method.md, Inference)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -56,8 +58,16 @@ def max_normalise(activation: torch.Tensor) -> torch.Tensor:
     return activation / (activation.amax(dim=(-2, -1), keepdim=True) + NORMALISATION_EPSILON)
 
 
-def quantise(activation: torch.Tensor) -> np.ndarray:
+def quantise(activation: torch.Tensor) -> torch.Tensor:
     """Turns float maps in [0, 1] into uint8 0..255, rounded to nearest."""
-    return (
-        (activation * STORED_LEVELS).round().clamp(0, STORED_LEVELS).to(torch.uint8).cpu().numpy()
-    )
+    return (activation * STORED_LEVELS).round().clamp(0, STORED_LEVELS).to(torch.uint8)
+
+
+def to_host(tensors: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """Copies tensors of one dtype from their device at once: each copy would wait for the GPU."""
+    if not tensors:
+        return []
+    copied = torch.cat([tensor.flatten() for tensor in tensors]).cpu().numpy()
+    ends = np.cumsum([tensor.numel() for tensor in tensors])[:-1]
+    parts = np.split(copied, ends)
+    return [part.reshape(t.shape) for part, t in zip(parts, tensors, strict=True)]

@@ -9,7 +9,13 @@ from torch import nn
 from slams_ray.data.batches import Enter, Indexed
 from slams_ray.data.stored_maps import stored_size
 from slams_ray.data.transforms import pyramid
-from slams_ray.inference.activation import fuse_pair, max_normalise, quantise, sum_pair
+from slams_ray.inference.activation import (
+    fuse_pair,
+    max_normalise,
+    quantise,
+    sum_pair,
+    to_host,
+)
 from slams_ray.inference.image_batches import Batch, Predictor
 from slams_ray.networks.conditioned_network import ConditionedNetwork
 
@@ -83,10 +89,10 @@ class ActivationPredictor(Predictor):
         labelled = [b for b, class_indices in enumerate(labels) if len(class_indices)]
         if not labelled:
             return found
-        channels = [
-            torch.as_tensor(np.asarray(labels[b], np.int64) - 1, device=self.device)
-            for b in labelled
-        ]
+        channels = self._channels([labels[b] for b in labelled])
+        foregrounds: Sequence[torch.Tensor | None] = [None] * len(labelled)
+        if pixel_labels is not None:
+            foregrounds = list(self._foregrounds([pixel_labels[b] for b in labelled], size))
         fused: dict[tuple[str, int], torch.Tensor] = {}
         for inputs, column in self._views([images[b] for b in labelled]):
             network = self.networks[column]
@@ -103,26 +109,44 @@ class ActivationPredictor(Predictor):
                         size,
                         self.max_logits.get(column),
                     )
-                key = column, labelled[position]
+                key = column, position
                 fused[key] = fused[key] + pair if key in fused else pair
-        for (column, b), maps in fused.items():
-            network = self.networks[column]
-            if isinstance(network, ConditionedNetwork):
-                present = channels[labelled.index(b)]
-                foreground = None
-                if pixel_labels is not None:
-                    foreground = self._foreground(pixel_labels[b], size)
-                mean = maps / (len(self.scales) * (1 + self.flip))
-                maps = network.maps_of_logits(mean, present, foreground)
-            else:
-                maps = max_normalise(maps)
-            found[b][column] = quantise(maps)
+        stored = {
+            (column, position): quantise(
+                self._normalised(column, maps, channels[position], foregrounds[position])
+            )
+            for (column, position), maps in fused.items()
+        }
+        for (column, position), maps in zip(stored, to_host(list(stored.values())), strict=True):
+            found[labelled[position]][column] = maps
         return found
 
-    def _foreground(self, pixel_labels: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-        """(h, w) bool on the stored grid, true where (H, W) labels are not background."""
-        labelled = torch.from_numpy(pixel_labels != 0).to(self.device)[None, None].float()
-        return nn.functional.interpolate(labelled, size=size, mode="nearest-exact")[0, 0] > 0
+    def _channels(self, labels: Sequence[Sequence[int]]) -> Sequence[torch.Tensor]:
+        """Returns the present classes of each image, counted from 0, copied to the device once."""
+        lengths = [len(class_indices) for class_indices in labels]
+        joined = torch.from_numpy(np.concatenate([np.asarray(own, np.int64) for own in labels]))
+        return torch.split((joined - 1).to(self.device), lengths)
+
+    def _normalised(
+        self,
+        column: str,
+        maps: torch.Tensor,
+        present: torch.Tensor,
+        foreground: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Returns the maps of an image in [0, 1], of their sum over scales and mirror images."""
+        network = self.networks[column]
+        if isinstance(network, ConditionedNetwork):
+            mean = maps / (len(self.scales) * (1 + self.flip))
+            return network.maps_of_logits(mean, present, foreground)
+        return max_normalise(maps)
+
+    def _foregrounds(
+        self, pixel_labels: Sequence[np.ndarray], size: tuple[int, int]
+    ) -> torch.Tensor:
+        """(B, h, w) bool on the stored grid, true where (H, W) labels are not background."""
+        labelled = torch.from_numpy(np.stack(pixel_labels) != 0).to(self.device)[:, None].float()
+        return nn.functional.interpolate(labelled, size=size, mode="nearest-exact")[:, 0] > 0
 
     def _logits(
         self, network: nn.Module, inputs: torch.Tensor, channels: Sequence[torch.Tensor]
@@ -267,8 +291,8 @@ class SegmentationPredictor(Predictor):
     def _refined(self, images: Sequence[np.ndarray], scores: torch.Tensor) -> list[np.ndarray]:
         assert self.refine is not None
         return [
-            self.refine(image, own.cpu().numpy() / self._num_passes)
-            for image, own in zip(images, scores, strict=True)
+            self.refine(image, own / self._num_passes)
+            for image, own in zip(images, scores.cpu().numpy(), strict=True)
         ]
 
 

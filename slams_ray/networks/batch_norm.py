@@ -29,7 +29,7 @@ class _SumOverWorkers(torch.autograd.Function):
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm over the images of all workers, so that one and N workers take the same step.
 
-    torch's SyncBatchNorm refuses CPU tensors. Workers may have different numbers of images.
+    It is for CPUs (see `synchronise_batch_norm`). Workers may have different numbers of images.
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -75,8 +75,17 @@ def fold_batch_norm(module: Network) -> Network:
     return module
 
 
-def synchronise_batch_norm(module: nn.Module) -> nn.Module:
-    """Replaces every BatchNorm2d by a synchronised one, in place; parameters and names stay."""
+def synchronise_batch_norm(module: nn.Module, device: str = "cpu") -> nn.Module:
+    """Replaces every BatchNorm2d by a synchronised one, in place; parameters and names stay.
+
+    Args:
+        device: type of the device that will compute. GPUs get torch's SyncBatchNorm, whose kernels
+            are fused; it refuses CPU tensors. A module that is itself a BatchNorm2d is returned
+            anew.
+    """
+    if device == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return converted
     for child in module.modules():
         if type(child) is nn.BatchNorm2d:
             child.__class__ = SynchronisedBatchNorm2d

@@ -151,9 +151,9 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
     if device.type == "cuda":
         choose_kernels(job.deterministic)
     channels_last = {"memory_format": torch.channels_last} if device.type == "cuda" else {}
-    module = job.task.build().to(device, **channels_last)
+    module = job.task.build(device.type).to(device, **channels_last)
     optimizer = job.task.optimizer(module)
-    first_step, history, unlogged = _restore(module, optimizer)
+    first_step, history, unlogged = _restore(job, module, optimizer)
     wrapped = prepare_model(module, parallel_strategy_kwargs={"forward_sync_buffers": False})
     wrapped.train()
     os.environ.update(job.credentials if rank == 0 else {})
@@ -176,7 +176,9 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
             log.add(done, window.means(), optimizer.param_groups[0]["lr"])
             saved = drain.is_news() or saved
         if saved:
-            _report(module, optimizer, done, log.history, window.sums(), rank)
+            position = {"step": done, "history": log.history, "unlogged": window.sums()}
+            learnt = {"module": job.task.state(module), "optimizer": optimizer.state_dict()}
+            _report(learnt | position, rank)
     log.flush()
     wrapped.eval()
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
@@ -223,7 +225,7 @@ def _gather(result: Any, num_workers: int) -> list[Any]:
 
 
 def _restore(
-    module: nn.Module, optimizer: torch.optim.Optimizer
+    job: TrainingJob, module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, list[dict[str, float]], Sums]:
     """Loads the last checkpoint; returns finished steps, logged points and unlogged sums."""
     checkpoint = train.get_checkpoint()
@@ -232,30 +234,17 @@ def _restore(
     with checkpoint.as_directory() as directory:
         data = (Path(directory) / _STATE).read_bytes()
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    module.load_state_dict(state["module"])
+    job.task.load_state(module, state["module"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["history"], state.get("unlogged", {})
 
 
-def _report(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    history: list[dict[str, float]],
-    unlogged: Sums,
-    rank: int,
-) -> None:
-    """Reports to Ray Train, as every rank must; rank 0 adds a checkpoint with the position."""
+def _report(state: dict[str, Any], rank: int) -> None:
+    """Reports to Ray Train, as every rank must; rank 0 adds a checkpoint of the state."""
+    step = state["step"]
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = None
         if rank == 0:
-            state = {
-                "module": module.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": step,
-                "history": history,
-                "unlogged": unlogged,
-            }
             torch.save(state, Path(directory) / _STATE)
             checkpoint = train.Checkpoint.from_directory(directory)
         train.report(

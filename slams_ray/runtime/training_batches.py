@@ -1,13 +1,13 @@
 """Batches of one training worker, decoded and augmented in advance by Ray Data."""
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterator
 
-import numpy as np
 import ray
 import torch
 
 from slams_ray.runtime import cluster
+from slams_ray.runtime.batch_copies import on_device
 from slams_ray.runtime.training_job import TrainingJob
 
 LOADING_CPUS = 0.01
@@ -17,10 +17,10 @@ _BLOCK_BYTES = 16 * 2**20
 
 def batches(
     job: TrainingJob, rank: int, num_workers: int, first_step: int, device: torch.device
-) -> Iterable[dict[str, torch.Tensor]]:
-    """Yields this worker's share of every global batch, from `first_step` on.
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Returns this worker's share of every global batch, from `first_step` on.
 
-    Yields:
+    Returns:
         name -> tensor on the device, for one step after another.
     """
     context = cluster.data_context()
@@ -30,7 +30,7 @@ def batches(
     planned = job.task.loading_tasks(rank, num_workers, first_step)
     items = [{"task": pickle.dumps(task)} for task in planned]
     if not items:
-        return
+        return iter(())
     load = job.task.loader
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         lambda batch: load(pickle.loads(batch["task"][0])),
@@ -46,12 +46,4 @@ def batches(
         batch_format="numpy",
         prefetch_batches=2,
     )
-    for batch in batches:
-        yield {name: _moved(values, device) for name, values in batch.items()}
-
-
-def _moved(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Copies a read-only array to the device, from pinned memory so that the host does not wait."""
-    tensor = torch.from_numpy(np.array(values))
-    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
-    return pinned.to(device, non_blocking=True)
+    return on_device(map(job.task.complete, batches), device)

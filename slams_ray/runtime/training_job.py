@@ -14,8 +14,13 @@ from slams_ray import storage
 class TrainedTask(Protocol):
     """Interface that the trainer needs; `slams_ray.training.training.Training` implements it."""
 
-    def build(self) -> nn.Module: ...
+    def build(self, device: str = "cpu") -> nn.Module:
+        """Returns the module, on the CPU, for a type of device: "cpu" or "cuda"."""
+
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer: ...
+    def complete(self, samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds to a worker's share of a batch what is computed before the copy to the device."""
+
     def step(
         self,
         module: nn.Module,
@@ -35,6 +40,10 @@ class TrainedTask(Protocol):
 
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Any: ...
     def summarise(self, results: Sequence[Any]) -> dict[str, float]: ...
+    def state(self, module: nn.Module) -> dict[str, torch.Tensor]:
+        """Returns what a checkpoint needs to continue: all that `build` does not restore."""
+
+    def load_state(self, module: nn.Module, state: Mapping[str, torch.Tensor]) -> None: ...
     def dump(self, module: nn.Module) -> bytes: ...
 
 

@@ -1,7 +1,7 @@
 """Stage infer_activation: infers the maps of every system for the training split."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -10,6 +10,7 @@ from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import ActivationInferenceConfig, ComputeConfig
 from slams_ray.data.source import TRAIN
+from slams_ray.inference.onnx_runtime import check_onnxruntime, with_onnxruntime
 from slams_ray.inference.precision import inference_dtype, optimize_for_inference
 from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.inference.shard_work import NUM_EMPTY, InferMapper
@@ -34,12 +35,14 @@ class MapSettings:
     Attributes:
         checkpoints: system -> path of its network.
         max_logits: system -> value that logits are clipped to, see `MapNetwork`.
+        cpu_networks: see `ComputeConfig`.
     """
 
     checkpoints: Mapping[str, str]
     max_logits: Mapping[str, float | None]
     inference: ActivationInferenceConfig
     class_names: tuple[str, ...]
+    cpu_networks: str = "torch"
 
 
 def map_settings(
@@ -70,6 +73,10 @@ def run(
         labels: labels that one of the networks was trained on and needs; None if there is none.
     """
     class_names = data.description.class_names
+    cpu_networks = context.compute.cpu_networks
+    if cpu_networks == "onnxruntime":
+        check_onnxruntime()
+    mapping = replace(map_settings(networks, config, class_names), cpu_networks=cpu_networks)
     counts = ("num_rows", "num_bytes", "num_maps", *(NUM_EMPTY + name for name in networks))
 
     shards = {"images": ShardInput(directory=data.images(TRAIN), columns=COLUMNS)}
@@ -86,7 +93,7 @@ def run(
             fingerprint=attempt.fingerprint,
             nodes=attempt.nodes,
             devices=attempt.devices,
-            make_work=partial(make_mapper, map_settings(networks, config, class_names)),
+            make_work=partial(make_mapper, mapping),
             pool=inference_pool(context.compute),
         )
         totals = sum_shards(job, counts)
@@ -131,6 +138,8 @@ def make_mapper(settings: MapSettings) -> InferMapper:
         )
         for system, path in settings.checkpoints.items()
     }
+    if settings.cpu_networks == "onnxruntime" and device.type == "cpu" and dtype == torch.float32:
+        networks = {system: with_onnxruntime(network) for system, network in networks.items()}
     predictor = ActivationPredictor(
         networks,
         scales=settings.inference.scales,

@@ -1,6 +1,6 @@
 """What all trainings on image labels share: labelled crops, and evaluation by multi-label mAP."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,24 @@ from torch import nn
 from torch.nn import functional as F
 
 from slams_ray.config import TrainingConfig
+from slams_ray.data.batches import Indexed, batches_of_one_size, work_ahead
 from slams_ray.data.image import decode_image
 from slams_ray.data.transforms import normalise
+from slams_ray.inference.image_batches import GPU_BATCH, GPU_BATCH_PIXELS
 from slams_ray.networks.activation_network import classification_scores
+from slams_ray.training.optimisation import mixed_precision
 from slams_ray.training.task import LabelledCrops, Row, Sampler, multi_hot
 
 
 class ImageLabelTask:
-    """Task that trains on labelled crops and evaluates the network on whole images."""
+    """Task that trains on labelled crops and evaluates the network on whole images.
+
+    Attributes:
+        evaluation_batch: images of one size that are scored together; None chooses by device.
+    """
 
     inference: Mapping[str, Any] | None = None
+    evaluation_batch: int | None = None
 
     def __init__(self, training: TrainingConfig, class_names: Sequence[str]) -> None:
         self.training = training
@@ -30,30 +38,56 @@ class ImageLabelTask:
     def sampler(self) -> Sampler:
         return LabelledCrops(self.training, self.num_classes)
 
-    def score(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-        """Returns (1, C) scores of a (1, 3, H, W) normalised image."""
-        return classification_scores(network(image))
+    def score(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Returns (B, C) scores of (B, 3, H, W) normalised images."""
+        return classification_scores(network(images))
 
     @torch.inference_mode()
     def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
         """Scores whole images. Their longer side is resized to the middle of the training range.
 
+        The precision is that of the training.
+
         Returns:
-            scores (N, C) float32 and labels (N, C) uint8.
+            scores (N, C) float32 and labels (N, C) uint8, in the order of the rows.
         """
         device = next(network.parameters()).device
+        on_gpu = device.type == "cuda"
+        batch_size = self.evaluation_batch or (GPU_BATCH if on_gpu else 1)
+        labels: list[np.ndarray] = []
+        indices: list[int] = []
+        scores = [torch.zeros((0, self.num_classes), device=device)]
+        images = self._images(rows, labels, ahead=2 * batch_size if on_gpu else 0)
+        for batch in batches_of_one_size(images, batch_size, GPU_BATCH_PIXELS):
+            indices += [index for index, _ in batch]
+            pixels = torch.from_numpy(np.stack([image for _, image in batch])).to(device)
+            with mixed_precision(self.training, device):
+                scores.append(self.score(network, normalise(pixels)).float())
+        found = torch.cat(scores).cpu().numpy()
+        return {
+            "scores": found[np.argsort(indices)],
+            "labels": np.array(labels, np.uint8).reshape(-1, self.num_classes),
+        }
+
+    def _images(
+        self, rows: Iterable[Row], labels: list[np.ndarray], ahead: int
+    ) -> Iterator[Indexed]:
+        """Yields (index, resized image) of each row, and adds its labels to a list."""
         long_side_px = sum(self.training.long_side_px) // 2
-        scores = [np.zeros((0, self.num_classes), np.float32)]
-        labels = [np.zeros((0, self.num_classes), np.uint8)]
-        for row in rows:
+
+        def resized(numbered: tuple[int, Row]) -> Indexed:
+            index, row = numbered
             image = Image.fromarray(decode_image(row["image"], row["image_id"]))
             factor = long_side_px / max(image.size)
             size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-            pixels = torch.from_numpy(np.array(image.resize(size, Image.Resampling.BILINEAR)))
-            normalised = normalise(pixels[None].to(device))
-            scores.append(self.score(network, normalised).float().cpu().numpy())
-            labels.append(multi_hot(row["image_labels"], self.num_classes)[None])
-        return {"scores": np.concatenate(scores), "labels": np.concatenate(labels)}
+            return index, np.array(image.resize(size, Image.Resampling.BILINEAR))
+
+        def labelled() -> Iterator[tuple[int, Row]]:
+            for index, row in enumerate(rows):
+                labels.append(multi_hot(row["image_labels"], self.num_classes))
+                yield index, row
+
+        return work_ahead(resized, labelled(), ahead)
 
     def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
         return {"map": mean_average_precision(results)}

@@ -33,10 +33,11 @@ from slams_ray.systems.maps import (
 )
 from slams_ray.systems.prompts import class_texts
 from slams_ray.systems.slams.soft_masks import soft_masks
-from slams_ray.training.task import Batch, TrainingModule
+from slams_ray.training.task import Batch, TrainingModule, pairs_of
 
 NAME = "clims"
 COSINE_EPSILON = 1e-4
+Pairs = tuple[torch.Tensor, torch.Tensor]
 LoadEncoder = Callable[[str, str], ImageTextEncoder]
 
 
@@ -70,20 +71,21 @@ class ClimsTraining(TrainingModule):
         logits = self.network(images).float()
         valid = resized(pixels, logits.shape[-2:])
         masks = soft_masks(logits, valid, self.config.mask)
-        inside, outside = self._similarities(images, masks, labels)
-        terms = text_losses(inside, outside, labels, self.config.background_threshold)
+        pairs = pairs_of(batch)
+        inside, outside = self._similarities(images, masks, pairs)
+        terms = text_losses(inside, outside, labels, pairs, self.config.background_threshold)
         terms["area"] = mean_over_image(masks, valid).mean(dim=1)
         means = {name: term.mean() for name, term in terms.items()}
         loss = torch.stack([getattr(self.config, name) * m for name, m in means.items()]).sum()
         metrics = {f"loss_{name}": value.detach() for name, value in means.items()}
-        metrics |= similarity_metrics(inside.detach(), outside.detach(), labels)
+        metrics |= similarity_metrics(inside.detach(), outside.detach(), pairs[1])
         return loss, metrics | collapse_metrics(masks.detach(), labels, valid)
 
     def _similarities(
-        self, images: torch.Tensor, masks: torch.Tensor, labels: torch.Tensor
+        self, images: torch.Tensor, masks: torch.Tensor, pairs: Pairs
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the (N, T) similarities of the N present pairs, inside and outside of a mask."""
-        image_of, class_of = labels.nonzero(as_tuple=True)
+        image_of, class_of = pairs
         table = self.network.text_table.float()
         if not len(image_of):
             return table.new_zeros((0, len(table))), table.new_zeros((0, len(table)))
@@ -97,18 +99,23 @@ class ClimsTraining(TrainingModule):
 
 
 def text_losses(
-    inside: torch.Tensor, outside: torch.Tensor, labels: torch.Tensor, threshold: float
+    inside: torch.Tensor,
+    outside: torch.Tensor,
+    labels: torch.Tensor,
+    pairs: Pairs,
+    threshold: float,
 ) -> dict[str, torch.Tensor]:
     """Returns the terms foreground, complement and background, (B,) each.
 
     Args:
         inside, outside: (N, T) similarities in (0, 1) of the image inside and outside of the mask
-            of each present pair, in the order of `labels.nonzero()`. The first C texts are those
-            of the classes, the others are backgrounds.
+            of each present pair. The first C texts are those of the classes, the others are
+            backgrounds.
         labels: (B, C) multi-hot with N ones.
+        pairs: image and class of each of them, see `pairs_of`.
         threshold: similarity above which a background counts.
     """
-    image_of, class_of = labels.nonzero(as_tuple=True)
+    image_of, class_of = pairs
     pair = torch.arange(len(image_of), device=labels.device)
     beside = inside[:, labels.shape[1] :]
     share = 1 / labels.sum(dim=1).clamp(min=1)[image_of]
@@ -122,10 +129,9 @@ def text_losses(
 
 
 def similarity_metrics(
-    inside: torch.Tensor, outside: torch.Tensor, labels: torch.Tensor
+    inside: torch.Tensor, outside: torch.Tensor, class_of: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Mean similarity of the image inside, and outside, of a mask to the class of the mask."""
-    _, class_of = labels.nonzero(as_tuple=True)
     num_pairs = max(len(class_of), 1)
     return {
         "similarity_foreground": inside.gather(1, class_of[:, None]).sum() / num_pairs,

@@ -114,10 +114,10 @@ class MctformerTask(ImageLabelTask):
         network.backbone.load(self._weights()[1], f"{NAME}.weights {self.config.weights}")
         return MctformerTraining(network, BACKBONE)
 
-    def score(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-        """Returns the (1, C) mean of the scores of class tokens and of patches."""
+    def score(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Returns the (B, C) mean of the scores of class tokens and of patches."""
         assert isinstance(network, TokenNetwork)
-        tokens, logits = network.logits(whole_patches(image, network.backbone.sizes.patch_px))
+        tokens, logits = network.logits(whole_patches(images, network.backbone.sizes.patch_px))
         return (tokens + logits.mean(dim=(2, 3))) / 2
 
 

@@ -161,6 +161,6 @@ class CorrelationTask(AfterCamTask[Config]):
         copy_weights(start.head, network.head)
         return network
 
-    def score(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    def score(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         assert isinstance(network, CorrelationNetwork)
-        return classification_scores(network.logits_and_guide(image)[0])
+        return classification_scores(network.logits_and_guide(images)[0])

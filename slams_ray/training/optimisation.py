@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from slams_ray.config import TrainingConfig
 from slams_ray.networks.precision import multiplies_bfloat16
+from slams_ray.training.task import PAIRS
 
 POLY_POWER = 0.9
 
@@ -63,6 +64,12 @@ def learning_rate_factor(step: int, num_steps: int, config: TrainingConfig) -> f
     return decay * min(1.0, (step + 1) / max(config.warmup_steps, 1))
 
 
+def mixed_precision(config: TrainingConfig, device: torch.device) -> torch.autocast:
+    """Context of forward passes: bfloat16 autocast on GPUs that compute it, as `amp` asks."""
+    enabled = config.amp and device.type == "cuda" and multiplies_bfloat16(device)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
 def train_step(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -75,8 +82,8 @@ def train_step(
     """Runs forward, backward, clipping and update; returns loss, gradient_norm and task metrics.
 
     The task may return more metrics at a logged step. The step does not wait for the GPU, which
-    would idle meanwhile; only the activation losses wait once, for the number of present classes.
-    `check_finite` checks the losses of several steps later.
+    would idle meanwhile; the parts of an accumulated batch wait for their numbers of present
+    classes. `check_finite` checks the losses of several steps later.
 
     Args:
         module: a `TrainingModule`, or DDP around one.
@@ -89,13 +96,12 @@ def train_step(
     factor = learning_rate_factor(step, num_steps, config)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
-    use_amp = config.amp and device.type == "cuda" and multiplies_bfloat16(device)
     optimizer.zero_grad(set_to_none=True)
     parts = _parts(module, batch, config.accumulation_steps)
     found: dict[str, torch.Tensor] = {}
     for number, part in enumerate(parts, start=1):
         with _synchronised(module, number == len(parts)):
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_amp):
+            with mixed_precision(config, device):
                 draw = np.random.default_rng((seed, step))
                 loss, metrics = module(part, draw, is_logged(step, num_steps, config))
             # DDP averages gradients over workers, but their shares of the batch may differ in size.
@@ -112,13 +118,15 @@ def train_step(
 def _parts(
     module: nn.Module, batch: dict[str, torch.Tensor], num_parts: int
 ) -> list[dict[str, torch.Tensor]]:
-    """Splits a batch by images into parts, at least one image each."""
+    """Splits a batch by images into parts, at least one image each; they find their own pairs."""
     if num_parts == 1:
         return [batch]
     training: Any = module.module if isinstance(module, DistributedDataParallel) else module
     prepared = training.prepare(batch)
     num_parts = min(num_parts, _num_images(batch))
-    split = {name: values.tensor_split(num_parts) for name, values in prepared.items()}
+    split = {
+        name: values.tensor_split(num_parts) for name, values in prepared.items() if name != PAIRS
+    }
     return [{name: parts[i] for name, parts in split.items()} for i in range(num_parts)]
 
 

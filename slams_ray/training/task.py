@@ -108,6 +108,29 @@ class Task(Protocol):
     def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]: ...
 
 
+PAIRS = "pairs"
+"""Entry of a batch: (N, 2) int64, image and class (from 0) of each present class, sorted."""
+
+
+def with_pairs(samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Adds `PAIRS` to samples with labels, on the host: on a GPU their number would wait for it."""
+    if "labels" not in samples:
+        return dict(samples)
+    return {**samples, PAIRS: np.argwhere(samples["labels"]).astype(np.int64)}
+
+
+def pairs_of(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the image and the class (from 0) of each of the N present classes, (N,) int64 each.
+
+    A batch without `PAIRS`, such as a part of one, waits for the device here.
+    """
+    if PAIRS in batch:
+        image_of, class_of = batch[PAIRS].unbind(1)
+    else:
+        image_of, class_of = batch["labels"].nonzero(as_tuple=True)
+    return image_of, class_of
+
+
 def multi_hot(class_indices: Sequence[int], num_classes: int) -> np.ndarray:
     """Converts class indices 1..C to a (C,) uint8 multi-hot vector."""
     labels = np.zeros(num_classes, np.uint8)

@@ -14,9 +14,11 @@ from slams_ray.networks.checkpoint import dump_network
 from slams_ray.training.data_loading import SampleLoader, ShardColumns, iterate_rows
 from slams_ray.training.optimisation import build_optimizer, check_finite, train_step
 from slams_ray.training.sampling import LoadingTask, num_steps, own_streams, plan_loading
-from slams_ray.training.task import Task, TrainingModule
+from slams_ray.training.task import Task, TrainingModule, with_pairs
 
 Result = dict[str, np.ndarray]
+_TRAINED = "network."
+"""Prefix of the entries of `TrainingModule.network`, the only part that the optimiser changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +53,17 @@ class Training:
         """Number of images of a global batch that a worker processes."""
         return len(own_streams(self.config.batch_size, rank, num_workers))
 
-    def build(self) -> TrainingModule:
+    def build(self, device: str = "cpu") -> TrainingModule:
         module = self.task.build()
-        synchronise_batch_norm(module)
+        synchronise_batch_norm(module, device)
         return module
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         inner = training_module(module)
         return build_optimizer(inner.network, self.config, inner.slow_parameters)
+
+    def complete(self, samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return with_pairs(samples)
 
     def step(
         self,
@@ -99,6 +104,16 @@ class Training:
 
     def summarise(self, results: Sequence[Result]) -> dict[str, float]:
         return self.task.summarise(results) if self.val_names else {}
+
+    def state(self, module: nn.Module) -> dict[str, torch.Tensor]:
+        """What training changes. Frozen networks beside the trained one come again from `build`."""
+        state = training_module(module).state_dict()
+        return {name: value for name, value in state.items() if name.startswith(_TRAINED)}
+
+    def load_state(self, module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        """Loads `state`. Entries of frozen networks, which older checkpoints have, are ignored."""
+        names = (name for name in state if name.startswith(_TRAINED))
+        network_of(module).load_state_dict({n.removeprefix(_TRAINED): state[n] for n in names})
 
     def dump(self, module: nn.Module) -> bytes:
         task, network = self.task, training_module(module).exported

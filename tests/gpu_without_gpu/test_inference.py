@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ IMAGES = [np.zeros((32, 48, 3), np.uint8)] * 2
 
 @pytest.mark.parametrize("optimized", [False, True])
 @pytest.mark.parametrize("kind", [ActivationNetwork, CorrelationNetwork, ConditionedNetwork])
-def test_maps_of_every_network(kind: Any, optimized: bool, faked_cuda: Make) -> None:
+def test_maps_of_every_network_come_in_one_copy(
+    kind: Any, optimized: bool, faked_cuda: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Folding reads the weights, which fake tensors do not have.
     network = fold_batch_norm(kind(**ARCHITECTURE).eval())
     with faked_cuda() as device:
@@ -33,7 +36,10 @@ def test_maps_of_every_network(kind: Any, optimized: bool, faked_cuda: Make) -> 
             network = optimize_for_inference(network, torch.bfloat16, device)
         predictor = ActivationPredictor({"x": network}, scales=SCALES, flip=True, device=device)
         labels = [np.zeros(image.shape[:2], np.uint8) for image in IMAGES]
+        copy = Mock(wraps=torch.Tensor.cpu)
+        monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: copy(tensor))
         found = predictor.activate_batch(IMAGES, [[1, 3], [2]], labels)
+    copy.assert_called_once()
     assert [maps["x"].shape for maps in found] == [(2, 8, 12), (1, 8, 12)]
 
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
 from slams_ray.config import BackboneConfig, TrainingConfig
+from slams_ray.data.transforms import normalise
+from slams_ray.networks.batch_norm import synchronise_batch_norm
 from slams_ray.refinement.walk.training import AffinityTask
+from slams_ray.training.task import with_pairs
 from tests.tiny_tasks import TRAINED_SYSTEMS
 
 Make = Callable[..., Any]
@@ -30,17 +34,17 @@ def test_loss_and_metrics_are_float32_on_the_device(
     make_batch: Make,
     rows: list[dict[str, Any]],
     faked_cuda: Make,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task = make(kind, make_task, make_system_task)
-    module, batch = task.build().train(), make_batch(task, rows)
-    present = batch["labels"].nonzero(as_tuple=True) if "labels" in batch else ()
+    module = task.build().train()
+    synchronise_batch_norm(module, "cuda")
+    batch = make_batch(task, rows)
+    shares = with_pairs({name: values.numpy() for name, values in batch.items()})
+    # A fake tensor raises where a shape or a number would wait for values of the device.
     with faked_cuda() as device:
-        # The only data-dependent shape: the number of present classes.
-        found = tuple(torch.empty(i.shape, dtype=i.dtype, device=device) for i in present)
-        monkeypatch.setattr(torch.Tensor, "nonzero", lambda _, as_tuple: found)
         on_device = {
-            name: torch.empty(v.shape, dtype=v.dtype, device=device) for name, v in batch.items()
+            name: torch.empty(v.shape, dtype=torch.from_numpy(v[:0]).dtype, device=device)
+            for name, v in shares.items()
         }
         module.to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
@@ -61,3 +65,30 @@ def test_a_network_left_on_the_cpu_is_found(
         module.to(torch.device("cpu"))
         with pytest.raises(RuntimeError, match="device"):
             module.network(images.permute(0, 3, 1, 2).float())
+
+
+@pytest.mark.parametrize("kind", ["encoder", "cam", "occse", "seam", "mctformer"])
+def test_validation_takes_images_of_one_size_together(
+    kind: str,
+    make_task: Make,
+    make_system_task: Make,
+    rows: list[dict[str, Any]],
+    faked_cuda: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = make(kind, make_task, make_system_task)
+    network = task.build().network.eval()
+    score = Mock(wraps=task.score)
+    monkeypatch.setattr(task, "score", score)
+    with faked_cuda() as device:
+        result = task.evaluate(network.to(device), rows)
+    (call,) = score.call_args_list
+    assert len(call.args[1]) == len(rows)
+    assert result["scores"].shape == result["labels"].shape == (len(rows), 3)
+
+
+def test_crops_reach_the_network_channels_last(faked_cuda: Make) -> None:
+    with faked_cuda() as device:
+        images = torch.empty((2, 32, 32, 3), dtype=torch.uint8, device=device)
+        boxes = torch.empty((2, 4), dtype=torch.int32, device=device)
+        assert normalise(images, boxes).is_contiguous(memory_format=torch.channels_last)

@@ -1,10 +1,18 @@
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from slams_ray.data.stored_maps import stored_size, upsample_stored
-from slams_ray.inference.activation import fuse_pair, max_normalise, quantise, resize_maps
+from slams_ray.inference.activation import (
+    fuse_pair,
+    max_normalise,
+    quantise,
+    resize_maps,
+    to_host,
+)
 from slams_ray.seeds.seed import seed_labels
 from slams_ray.systems.slams.soft_masks import binarise_softly, soft_masks
 
@@ -47,7 +55,7 @@ def test_without_classes_every_step_keeps_an_empty_stack() -> None:
     empty = torch.zeros((0, 5, 7))
     fused = fuse_pair(empty, empty, (3, 4))
     assert fused.shape == (0, 3, 4)
-    stored = quantise(max_normalise(fused))
+    stored = quantise(max_normalise(fused)).numpy()
     assert stored.shape == (0, 3, 4)
     maps = upsample_stored(stored, (12, 16))
     assert maps.shape == (0, 12, 16)
@@ -73,7 +81,7 @@ def test_max_normalise_leaves_a_zero_map_at_0() -> None:
 
 def test_quantising_and_reading_back_errs_by_at_most_half_a_level() -> None:
     maps = torch.from_numpy(np.random.default_rng(5).random((2, 6, 7))).float()
-    stored = quantise(maps)
+    stored = quantise(maps).numpy()
     assert stored.dtype == np.uint8
     back = upsample_stored(stored, (6, 7))
     assert back.dtype == np.float32
@@ -179,3 +187,20 @@ def test_a_cut_mask_is_its_thresholded_region_with_a_soft_edge() -> None:
         binarise_softly(at_threshold + 0.1, torch.tensor([0.5]), 0.1),
         torch.tensor(1.0).sigmoid().view(1, 1, 1, 1),
     )
+
+
+def test_tensors_of_any_shapes_come_to_the_host_in_one_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tensors = [
+        torch.arange(6).view(2, 3),
+        torch.zeros((0, 4), dtype=torch.int64),
+        torch.arange(24).view(2, 3, 4).permute(2, 0, 1),
+    ]
+    copy = Mock(wraps=torch.Tensor.cpu)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: copy(tensor))
+    found = to_host(tensors)
+    copy.assert_called_once()
+    for array, tensor in zip(found, tensors, strict=True):
+        np.testing.assert_array_equal(array, tensor.numpy())
+    assert to_host([]) == []

@@ -99,11 +99,19 @@ def test_alone_it_computes_what_batch_norm_computes() -> None:
         assert torch.equal(found[name], value), name
 
 
-def test_every_batch_norm_is_replaced_with_its_parameters_and_names() -> None:
+@pytest.mark.parametrize(
+    ("device", "kind"), [("cpu", SynchronisedBatchNorm2d), ("cuda", nn.SyncBatchNorm)]
+)
+def test_every_batch_norm_is_replaced_with_its_parameters_and_names(
+    device: str, kind: type[nn.Module]
+) -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4)), nn.BatchNorm2d(4))
+    module[2].eval().requires_grad_(False)
     before = module.state_dict()
-    after = synchronise_batch_norm(module).state_dict()
-    assert [type(m) for m in module.modules()].count(SynchronisedBatchNorm2d) == 2
+    after = synchronise_batch_norm(module, device).state_dict()
+    assert [type(m) for m in module.modules()].count(kind) == 2
+    assert not module[2].training
+    assert [p.requires_grad for p in module.parameters()] == [True] * 4 + [False] * 2
     assert list(after) == list(before)
     assert all(
         after[name] is value or torch.equal(after[name], value) for name, value in before.items()

@@ -35,11 +35,14 @@ class Line:
     crash_flag: str | None = None
     loss_of_step_3: float = 1.0
 
-    def build(self) -> nn.Module:
+    def build(self, device: str = "cpu") -> nn.Module:
         return nn.Linear(1, 1)
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+
+    def complete(self, samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(samples)
 
     def step(
         self,
@@ -84,6 +87,12 @@ class Line:
 
     def summarise(self, results: Any) -> dict[str, float]:
         return {"num_results": len(results), "num_threads": results[0]}
+
+    def state(self, module: nn.Module) -> dict[str, torch.Tensor]:
+        return module.state_dict()
+
+    def load_state(self, module: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+        module.load_state_dict(state)
 
     def dump(self, module: nn.Module) -> bytes:
         buffer = io.BytesIO()
@@ -167,10 +176,10 @@ class Counted(Line):
 
     attempts: str = ""
 
-    def build(self) -> nn.Module:
+    def build(self, device: str = "cpu") -> nn.Module:
         with Path(self.attempts).open("a") as file:
             file.write("built\n")
-        return super().build()
+        return super().build(device)
 
     def num_attempts(self) -> int:
         return len(Path(self.attempts).read_text().splitlines())

@@ -1,4 +1,6 @@
 import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,3 +73,50 @@ def test_images_are_scored_whole_at_one_length_of_their_longer_side() -> None:
     assert network.sizes == [(1, 3, 20, 40), (1, 3, 40, 27), (1, 3, 1, 40)]
     assert result["scores"].shape == (3, 2)
     assert result["labels"].tolist() == [[1, 0], [0, 1], [1, 0]]
+
+
+Make = Callable[..., Any]
+
+
+def rows_of_two_sizes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows twice; between them come their images, turned by a quarter."""
+    turned = []
+    for row in rows:
+        buffer = io.BytesIO()
+        with Image.open(io.BytesIO(row["image"])) as image:
+            image.transpose(Image.Transpose.ROTATE_90).save(buffer, "PNG")
+        turned.append(row | {"image": buffer.getvalue()})
+    return [row for pair in zip(rows, turned, strict=True) for row in pair] + rows
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 50])
+def test_images_scored_together_get_the_scores_they_get_alone(
+    batch_size: int, make_task: Make, rows: list[dict[str, Any]]
+) -> None:
+    task = make_task("classifier")
+    network = task.build().network.eval()
+    many = rows_of_two_sizes(rows)
+    alone = task.evaluate(network, many)
+    task.evaluation_batch = batch_size
+    together = task.evaluate(network, many)
+    np.testing.assert_allclose(together["scores"], alone["scores"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(together["labels"], alone["labels"])
+    assert task.summarise([together]) == task.summarise([alone])
+
+
+def test_bfloat16_changes_scores_and_not_the_map(
+    make_task: Make, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task("classifier")
+    network = task.build().network.eval()
+    many = rows_of_two_sizes(rows)
+    exact = task.evaluate(network, many)
+    monkeypatch.setattr(
+        "slams_ray.systems.classification.mixed_precision",
+        lambda config, device: torch.autocast("cpu", dtype=torch.bfloat16),
+    )
+    task.evaluation_batch = 4
+    rounded = task.evaluate(network, many)
+    assert rounded["scores"].dtype == np.float32
+    assert not np.array_equal(rounded["scores"], exact["scores"])
+    assert task.summarise([rounded])["map"] == pytest.approx(task.summarise([exact])["map"])

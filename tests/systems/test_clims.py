@@ -29,7 +29,7 @@ def test_the_losses_are_those_computed_by_hand() -> None:
     labels = torch.tensor([[1.0, 1], [0, 0], [0, 1]])
     inside = torch.tensor([[0.5, 0.1, 0.3, 0.2], [0.1, 0.4, 0.1, 0.6], [0.2, 0.8, 0.26, 0.0]])
     outside = torch.tensor([[0.2, 0.9, 0.9, 0.9], [0.9, 0.5, 0.9, 0.9], [0.9, 0.3, 0.9, 0.9]])
-    found = text_losses(inside, outside, labels, threshold=0.26)
+    found = text_losses(inside, outside, labels, labels.nonzero(as_tuple=True), 0.26)
     expected = {
         "foreground": [-(math.log(0.5) + math.log(0.4)) / 2, 0.0, -math.log(0.8)],
         "complement": [-(math.log(0.8) + math.log(0.5)) / 2, 0.0, -math.log(0.7)],

@@ -11,7 +11,7 @@ from numpy.random import default_rng as draw
 
 from slams_ray.config import TrainingConfig
 from slams_ray.training.optimisation import build_optimizer, train_step
-from slams_ray.training.task import PseudoLabelledCrops, multi_hot
+from slams_ray.training.task import PAIRS, PseudoLabelledCrops, multi_hot, with_pairs
 
 TRAINING = TrainingConfig(crop_px=32, long_side_px=(28, 40))
 KINDS = ("encoder", "classifier", "activation", "segmentation")
@@ -157,3 +157,25 @@ def test_colour_jitter_changes_colours_inside_the_crop_and_nothing_else(rows: Ro
 def test_multi_hot_puts_class_1_first() -> None:
     assert multi_hot([1, 3], 4).tolist() == [1, 0, 1, 0]
     assert multi_hot([], 2).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 3])
+def test_pairs_that_come_with_the_batch_are_those_that_the_loss_would_find(
+    accumulation_steps: int, make_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    task = make_task("activation", frozen=True)
+    batch = make_batch(task, rows)
+    completed = with_pairs({name: values.numpy() for name, values in batch.items()})
+    assert completed[PAIRS].tolist() == [[0, 0], [1, 1], [1, 2], [3, 0], [3, 1], [3, 2]]
+    training = replace(task.training, accumulation_steps=accumulation_steps)
+    metrics = []
+    for given in (batch, {name: torch.from_numpy(values) for name, values in completed.items()}):
+        module = task.build().train()
+        optimizer = build_optimizer(module.network, training)
+        metrics.append(train_step(module, optimizer, given, 0, 10, training, 0))
+    assert metrics[0].keys() == metrics[1].keys()
+    assert all(torch.equal(value, metrics[1][name]) for name, value in metrics[0].items())
+
+
+def test_samples_without_labels_get_no_pairs() -> None:
+    assert with_pairs({"target": np.zeros((2, 3, 3))}).keys() == {"target"}

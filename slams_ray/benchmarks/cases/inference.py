@@ -25,6 +25,8 @@ class InferenceCommand(BenchmarkCommand):
     """Scales of the image and of its mirror image."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of our networks. Networks as trained, which they are compared with, use float32."""
+    cpu_networks: Literal["torch", "onnxruntime"] = "torch"
+    """What computes our networks in float32, as `compute.cpu_networks`."""
     max_side_px: int = 256
     """Largest longer side of stored photographs."""
     num_workers: tuple[int, ...] = (1, 2)
@@ -60,7 +62,13 @@ def measure(command: InferenceCommand) -> "list[Row]":
         )
         models = inference.open_models(command.models, data, directory)
         config = ActivationInferenceConfig(scales=command.scales, precision=command.precision)
-        work = inference.Inference(shards=data, models=models, config=config, directory=directory)
+        work = inference.Inference(
+            shards=data,
+            models=models,
+            config=config,
+            directory=directory,
+            cpu_networks=command.cpu_networks,
+        )
         comparisons = [inference.inference_comparison(work, merged) for merged in (False, True)]
         return [
             *inference.loop_rows(work, command.rounds),

@@ -153,7 +153,8 @@ def planned_batches(training: Training) -> Iterator[dict[str, torch.Tensor]]:
         read = reader(loading_task)
         waiting = {n: np.concatenate([waiting[n], v]) if waiting else v for n, v in read.items()}
         while len(next(iter(waiting.values()))) >= size:
-            yield {name: torch.from_numpy(values[:size]) for name, values in waiting.items()}
+            batch = training.complete({name: values[:size] for name, values in waiting.items()})
+            yield {name: torch.from_numpy(values) for name, values in batch.items()}
             waiting = {name: values[size:] for name, values in waiting.items()}
 
 

@@ -61,7 +61,7 @@ class Steps:
         torch.manual_seed(SEED)
         self.training = training
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.module = training.build().to(device).to(memory_format=layout).train()
+        self.module = training.build(device.type).to(device).to(memory_format=layout).train()
         if compiled:
             for network in self.module.children():
                 network.compile()

@@ -40,12 +40,14 @@ class Inference:
     Attributes:
         models: system -> path of its checkpoint.
         directory: directory for all outputs.
+        cpu_networks: what computes our networks, see `ComputeConfig`.
     """
 
     shards: Shards
     models: dict[str, str]
     config: ActivationInferenceConfig
     directory: str
+    cpu_networks: str = "torch"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -70,6 +72,7 @@ class Inference:
             max_logits={},
             inference=self.config,
             class_names=self.shards.description.class_names,
+            cpu_networks=self.cpu_networks,
         )
         return partial(make_mapper, settings)
 

@@ -20,7 +20,7 @@ from slams_ray.systems.label_losses import pseudo_label_loss
 from slams_ray.systems.maps import collapse_metrics
 from slams_ray.systems.slams import losses
 from slams_ray.systems.slams.soft_masks import binarise_softly, soft_masks
-from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule
+from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule, pairs_of
 
 EQUIVARIANCE_SCALES = (0.5, 0.75)
 MASK_THRESHOLDS = (0.25, 0.75)
@@ -98,7 +98,7 @@ class ActivationTraining(TrainingModule):
         where `observe` is true; a masked image without a loss then passes the encoder without
         gradients.
         """
-        image_of, class_of = labels.nonzero(as_tuple=True)
+        image_of, class_of = pairs_of(batch)
         maps = self._encoder_sized(activation[image_of, class_of][:, None])
         if self.config.binarisation_width:
             # Binarised after resizing, so that the edges of regions stay sharp for the encoder.
@@ -108,7 +108,11 @@ class ActivationTraining(TrainingModule):
         inputs = self._encoder_sized(images)[image_of]
         fill = self._fill(batch, image_of, class_of)
         masks = {FOREGROUND: maps, BACKGROUND: 1 - maps}
-        masked = {part: inputs * mask + fill * (1 - mask) for part, mask in masks.items()}
+        masked = {
+            part: inputs * mask + fill * (1 - mask)
+            for part, mask in masks.items()
+            if observe or getattr(self.config.losses, part)
+        }
         similarity = self._similarity(masked, observe)
 
         present = F.pad(labels.bool(), (1, 0), value=True)[image_of]

@@ -106,10 +106,10 @@ class EncoderTask(ImageLabelTask):
             dimmed_fraction=self.config.dimmed_fraction,
         )
 
-    def score(self, network: nn.Module, image: torch.Tensor) -> torch.Tensor:
-        """Returns (1, C) similarities to the object classes."""
+    def score(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        """Returns (B, C) similarities to the object classes."""
         assert isinstance(network, SemanticEncoder)
-        return network.similarity(image)[:, 1:]
+        return network.similarity(images)[:, 1:]
 
     def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
         """Returns mAP, and `dead/<class>` 1 for a class without similarity in all its images."""
