@@ -12,7 +12,7 @@ import torch
 from slams_ray.data.schema import DatasetDescription, Item, voc_palette
 from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.synthetic import CLASSES, draw_scene
-from slams_ray.inference.predictors import ActivationPredictor
+from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.shard_work import InferMapper
 from slams_ray.networks.activation_network import ActivationNetwork
 

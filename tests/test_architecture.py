@@ -233,7 +233,7 @@ def test_a_clean_tree_has_no_violations() -> None:
         ("slams_ray.data.a", "import importlib\nimportlib.import_module('ray.data')"),
         ("slams_ray.systems.a", "if TYPE_CHECKING:\n    from ray.train import Checkpoint"),
         ("slams_ray.systems.a", "from slams_ray.runtime.progress import Progress"),
-        ("slams_ray.inference.predictors", "from slams_ray import stages"),
+        ("slams_ray.inference.activation_predictor", "from slams_ray import stages"),
         ("slams_ray.inference.a", "import mlflow"),
         ("slams_ray.model.a", "from slams_ray.stages import predict"),
         ("slams_ray.model.a", "from slams_ray.runtime.shards import ShardJob"),

@@ -11,7 +11,7 @@ from slams_ray.data.image_trace import TracedMapper
 from slams_ray.data.stored_maps import IMAGE_COLUMNS, activation_schema
 
 if TYPE_CHECKING:
-    from slams_ray.inference.predictors import ActivationPredictor
+    from slams_ray.inference.activation_predictor import ActivationPredictor
 
 NUM_EMPTY = "num_empty/"
 """Prefix of the count of empty maps in the summary; the system's name follows."""

@@ -25,7 +25,7 @@ from slams_ray.data.image import (
 from slams_ray.data.schema import voc_palette
 from slams_ray.errors import ConfigError, DataError
 from slams_ray.figures.montage import overlay_labels
-from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.model.predictor import make_predictor
 from slams_ray.model.source import SETTINGS, find_model
 from slams_ray.model.tiles import check_tile, predict_in_tiles

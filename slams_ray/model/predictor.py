@@ -5,7 +5,7 @@ import torch
 from slams_ray import storage
 from slams_ray.config import InferenceConfig, PredictionCrfConfig
 from slams_ray.inference.precision import inference_dtype, optimize_for_inference
-from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.networks.checkpoint import load_network
 from slams_ray.refinement.crf.kernels import CrfKernels
 from slams_ray.refinement.crf.probabilities import ProbabilityCrf

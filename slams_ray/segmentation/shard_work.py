@@ -9,7 +9,7 @@ import pyarrow as pa
 from slams_ray.data.image import decode_mask, encode_mask
 from slams_ray.data.image_trace import TracedMapper
 from slams_ray.data.schema import DatasetDescription
-from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.metrics import confusion_matrix
 
 REFINED_CONFUSION = "refined_confusion"

@@ -10,9 +10,9 @@ from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import ActivationInferenceConfig, ComputeConfig
 from slams_ray.data.source import TRAIN
+from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.onnx_runtime import check_onnxruntime, with_onnxruntime
 from slams_ray.inference.precision import inference_dtype, optimize_for_inference
-from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.inference.shard_work import NUM_EMPTY, InferMapper
 from slams_ray.networks.checkpoint import MAP_NETWORKS, load_network
 from slams_ray.runtime.cluster import assigned_device

@@ -11,7 +11,7 @@ from slams_ray.data.source import TRAIN
 from slams_ray.data.stored_maps import unpack_maps, upsample_stored
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.montage import Example, montage_figure
-from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.model.predictor import make_predictor
 from slams_ray.stages import (
     evaluate,

@@ -9,7 +9,7 @@ import torch
 from slams_ray.data.image_trace import TracedMapper
 from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.errors import DataError
-from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.inference.shard_work import InferMapper
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.refinement.crf.kernels import CrfKernels

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.precision import inference_dtype, optimize_for_inference
-from slams_ray.inference.predictors import ActivationPredictor, SegmentationPredictor
+from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.batch_norm import fold_batch_norm
 from slams_ray.networks.conditioned_network import ConditionedNetwork

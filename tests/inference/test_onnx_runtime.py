@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from slams_ray.errors import ConfigError
+from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.onnx_runtime import check_onnxruntime, with_onnxruntime
 from slams_ray.inference.precision import optimize_for_inference
-from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.conditioned_network import ConditionedNetwork
 

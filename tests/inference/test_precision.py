@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.precision import inference_dtype, optimize_for_inference
-from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from slams_ray.data.stored_maps import stored_size
 from slams_ray.errors import ConfigError
-from slams_ray.inference.predictors import ActivationPredictor, SegmentationPredictor
+from slams_ray.inference.activation_predictor import ActivationPredictor
+from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.conditioned_network import ConditionedNetwork
 from slams_ray.networks.correlation_network import CorrelationNetwork

@@ -6,7 +6,7 @@ import torch
 
 from slams_ray.data.image import decode_image, encode_mask
 from slams_ray.data.stored_maps import stored_size, unpack_maps
-from slams_ray.inference.predictors import ActivationPredictor
+from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.shard_work import InferMapper
 from slams_ray.networks.conditioned_network import ConditionedNetwork
 

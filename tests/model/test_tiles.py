@@ -10,7 +10,7 @@ from PIL import Image
 
 import slams_ray
 from slams_ray.errors import ConfigError
-from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.model.tiles import overlap_of, predict_in_tiles, spans
 
 

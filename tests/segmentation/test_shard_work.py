@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from slams_ray.data.image import decode_image, decode_mask
-from slams_ray.inference.predictors import SegmentationPredictor
+from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.metrics import confusion_matrix
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.segmentation.shard_work import PREDICTION_SCHEMA, EvaluateMapper

@@ -130,7 +130,7 @@ def test_images_of_a_batch_do_not_change_each_other_and_may_have_any_size(
 
 
 def test_inference_mode_does_not_keep_it_from_its_gradients(checkpoint: bytes) -> None:
-    from slams_ray.inference.predictors import ActivationPredictor
+    from slams_ray.inference.activation_predictor import ActivationPredictor
 
     predictor = ActivationPredictor(
         {"clip_es": network_of(checkpoint)},

@@ -19,8 +19,8 @@ from slams_ray.benchmarks.harness.workers import map_by_ray, ray_connection, war
 from slams_ray.benchmarks.measurements.inference import Inference, inference_comparison
 from slams_ray.benchmarks.measurements.training import Windows, ray_points
 from slams_ray.errors import ConfigError
+from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.precision import inference_dtype
-from slams_ray.inference.predictors import ActivationPredictor
 from slams_ray.runtime.pools import share_of_gpu
 from slams_ray.stages.infer_activation import COLUMNS
 from slams_ray.training.sampling import STEPS_PER_LOADING_TASK

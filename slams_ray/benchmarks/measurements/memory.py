@@ -22,7 +22,7 @@ from slams_ray.config import (
     TrackingConfig,
 )
 from slams_ray.data.source import TRAIN
-from slams_ray.inference.predictors import ActivationPredictor
+from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.shard_work import InferMapper
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import dump_network
