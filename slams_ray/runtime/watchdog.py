@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class Watchdog:
     def release(self) -> None:
         """Lets the watchdog exit after it has ended the runs that it still watches."""
         if self._process.stdin is not None:
-            self._process.stdin.close()
+            # Closing sends what a dead watchdog did not take; `_tell` has warned of its death.
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None

@@ -152,6 +152,20 @@ def test_work_that_others_began_goes_on_untracked_where_the_server_is_gone(
 
 
 @pytest.mark.slow
+def test_a_pipeline_ends_well_after_its_watchdog_died(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = Tracker(str(tmp_path), "e")
+    watchdog = Watchdog(tracker.uri)
+    for process in psutil.process_iter(["cmdline"]):
+        if tracker.uri in (process.info["cmdline"] or []):
+            process.kill()
+            process.wait(10)
+    watchdog.guard(tracker.start("run", {}))
+    watchdog.release()
+    assert "the watchdog of MLflow runs has died" in caplog.text
+
+
 def test_how_a_run_ended_is_told_by_who_is_left_behind(tmp_path: Path) -> None:
     tracker = Tracker(str(tmp_path), "slams_ray")
     runs = {name: tracker.start(name, {}) for name in ("kept", "ended", "killed", "told")}
