@@ -55,6 +55,7 @@ def test_the_experiment_is_one_of_trainings_and_runs_say_who_started_what(tmp_pa
     tags = client.get_experiment(tracker.experiment_id).tags
     view = json.loads(tags[f"mlflow.sharedViewState.{VIEW}"])
     assert "metrics.`segmentation_miou`" in view["selectedColumns"]
+    assert f"viewStateShareKey={VIEW} " in (Path(__file__).parents[2] / "Makefile").read_text()
     for run_id in (run.run_id, run.child("nested").run_id):
         tags = client.get_run(str(run_id)).data.tags
         assert tags["mlflow.user"] == getpass.getuser()
