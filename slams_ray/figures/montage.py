@@ -25,7 +25,8 @@ class Example:
     Attributes:
         image: (H, W, 3) uint8.
         class_index: class whose maps are shown.
-        maps: title of a system -> its (H, W) map in [0, 1]. Every row has the same systems.
+        maps: title -> (H, W) map in [0, 1], of each system and of the edges that a walk follows.
+            Every row has the same titles.
         refined, pseudo_label, prediction: (H, W) uint8 label maps.
         ground_truth: (H, W) uint8; None if there is none.
     """
@@ -56,13 +57,13 @@ class SettingsExample:
 
 
 def montage_figure(description: DatasetDescription, examples: Sequence[Example]) -> "Figure":
-    """Draws a row per image: image, map of each system, label maps, ground truth, prediction.
+    """Draws a row per image: image, maps, label maps, ground truth, prediction.
 
     Args:
         examples: at least one.
     """
-    systems = tuple(examples[0].maps)
-    titles = ("image", *systems, "refined", "pseudo label", "ground truth", "prediction")
+    maps = tuple(examples[0].maps)
+    titles = ("image", *maps, "refined", "pseudo label", "ground truth", "prediction")
     figure, grid = _grid(titles, len(examples))
     label_maps: list[np.ndarray | None] = []
     for row, example in zip(grid, examples, strict=True):
@@ -76,7 +77,7 @@ def montage_figure(description: DatasetDescription, examples: Sequence[Example])
             example.ground_truth,
             example.prediction,
         )
-        _show_labels(row[1 + len(systems) :], example.image, labels, description)
+        _show_labels(row[1 + len(maps) :], example.image, labels, description)
         label_maps.extend(labels)
     _add_legend(figure, label_maps, description)
     return figure

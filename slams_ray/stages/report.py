@@ -13,12 +13,15 @@ from slams_ray.figures.canvas import to_png
 from slams_ray.figures.montage import Example, montage_figure
 from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.model.predictor import make_predictor
+from slams_ray.refinement.maps import WalkRefinement, to_levels
 from slams_ray.stages import (
     evaluate,
     infer_activation,
     outputs,
     prepare,
     refine,
+    refine_maps,
+    train_affinity,
     train_segmentation,
 )
 from slams_ray.stages.examples import choose_examples
@@ -34,15 +37,8 @@ MONTAGE_NAME = "montage.png"
 
 def publish(context: StageContext, config: PipelineConfig, results: Mapping[str, Result]) -> None:
     """Draws a montage of training images. Logs it, curve and per-class IoU to the parent run."""
-    data = prepare.open_prepared(results[prepare.STAGE])
-    network = results[train_segmentation.STAGE].path(MODEL_NAME)
-    predictor = make_predictor(
-        network, config.segmentation.inference, data.description.class_names, "cpu"
-    )
-    shown = _map_titles(config)
-    sources = _sources(data, results, tuple(shown))
-    rows = choose_examples(data.names(TRAIN), sources, config.tracking.num_examples)
-    figure = montage_figure(data.description, [_example(row, predictor, shown) for row in rows])
+    description = prepare.open_prepared(results[prepare.STAGE]).description
+    figure = montage_figure(description, examples(config, results))
     montage = storage.join(context.workspace, MONTAGE_NAME)
     storage.write_bytes(montage, to_png(figure))
     pictures = (
@@ -54,6 +50,23 @@ def publish(context: StageContext, config: PipelineConfig, results: Mapping[str,
         # Without masks there are no curve and no per-class IoU.
         if storage.exists(path):
             context.session.open().log_file(path)
+
+
+def examples(config: PipelineConfig, results: Mapping[str, Result]) -> list[Example]:
+    """Returns the training images of the montage, with everything that was made of them.
+
+    Args:
+        results: finished stages, up to the segmentation network.
+    """
+    data = prepare.open_prepared(results[prepare.STAGE])
+    network = results[train_segmentation.STAGE].path(MODEL_NAME)
+    class_names = data.description.class_names
+    predictor = make_predictor(network, config.segmentation.inference, class_names, "cpu")
+    shown = _map_titles(config)
+    sources = _sources(data, results, tuple(shown))
+    rows = choose_examples(data.names(TRAIN), sources, config.tracking.num_examples)
+    walk = _walk(config, results, class_names)
+    return [_example(row, predictor, shown, walk) for row in rows]
 
 
 def _sources(
@@ -82,14 +95,33 @@ def _map_titles(config: PipelineConfig) -> dict[str, str]:
     return shown
 
 
-def _example(row: Row, predictor: SegmentationPredictor, map_titles: Mapping[str, str]) -> Example:
+def _walk(
+    config: PipelineConfig, results: Mapping[str, Result], class_names: tuple[str, ...]
+) -> WalkRefinement | None:
+    """Returns the walk that the maps went through; None if they did not walk."""
+    edges = results.get(train_affinity.STAGE)
+    if edges is None:
+        return None
+    return refine_maps.make_walk(edges.path(MODEL_NAME), config.walk, class_names, "cpu")
+
+
+def _example(
+    row: Row,
+    predictor: SegmentationPredictor,
+    map_titles: Mapping[str, str],
+    walk: WalkRefinement | None,
+) -> Example:
     image_id = row["image_id"]
     image = decode_image(row["image"], image_id)
+    maps = {title: _first_map(row, name) for name, title in map_titles.items()}
+    if walk is not None:
+        edges = to_levels(walk.edges(image))
+        maps["edges"] = upsample_stored(edges[None], image.shape[:2])[0]
     return Example(
         image_id=image_id,
         image=image,
         class_index=row["image_labels"][0],
-        maps={title: _first_map(row, name) for name, title in map_titles.items()},
+        maps=maps,
         refined=decode_mask(row["refined"], image_id),
         pseudo_label=decode_mask(row["pseudo_label"], image_id),
         ground_truth=None if row["mask"] is None else decode_mask(row["mask"], image_id),

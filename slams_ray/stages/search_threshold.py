@@ -117,7 +117,7 @@ def _work(
     attempt: Attempt,
 ) -> Outcome:
     counted = _count(config, data, activations, systems, attempt)
-    free = choose_without_masks(counted.criteria, counted.curves, can_match=refined is None)
+    free = choose_without_masks(counted.criteria, counted.curves)
     chosen, how = choose(config, counted.curves, free)
     content = {
         "split": TRAIN,

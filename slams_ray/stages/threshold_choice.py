@@ -15,20 +15,17 @@ MATCHED, BIMODAL = "cam_foreground", "bimodality"
 
 
 def choose_without_masks(
-    criteria: Mapping[str, CriterionSums],
-    curves: Mapping[str, ThresholdCurve],
-    can_match: bool = True,
+    criteria: Mapping[str, CriterionSums], curves: Mapping[str, ThresholdCurve]
 ) -> dict[str, LabelFree]:
     """Returns system -> criterion -> its threshold, and its regret if there are masks.
 
     Args:
         criteria: system -> sums over the images. Foreground can be matched only if the baseline is
-            one of the systems.
+            one of the systems. Its maps guide the refined maps of another system as inferred: a
+            walk moves the border of an object, and hardly its area.
         curves: system -> threshold curve; empty if nothing could be scored.
-        can_match: whether the maps may be matched to those of the baseline. Refined maps may not:
-            they cover more of an object than the baseline does.
     """
-    guide = criteria.get(BASELINE) if can_match else None
+    guide = criteria.get(BASELINE)
     return {name: _choices(sums, guide, curves.get(name)) for name, sums in criteria.items()}
 
 

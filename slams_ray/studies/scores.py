@@ -70,8 +70,8 @@ def _read(
 
 def _costs(results: Mapping[str, Result], config: PipelineConfig) -> list[Score]:
     """Returns steps and seconds of the trainings that the system's maps need."""
-    own = replace(config, baselines=())
-    records = [results[t.stage].record for t in trainings_of(own) if t.stage in results]
+    own = trainings_of(config, [config.system] if config.has_maps else [])
+    records = [results[training.stage].record for training in own if training.stage in results]
     if not records:
         return []
     return [

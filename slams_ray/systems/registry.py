@@ -34,7 +34,12 @@ def titles(names: Iterable[str]) -> dict[str, str]:
     return {name: SYSTEMS[name].title for name in names}
 
 
-def trainings_of(config: PipelineConfig) -> list[NetworkStage]:
-    """Returns the networks of all systems of a pipeline, in order and without repetition."""
-    found = {t.stage: t for name in config.systems for t in SYSTEMS[name].trainings(config)}
+def trainings_of(config: PipelineConfig, names: Iterable[str] | None = None) -> list[NetworkStage]:
+    """Returns the networks that systems train, in order and without repetition.
+
+    Args:
+        names: some systems; None takes all of the pipeline.
+    """
+    chosen = config.systems if names is None else names
+    found = {t.stage: t for name in chosen for t in SYSTEMS[name].trainings(config)}
     return list(found.values())

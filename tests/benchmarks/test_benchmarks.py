@@ -137,6 +137,23 @@ def test_a_plain_process_refines_as_the_stage_does(tmp_path: Path) -> None:
     assert len(np.unique(labels)) > 1
 
 
+def test_a_plain_process_walks_as_the_stage_does(tmp_path: Path) -> None:
+    comparison = refine.walk_comparison(
+        pictures.generated(1, height=40, width=56), 1, str(tmp_path)
+    )
+    comparison.plain(comparison.names, str(tmp_path))
+    walked = storage.read_table(str(tmp_path / comparison.names[0]))
+    before = storage.read_table(f"{comparison.inputs['activations'].directory}/000000.parquet")
+    others = [name for name in before.column_names if name != refine.SYSTEM]
+    assert walked.select(others).equals(before.select(others))
+    maps, unwalked = (
+        np.frombuffer(table[refine.SYSTEM][0].as_py(), np.uint8) for table in (walked, before)
+    )
+    assert maps.shape == unwalked.shape
+    assert len(np.unique(unwalked)) == 2
+    assert len(np.unique(maps)) > 2
+
+
 @pytest.mark.slow
 def test_every_row_of_the_walk_is_complete_and_it_agrees_with_products(
     monkeypatch: pytest.MonkeyPatch,

@@ -63,12 +63,6 @@ def test_without_the_baseline_its_foreground_cannot_be_matched() -> None:
     assert "criterion bimodality" in how
 
 
-def test_refined_maps_are_not_matched_to_the_baseline() -> None:
-    criteria = {name: sums(score) for name, score in SCORES.items()}
-    free = choose_without_masks(criteria, {}, can_match=False)
-    assert all(set(choices) == {"bimodality"} for choices in free.values())
-
-
 def test_without_any_labelled_image_the_fallback_is_taken() -> None:
     nothing = CriterionSums.zeros(NUM_THRESHOLDS)
     free = choose_without_masks(dict.fromkeys(SCORES, nothing), {})

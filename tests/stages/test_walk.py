@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,8 +16,10 @@ from slams_ray.config import (
     SearchConfig,
     TrainingConfig,
 )
+from slams_ray.data.stored_maps import unpack_maps
 from slams_ray.errors import ConfigError
-from slams_ray.stages import pipeline
+from slams_ray.stages import pipeline, report
+from slams_ray.stages.search_threshold import label_free_choices
 from slams_ray.stages.steps import stage_names
 from slams_ray.stages.summary import headlines
 
@@ -82,6 +85,35 @@ def test_the_walk_changes_the_maps_of_the_system_alone(results: Any) -> None:
     assert list(before) == list(after)
     assert all(before[i]["cam"] == after[i]["cam"] for i in before)
     assert any(before[i]["slams"] != after[i]["slams"] for i in before)
+
+
+def test_the_montage_shows_the_edges_that_the_walk_followed(finished: Any, results: Any) -> None:
+    config = walking(finished.config)
+    shown = report.examples(config, finished.result.results | results)
+    assert list(shown[0].maps) == ["CAM", "SLAMs, walk, pixel_adaptive", "edges"]
+    for example in shown:
+        assert example.maps["edges"].shape == example.image.shape[:2]
+        assert 0 < example.maps["edges"].mean() < 1
+
+
+def test_without_masks_walked_maps_would_get_the_foreground_of_cam(results: Any) -> None:
+    def highest(result: Any, system: str) -> list[np.ndarray]:
+        return [
+            unpack_maps(row[system], row["image_labels"], row["height"], row["width"]).max(0) / 255
+            for row in maps(result).values()
+            if row["image_labels"]
+        ]
+
+    def foreground(scores: list[np.ndarray], threshold: float) -> float:
+        return float(np.mean([(s > threshold).mean() for s in scores]))
+
+    cam = label_free_choices(results["search_threshold"], "cam")["cam_foreground"]
+    wanted = foreground(highest(results["infer_activation"], "cam"), cam["background_threshold"])
+    slams = label_free_choices(results["search_threshold_walk"], "slams")["cam_foreground"]
+    walked = highest(results["propagate"], "slams")
+    found = foreground(walked, slams["background_threshold"])
+    others = [foreground(walked, t) for t in np.linspace(0, 1, 256)]
+    assert abs(found - wanted) <= min(abs(np.array(others) - wanted)) + 1e-3
 
 
 def test_labels_depend_on_the_last_maps_and_on_the_threshold_chosen_for_them(

@@ -2,17 +2,18 @@
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slams_ray.config import PipelineConfig
+from slams_ray.config import PipelineConfig, RefinementConfig
 from slams_ray.errors import TrainingError
 from slams_ray.runtime.tracking import Run
 from slams_ray.studies import compare
 from slams_ray.studies.comparison import Score
-from slams_ray.studies.scores import LABEL_METRICS, SEED_METRICS, Study, finish
+from slams_ray.studies.scores import LABEL_METRICS, SEED_METRICS, Study, collect, finish
 
 pytestmark = pytest.mark.ray
 
@@ -94,6 +95,17 @@ def test_again_it_trains_nothing_and_gives_the_same(
         again = compare.run(tiny_config, str(workspace), "tiny", (0,))
     assert again == scores
     assert not any("started" in record.getMessage() for record in caplog.records)
+
+
+def test_costs_are_those_of_one_system_where_the_walk_needs_the_classifier_of_another(
+    finished: Any,
+) -> None:
+    refinement = RefinementConfig(steps=("walk", "crf"))
+    config = replace(finished.config, refinement=refinement)
+    results = finished.result.results
+    (steps,) = (s for s in collect(results, config) if s.metric == "training_steps")
+    own = ("train_classifier", "train_encoder", "train_activation")
+    assert steps.value == sum(results[stage].record.notes["num_steps"] for stage in own)
 
 
 def test_a_failed_seed_leaves_a_table_of_the_others_and_is_then_named(tmp_path: Path) -> None:
