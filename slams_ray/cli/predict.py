@@ -10,6 +10,7 @@ import tyro
 
 from slams_ray.cli.command import guarded, program_name
 
+USE_CLUSTER = {"auto": None, "always": True, "never": False}
 NETWORK_SETTINGS = ("scales", "flip", "precision", "max_side_px")
 
 
@@ -31,9 +32,9 @@ class PredictCommand:
     """Directory or URI for <name>.png (palette mask) and <name>_overlay.jpg."""
     output_format: Literal["files", "parquet"] = "files"
     """parquet writes masks into <output>/predictions/*.parquet instead, which needs the cluster."""
-    cluster: bool | None = None
-    """Whether Ray distributes the work; a repeated command continues. None does from 1000 images
-    on, and for Parquet."""
+    cluster: Literal["auto", "always", "never"] = "auto"
+    """Whether Ray distributes the work; a repeated command then continues. auto does so from 1000
+    images on, and for Parquet."""
     on_bad_image: Literal["skip", "fail"] = "skip"
     """Whether a bad image is named and skipped, or ends the command."""
     images_per_shard: int = 64
@@ -61,7 +62,7 @@ def _predict(command: PredictCommand) -> None:
     how = PredictSettings(
         crf=command.crf,
         tile_px=command.tile_px,
-        use_cluster=command.cluster,
+        use_cluster=USE_CLUSTER[command.cluster],
         output_format=command.output_format,
         on_bad_image=command.on_bad_image,
         images_per_shard=command.images_per_shard,

@@ -35,7 +35,7 @@ def arguments(stage: str, workspace: Path) -> list[str]:
         return ["-m", "slams_ray", *job]
     (model,) = (workspace / TRAINED_BY).glob(f"*/{CHECKPOINT_NAME}")
     return [
-        *("-m", "slams_ray", "predict", "--cluster", "--on-bad-image", "fail"),
+        *("-m", "slams_ray", "predict", "--cluster", "always", "--on-bad-image", "fail"),
         *("--model", str(model), "--images", str(source(workspace) / "train")),
         *("--output", str(workspace / PREDICT), "--output-format", "parquet"),
         *("--images-per-shard", "2"),

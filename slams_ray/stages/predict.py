@@ -43,7 +43,7 @@ def run(
     if needs_cluster:
         raise DataError(
             f"{images} or the output is Parquet, which is read and written in shards by Ray: leave "
-            "out --no-cluster"
+            "out --cluster never"
         )
     return _predict_here(model, found.sources, output, how)
 

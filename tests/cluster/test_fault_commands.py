@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import tyro
+
+from slams_ray.cli.predict import PredictCommand
 from slams_ray.faults.commands import PREDICT, STAGES, arguments, cases, reference_stages
 from slams_ray.faults.faults import FAULTS
 
@@ -16,6 +19,8 @@ def test_a_prediction_follows_the_pipeline_and_has_its_own_command(tmp_path: Pat
     assert found[found.index("--model") + 1] == str(model)
     assert found[found.index("--images") + 1] == f"{tmp_path}/synthetic/24-8/train"
     assert arguments("refine", tmp_path)[-2:] == ["--until", "refine"]
+    parsed = tyro.cli(PredictCommand, args=found[3:])
+    assert (parsed.cluster, parsed.output_format) == ("always", "parquet")
 
 
 def test_the_reference_has_all_outputs_that_cases_are_compared_with() -> None:
