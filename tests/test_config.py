@@ -205,11 +205,18 @@ def test_every_recipe_runs_on_as_many_workers_as_a_batch_allows(name: str) -> No
             },
             "affinity.pair",
         ),
+        (
+            {
+                "refinement.steps": ("crf",),
+                "system": "amn",
+                "amn.pair": (0.05, 0.3),
+                "crf.form": "power",
+            },
+            "amn.pair",
+        ),
     ],
 )
-def test_settings_of_the_walk_that_would_mislead_are_refused(
-    changes: dict[str, object], field: str
-) -> None:
+def test_settings_that_would_mislead_are_refused(changes: dict[str, object], field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         override(RECIPES["demo"](), changes)
     kept = dict(list(changes.items())[:-1])

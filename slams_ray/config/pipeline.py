@@ -132,17 +132,10 @@ class PipelineConfig:
 
         self._check_sources()
         self._check_walk()
+        self._check_pairs()
         self._check_weights()
         self._check_accumulation()
         self._check_tiles()
-        if "walk" in self.refinement.steps and self.has_maps:
-            check(
-                self.classifier.backbone.weights != "none" or "cam" in self.systems,
-                "classifier.backbone.weights",
-                "none",
-                "weights for the features that the walk needs, or cam among baselines, whose "
-                "classifier then gives them",
-            )
 
     def _check_weights(self) -> None:
         """Checks that systems on networks of the user have a file of weights."""
@@ -165,12 +158,28 @@ class PipelineConfig:
             steps,
             "walk first, because a search walks the maps as inferred",
         )
+        has_features = self.classifier.backbone.weights != "none" or "cam" in self.systems
         check(
-            self.affinity.pair is None or self.crf.form != "power" or "walk" not in steps,
-            "affinity.pair",
-            self.affinity.pair,
-            "None with crf.form power, whose confident pair are crf.alpha_pair",
+            "walk" not in steps or not self.has_maps or has_features,
+            "classifier.backbone.weights",
+            "none",
+            "weights for the features that the walk needs, or cam among baselines, whose "
+            "classifier then gives them",
         )
+
+    def _check_pairs(self) -> None:
+        """Checks that a fixed confident pair is not given where it would be ignored."""
+        for name, used in (
+            ("affinity", "walk" in self.refinement.steps),
+            ("amn", "amn" in self.systems),
+        ):
+            pair = getattr(self, name).pair
+            check(
+                pair is None or self.crf.form != "power" or not used,
+                f"{name}.pair",
+                pair,
+                "None with crf.form power, whose confident pair are crf.alpha_pair",
+            )
 
     def _check_sources(self) -> None:
         """Checks that what another program made has a directory, and is not searched."""
