@@ -22,7 +22,8 @@ class ComputeConfig:
     the number of threads changes how sums are rounded."""
     data_loading_tasks: int | None = None
     """Processes that decode and augment images for each training worker. None is 2 on CPUs; on GPUs
-    it is the CPUs per GPU of a node minus one, limited to 2..16."""
+    it is the CPUs per GPU of a node minus one, limited to 2..16. 0 loads in a thread of the worker,
+    which starts sooner and suits small images."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Device for training and inference; auto uses GPUs if the cluster has any."""
     gpu_actors: int | None = None
@@ -45,12 +46,13 @@ class ComputeConfig:
             "train_workers",
             "min_train_workers",
             "train_threads",
-            "data_loading_tasks",
             "gpu_actors",
             "actors_per_gpu",
         ):
             value = getattr(self, name)
             check(value is None or value >= 1, f"compute.{name}", value, ">= 1")
+        tasks = self.data_loading_tasks
+        check(tasks is None or tasks >= 0, "compute.data_loading_tasks", tasks, ">= 0")
         check(
             (self.min_train_workers or 1) <= self.train_workers,
             "compute.min_train_workers",

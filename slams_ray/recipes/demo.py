@@ -60,9 +60,9 @@ def demo() -> PipelineConfig:
             losses=LossConfig(regularization=0.15),
             encoder_input_px=72,
         ),
-        # One data-loading task is enough for images of 80 px; a second would import torch again.
+        # A process that loads images of 80 px would spend more on importing torch.
         # One thread, so that the figures do not depend on the number of cores.
-        compute=ComputeConfig(train_threads=1, data_loading_tasks=1),
+        compute=ComputeConfig(train_threads=1, data_loading_tasks=0),
         inference=ActivationInferenceConfig(scales=scales, max_logit=6.0),
         affinity=AffinityConfig(
             training=replace(

@@ -8,6 +8,7 @@ from slams_ray.config import (
     AffinityConfig,
     BackboneConfig,
     ClassifierConfig,
+    ComputeConfig,
     CrfConfig,
     DataConfig,
     EncoderConfig,
@@ -62,6 +63,7 @@ def smoke() -> PipelineConfig:
             training=replace(training, epochs=2),
             inference=InferenceConfig(scales=(1.0,)),
         ),
+        compute=ComputeConfig(data_loading_tasks=0),
         tracking=TrackingConfig(num_examples=2),
     )
     return with_peer_systems(config)

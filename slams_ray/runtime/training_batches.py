@@ -1,13 +1,15 @@
-"""Batches of one training worker, decoded and augmented in advance by Ray Data."""
+"""Batches of one training worker, decoded and augmented in advance: by Ray Data or by a thread."""
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+import numpy as np
 import ray
 import torch
 
 from slams_ray.runtime import cluster
-from slams_ray.runtime.batch_copies import on_device
+from slams_ray.runtime.batch_copies import HostBatch, on_device, one_ahead
 from slams_ray.runtime.training_job import TrainingJob
 
 LOADING_CPUS = 0.01
@@ -23,11 +25,33 @@ def batches(
     Returns:
         name -> tensor on the device, for one step after another.
     """
+    planned = job.task.loading_tasks(rank, num_workers, first_step)
+    share = job.task.batch_share(rank, num_workers)
+    found = _loaded_here if job.data_loading_tasks == 0 else _loaded_by_ray
+    return on_device(map(job.task.complete, found(job, planned, share)), device)
+
+
+def _loaded_here(job: TrainingJob, planned: Iterable[Any], share: int) -> Iterator[HostBatch]:
+    """Yields batches that a thread of this process loads, one loading task in advance."""
+    tasks = iter(planned)
+
+    def load() -> dict[str, np.ndarray] | None:
+        task = next(tasks, None)
+        return None if task is None else job.task.loader(task)
+
+    for samples in one_ahead(load):
+        num_samples = len(next(iter(samples.values())))
+        # A loading task holds whole steps.
+        for start in range(0, num_samples, share):
+            yield {name: values[start : start + share] for name, values in samples.items()}
+
+
+def _loaded_by_ray(job: TrainingJob, planned: Iterable[Any], share: int) -> Iterator[HostBatch]:
+    """Returns batches that tasks of Ray Data load, on any node."""
     context = cluster.data_context()
     context.execution_options.preserve_order = True
     context.target_max_block_size = _BLOCK_BYTES
     # Pickled here, because Ray would first try Arrow and log a warning.
-    planned = job.task.loading_tasks(rank, num_workers, first_step)
     items = [{"task": pickle.dumps(task)} for task in planned]
     if not items:
         return iter(())
@@ -41,9 +65,4 @@ def batches(
         ),
         num_cpus=LOADING_CPUS,
     )
-    batches = dataset.iter_batches(
-        batch_size=job.task.batch_share(rank, num_workers),
-        batch_format="numpy",
-        prefetch_batches=2,
-    )
-    return on_device(map(job.task.complete, batches), device)
+    return iter(dataset.iter_batches(batch_size=share, batch_format="numpy", prefetch_batches=2))

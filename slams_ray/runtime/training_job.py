@@ -57,7 +57,8 @@ class TrainingJob:
         output_dir: directory of model.pt; its subdirectory `training` has Ray Train's checkpoints.
         min_workers: fewest workers with which a training continues; None waits for all.
         num_threads: threads of a worker without a GPU; None divides the cores of a node.
-        data_loading_tasks: data-loading tasks per worker; None chooses by CPUs and GPUs of a node.
+        data_loading_tasks: data-loading tasks per worker; 0 loads in the worker itself, None
+            chooses by CPUs and GPUs of a node.
         deterministic: whether GPUs use deterministic kernels.
         tracking_uri: address of MLflow.
         run_id: id of the MLflow run for the metrics; None tracks nothing.

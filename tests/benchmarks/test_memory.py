@@ -54,11 +54,12 @@ def test_repeated_shards_hold_the_same_images_under_further_names(tmp_path: Path
 
 @pytest.mark.ray
 @pytest.mark.long
-def test_memory_rows_of_both_stages(tmp_path: Path) -> None:
+def test_memory_rows_of_every_stage(tmp_path: Path) -> None:
     data = shards.write_shards(shards.data_config(None, 2, None), str(tmp_path), 1, 2)
     rows = memory.memory_rows(data, (1, 2))
     assert [row.what.split(",")[0] for row in rows] == [
         "peak memory of the count curve",
+        "peak memory of the walk",
         "peak memory of evaluation",
     ]
     assert all(0.5 < row.ratio < 2 for row in rows)

@@ -137,6 +137,14 @@ def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> 
     return output
 
 
+def test_a_training_that_loads_its_own_images_gives_the_same_weights(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    fit(training_job(tmp_path, Line(), data_loading_tasks=0))
+    for name, value in weights(tmp_path).items():
+        assert torch.equal(value, weights(undisturbed)[name])
+
+
 def test_a_training_that_dies_continues_to_the_same_weights(
     undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""Peak memory of the threshold curve and of evaluation as the number of images grows 16 times.
+"""Peak memory of counting, of the walk and of evaluation as the number of images grows 16 times.
 
 python -m jobs.benchmark memory --voc-dir VOC2012
 """

@@ -1,4 +1,4 @@
-"""Measures peak memory of the threshold curve and of evaluation as the number of images grows."""
+"""Measures peak memory of counting, of the walk and of evaluation as the number of images grows."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,12 +14,14 @@ from slams_ray.artifacts import Record
 from slams_ray.benchmarks.harness.measure import Row, growth_rows
 from slams_ray.benchmarks.harness.processes import peak_of_process
 from slams_ray.benchmarks.harness.shards import Shards
+from slams_ray.benchmarks.measurements.refine import write_edge_network
 from slams_ray.config import (
     ComputeConfig,
     InferenceConfig,
     SegmentationConfig,
     ThresholdConfig,
     TrackingConfig,
+    WalkConfig,
 )
 from slams_ray.data.source import TRAIN
 from slams_ray.inference.activation_predictor import ActivationPredictor
@@ -28,7 +30,7 @@ from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.runtime.session import TrackingSession
-from slams_ray.stages import evaluate, search_threshold
+from slams_ray.stages import evaluate, refine_maps, search_threshold
 from slams_ray.stages.infer_activation import activations_dir
 from slams_ray.stages.prepare import PreparedData, Shard
 from slams_ray.stages.stage import Result, StageContext
@@ -38,13 +40,15 @@ FACTORS = (1, 4, 16)
 Stage = Callable[[StageContext, Shards, Result], Result]
 
 SYSTEMS = ("cam", "slams")
+EDGES = "edges"
 
 
 def memory_rows(shards: Shards, factors: Sequence[int] = FACTORS) -> list[Row]:
     """Returns rows of the peak memory of driver plus largest worker, against the first factor."""
     write_inputs(shards)
     rows = []
-    for name, stage in (("the count curve", _search), ("evaluation", _evaluate)):
+    stages = {"the count curve": _search, "the walk": _propagate, "evaluation": _evaluate}
+    for name, stage in stages.items():
         peaks = {}
         for factor in factors:
             more = repeated(shards, factor)
@@ -58,7 +62,7 @@ def memory_rows(shards: Shards, factors: Sequence[int] = FACTORS) -> list[Row]:
 
 
 def write_inputs(shards: Shards) -> None:
-    """Writes the other inputs of both stages: maps and a network, from random weights."""
+    """Writes the other inputs of the stages: maps and networks, from random weights."""
     names = shards.description.class_names
     torch.manual_seed(0)
     architecture: dict[str, Any] = {
@@ -79,6 +83,7 @@ def write_inputs(shards: Shards) -> None:
     architecture["head"] = "deeplabv2"
     model = dump_network(SegmentationNetwork(**architecture), architecture, names)
     storage.write_bytes(storage.join(shards.root, MODEL_NAME), model)
+    write_edge_network(names, storage.join(shards.root, EDGES))
 
 
 def repeated(shards: Shards, factor: int) -> Shards:
@@ -105,6 +110,14 @@ def _run(stage: Stage, shards: Shards, workspace: str) -> None:
 
 def _search(context: StageContext, shards: Shards, made: Result) -> Result:
     return search_threshold.run(context, ThresholdConfig(), _prepared(shards), made, SYSTEMS)
+
+
+def _propagate(context: StageContext, shards: Shards, made: Result) -> Result:
+    inputs = refine_maps.MapInputs(
+        data=_prepared(shards), activations=made, system=SYSTEMS[-1], systems=SYSTEMS
+    )
+    edges = _result(storage.join(shards.root, EDGES))
+    return refine_maps.propagate(context, WalkConfig(), inputs, edges)
 
 
 def _evaluate(context: StageContext, shards: Shards, made: Result) -> Result:

@@ -52,14 +52,20 @@ def walk_comparison(pictures: Sequence[Picture], num_shards: int, directory: str
     Args:
         pictures, num_shards, directory: as in `refine_comparison`.
     """
-    path = storage.join(directory, MODEL_NAME)
-    architecture: dict[str, Any] = {"backbone_name": "mobilenet_v2", "output_stride": 16}
-    torch.manual_seed(0)
-    network = EdgeNetwork(**architecture)
-    storage.write_bytes(path, dump_network(network, architecture, _description().class_names))
+    path = write_edge_network(_description().class_names, directory)
     make_walk = partial(refine_maps.make_walk, path, WalkConfig(), _description().class_names)
     make_work = partial(refine_maps.make_mapper, SYSTEM, make_walk)
     return _comparison("walk, edges included", make_work, pictures, num_shards, directory)
+
+
+def write_edge_network(class_names: Sequence[str], directory: str) -> str:
+    """Writes an edge network with random weights, and returns its path."""
+    architecture: dict[str, Any] = {"backbone_name": "mobilenet_v2", "output_stride": 16}
+    torch.manual_seed(0)
+    path = storage.join(directory, MODEL_NAME)
+    data = dump_network(EdgeNetwork(**architecture), architecture, class_names)
+    storage.write_bytes(path, data)
+    return path
 
 
 def _comparison(

@@ -89,7 +89,9 @@ def ray_row(
 
     Both have the same number of data-loading processes, and all cores of this process.
     """
-    num_tasks = num_data_loading_tasks or LOADING_TASKS_ON_CPU
+    num_tasks = num_data_loading_tasks
+    if num_tasks is None:
+        num_tasks = LOADING_TASKS_ON_CPU
     ratios = []
     with ray_connection():
         for number in range(rounds):
