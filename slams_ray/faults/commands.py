@@ -22,6 +22,9 @@ _SETTINGS = (
     "3",
     "--refinement.steps",
     *REFINEMENT.steps,
+    # As on real data: tasks of Ray Data load the images of a training.
+    "--compute.data-loading-tasks",
+    "1",
     # Trainings are long enough for a fault to occur while they run.
     *(a for name in _TRAININGS for a in (f"--{name}.training.epochs", "8")),
     *(a for name in _TRAININGS for a in (f"--{name}.training.checkpoint-every-steps", "5")),

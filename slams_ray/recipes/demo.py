@@ -70,7 +70,7 @@ def demo() -> PipelineConfig:
             ),
             radius=4,
         ),
-        walk=WalkConfig(beta=16.0),
+        walk=WalkConfig(beta=24.0, num_steps=1024),
         crf=CrfConfig(iterations=4, export="voc"),
         segmentation=SegmentationConfig(
             # At stride 8 the network misses small objects (docs/ablations.md).
