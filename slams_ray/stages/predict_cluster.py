@@ -80,7 +80,8 @@ def _job(
             for number, start in enumerate(range(0, len(photographs.sources), size))
         }
         contents = {
-            name: digest((s.image_id, s.path, photographs.states.get(s.path)) for s in sources)
+            # Without the path, so that a directory that moves is not predicted again.
+            name: digest((s.image_id, photographs.states.get(s.path, s.path)) for s in sources)
             for name, sources in payloads.items()
         }
         inputs = {}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -136,6 +137,10 @@ def test_a_cluster_gives_the_same_masks_and_repeats_only_what_is_missing(
     assert predict.run(*arguments, str(there), how) == 4
     repeated = [shard for shard in shards if shard.stat().st_mtime_ns != kept[shard]]
     assert repeated == shards[1:], "the missing shard, and the one with the changed image"
+    kept = {shard: shard.stat().st_mtime_ns for shard in shards}
+    moved = shutil.copytree(photographs, tmp_path / "moved")
+    assert predict.run(str(checkpoint), str(moved), str(there), how) == 4
+    assert {shard: shard.stat().st_mtime_ns for shard in shards} == kept
 
     rows = [
         {"image_id": name, "image": (photographs / f"{name}.png").read_bytes()} for name in "ae"
