@@ -56,7 +56,7 @@ def print_scores(
     from rich.console import Console
     from rich.table import Table
 
-    from slams_ray.studies.comparison import paired_differences, spread, spreads
+    from slams_ray.studies.comparison import paired_differences, spreads
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
@@ -70,14 +70,23 @@ def print_scores(
     for method in found:
         if method == baseline:
             continue
-        cells = []
-        for column in columns:
-            values = list(paired_differences(shown, column, method, baseline).values())
-            ahead = sum(value > 0 for value in values)
-            scored = bool(values) and not column.startswith(COST_PREFIX)
-            cells.append(f"{100 * spread(values).mean:+.2f} ({ahead}/{len(values)})" * scored)
-        table.add_row(f"{method} - {baseline}", *cells, style="bold")
+        differences = [paired_differences(shown, c, method, baseline) for c in columns]
+        cells = [
+            _difference(c, list(d.values())) for c, d in zip(columns, differences, strict=True)
+        ]
+        # Networks on masks share no column with a baseline that has maps.
+        if any(cells):
+            table.add_row(f"{method} - {baseline}", *cells, style="bold")
     Console(width=max(Console().width, 150)).print(table)
+
+
+def _difference(column: str, values: Sequence[float]) -> str:
+    from slams_ray.studies.comparison import spread
+
+    if not values or column.startswith(COST_PREFIX):
+        return ""
+    ahead = sum(value > 0 for value in values)
+    return f"{100 * spread(values).mean:+.2f} ({ahead}/{len(values)})"
 
 
 def _shown(column: str, entry: object) -> str:

@@ -1,0 +1,47 @@
+"""Tables on the console."""
+
+import pytest
+
+from slams_ray.cli.tables import print_scores
+from slams_ray.studies.comparison import Score
+
+
+def score(method: str, seed: int, metric: str, value: float, refinement: str = "") -> Score:
+    return Score(method=method, seed=seed, metric=metric, value=value, refinement=refinement)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    lines = [line.split("  ") for line in text.splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    return {line[0]: line[1:] for line in cells if line}
+
+
+def test_means_spreads_and_paired_differences(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = [
+        score(method, seed, "seed_miou", value)
+        for method, values in (("cam", (0.4, 0.5)), ("slams", (0.45, 0.49)))
+        for seed, value in enumerate(values)
+    ]
+    scores += [score(method, 0, "training_steps", 120) for method in ("cam", "slams")]
+    print_scores(scores, "cam")
+    found = rows(capsys.readouterr().out)
+    assert found["cam"] == ["45.00 ± 7.07", "120"]
+    assert found["slams"] == ["47.00 ± 2.83", "120"]
+    assert found["slams - cam"] == ["+2.00 (1/2)"]
+
+
+def test_a_network_on_masks_has_a_row_and_no_difference(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scores = [
+        score("cam", 0, "seed_miou", 0.4),
+        score("cam", 0, "segmentation_miou", 0.38, "crf"),
+        score("slams", 0, "seed_miou", 0.5),
+        score("slams", 0, "segmentation_miou", 0.48, "crf"),
+        score("masks", 0, "segmentation_miou", 0.8),
+    ]
+    print_scores(scores, "cam")
+    found = rows(capsys.readouterr().out)
+    assert found["masks"] == ["80.00"]
+    assert found["slams - cam"] == ["+10.00 (1/1)", "+10.00 (1/1)"]
+    assert "masks - cam" not in found
