@@ -106,7 +106,7 @@ def object_store() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def tiny_config() -> PipelineConfig:
-    """All eight stages on 24 + 8 generated images, a few optimisation steps each."""
+    """All stages on 24 + 8 generated images, a few optimisation steps each."""
     return smoke()
 
 

@@ -70,7 +70,7 @@ def open_bounded(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS)
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
             f"{source} ({len(data)} bytes) is truncated or not an image: {error}. "
-            "Replace it, or set data.on_bad_image to skip"
+            "Replace it, or set on_bad_image to skip"
         ) from error
     return image
 

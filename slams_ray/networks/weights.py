@@ -23,14 +23,12 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
             which is downloaded on first use.
 
     Raises:
-        ConfigError: the file cannot be read or is for another architecture.
+        ConfigError: the file cannot be read or downloaded, or is for another architecture.
     """
     if weights == NO_WEIGHTS:
         return
     if "_Weights." in weights:
-        state = torchvision_models.get_weight(weights).get_state_dict(
-            progress=False, check_hash=True, weights_only=True
-        )
+        state = _download(weights)
     else:
         state = read_state_dict(weights, "backbone.weights")
     own = backbone.body.state_dict()
@@ -45,6 +43,18 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
             "Use a state dict of the configured backbone, or change backbone.name"
         )
     backbone.body.load_state_dict(wanted)
+
+
+def _download(weights: str) -> Mapping[str, torch.Tensor]:
+    try:
+        return torchvision_models.get_weight(weights).get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"backbone.weights {weights} cannot be downloaded: {error}. Give a file with this "
+            "state dict to the backbone.weights of every network"
+        ) from error
 
 
 def read_state_dict(path: str, setting: str) -> dict[str, torch.Tensor]:

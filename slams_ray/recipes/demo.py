@@ -23,7 +23,7 @@ from slams_ray.recipes.peer_systems import with_peer_systems
 
 
 def demo() -> PipelineConfig:
-    """Built-in data set: runs all eight stages in minutes on two CPU cores."""
+    """Built-in data set: runs all stages in minutes on two CPU cores."""
     backbone = BackboneConfig(name="tiny_resnet", output_stride=8, freeze_batch_norm=False)
     scales = (0.75, 1.0, 1.5)
 

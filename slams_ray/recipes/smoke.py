@@ -23,7 +23,7 @@ from slams_ray.recipes.peer_systems import with_peer_systems
 
 
 def smoke() -> PipelineConfig:
-    """Test of a cluster: runs all eight stages on 32 generated images, with a few steps each.
+    """Test of a cluster: runs all stages on 32 generated images, with a few steps each.
 
     Its scores mean nothing.
     """

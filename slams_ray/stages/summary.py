@@ -57,10 +57,16 @@ def publish(
     results: dict[str, Result],
     summary: dict[str, Any],
 ) -> None:
-    """Writes the summary and logs it to the parent run, unless it has not changed."""
+    """Writes the summary and logs it to the parent run, unless it has not changed.
+
+    Where `tracking.registered_name` is set, the network is registered in either case.
+    """
     path = storage.join(context.workspace, SUMMARY_NAME)
     text = json.dumps(summary, indent=1).encode()
     if storage.exists(path) and storage.read_bytes(path) == text:
+        # A name can be given after the network was trained.
+        if context.tracking.registered_name is not None:
+            publish_model.publish(context, results)
         return
     report.publish(context, config, results)
     parent = context.session.open()

@@ -1,6 +1,7 @@
 """The segmentation network as an MLflow model: without pickle, with its scores, registered."""
 
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,9 +20,10 @@ from slams_ray.config import TrackingConfig
 from slams_ray.data.image import encode_jpeg
 from slams_ray.data.schema import DatasetDescription, voc_palette
 from slams_ray.errors import ArtifactError, ConfigError
+from slams_ray.recipes import RECIPES
 from slams_ray.runtime import retry_queue
 from slams_ray.runtime.tracking import Run, Tracker
-from slams_ray.stages import predict, publish_model
+from slams_ray.stages import predict, publish_model, summary
 from slams_ray.stages.stage import Result
 from slams_ray.storage import write_table
 
@@ -174,6 +176,25 @@ def test_the_alias_moves_only_to_a_higher_score_on_the_same_split(
         best.append(version.tags["slams.score"])
     assert best == ["0.5", "0.5", "0.5", "0.6", "0.6"]
     assert len(run.client.search_model_versions("name = 'pets'")) == 4
+
+
+def test_a_finished_pipeline_registers_its_network_when_a_name_is_given_later(
+    results: Callable[..., Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[str | None] = []
+    monkeypatch.setattr(
+        publish_model,
+        "publish",
+        lambda context, _: published.append(context.tracking.registered_name),
+    )
+    text: dict[str, Any] = {"scores": {}}
+    (tmp_path / "summary.json").write_text(json.dumps(text, indent=1))
+    for name in (None, "pets"):
+        context: Any = SimpleNamespace(
+            workspace=str(tmp_path), tracking=TrackingConfig(registered_name=name)
+        )
+        summary.publish(context, RECIPES["smoke"](), results("a", 0.5), text)
+    assert published == ["pets"]
 
 
 def test_a_server_that_is_gone_ends_nothing(

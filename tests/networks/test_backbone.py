@@ -1,4 +1,5 @@
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -236,3 +237,18 @@ def test_state_dict_keys_are_those_of_torchvision(name: str) -> None:
         own = set(build_backbone(name, 16).body.state_dict())
         published = getattr(torchvision_models, name)(weights=None).state_dict()
     assert own == {key for key in published if not key.startswith(("fc.", "classifier."))}
+
+
+def test_weights_that_cannot_be_downloaded_name_the_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    with pytest.raises(ConfigError, match=r"backbone\.weights MobileNet_V2.*Give a file"):
+        load_backbone_weights(
+            build_backbone("mobilenet_v2", 16), "MobileNet_V2_Weights.IMAGENET1K_V1"
+        )

@@ -24,7 +24,7 @@ class PredictCommand(BenchmarkCommand):
     """Numbers of Ray workers, with one core each, to compare with as many bare loops."""
     images_per_shard: int = 12
     """Number of photographs in a shard. jobs.predict takes 64 by default."""
-    shards_per_worker: int = 4
+    shards_per_worker: int = 8
     """Number of shards for each worker in a round."""
     rounds: int = 3
     """Number of times each pair is measured."""
