@@ -132,6 +132,13 @@ def test_the_montage_has_seven_panels_per_image() -> None:
     assert [len(axes.images) for axes in figure.axes] == [1] * 7 + [1] * 5 + [0, 1]
 
 
+def test_without_any_ground_truth_the_montage_has_no_column_for_it() -> None:
+    figure = montage_figure(DESCRIPTION, [example(0, False), example(1, False)])
+    titles = [axes.get_title() for axes in figure.axes[:6]]
+    assert titles[3:] == ["refined", "pseudo label", "prediction"]
+    assert [len(axes.images) for axes in figure.axes] == [1] * 12
+
+
 def test_the_montage_of_one_image_names_the_classes_it_shows() -> None:
     figure = montage_figure(DESCRIPTION, [example(0, True)])
     draw(figure)

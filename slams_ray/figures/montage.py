@@ -63,7 +63,8 @@ def montage_figure(description: DatasetDescription, examples: Sequence[Example])
         examples: at least one.
     """
     maps = tuple(examples[0].maps)
-    titles = ("image", *maps, "refined", "pseudo label", "ground truth", "prediction")
+    truth = _truth_title(examples)
+    titles = ("image", *maps, "refined", "pseudo label", *truth, "prediction")
     figure, grid = _grid(titles, len(examples))
     label_maps: list[np.ndarray | None] = []
     for row, example in zip(grid, examples, strict=True):
@@ -74,7 +75,7 @@ def montage_figure(description: DatasetDescription, examples: Sequence[Example])
         labels = (
             example.refined,
             example.pseudo_label,
-            example.ground_truth,
+            *([example.ground_truth] if truth else []),
             example.prediction,
         )
         _show_labels(row[1 + len(maps) :], example.image, labels, description)
@@ -91,15 +92,21 @@ def settings_figure(
     Args:
         settings: title of each setting.
     """
-    figure, grid = _grid(("image", *settings, "ground truth"), len(examples))
+    truth = _truth_title(examples)
+    figure, grid = _grid(("image", *settings, *truth), len(examples))
     label_maps: list[np.ndarray | None] = []
     for row, example in zip(grid, examples, strict=True):
         _show_image(row[0], example.image, example.image_id)
-        labels = (*example.labels, example.ground_truth)
+        labels = (*example.labels, *([example.ground_truth] if truth else []))
         _show_labels(row[1:], example.image, labels, description)
         label_maps.extend(labels)
     _add_legend(figure, label_maps, description)
     return figure
+
+
+def _truth_title(examples: Sequence[Example | SettingsExample]) -> tuple[str, ...]:
+    """Returns the title of the ground truth; nothing if no image has one."""
+    return ("ground truth",) * any(example.ground_truth is not None for example in examples)
 
 
 def _grid(titles: Sequence[str], num_rows: int) -> "tuple[Figure, np.ndarray]":
