@@ -26,6 +26,14 @@ class AblateCommand(PipelineCommand):
     """Number of concurrent trials; by default one per node, or as many as there are GPUs for."""
 
 
+def _preview(command: AblateCommand) -> None:
+    from slams_ray.studies import ablate
+
+    print(f"\nrandom seeds {', '.join(map(str, command.seeds))}, each with:")
+    for variant in ablate.choose(command.config, command.variants):
+        print(variant)
+
+
 def _ablate(recipe: str, command: AblateCommand) -> None:
     from slams_ray.studies import ablate
 
@@ -48,4 +56,4 @@ def _ablate(recipe: str, command: AblateCommand) -> None:
 
 def main() -> None:
     """Entry point of `slams ablate` and `jobs.ablate`."""
-    run_job(__doc__, AblateCommand, _ablate)
+    run_job(__doc__, AblateCommand, _ablate, _preview)

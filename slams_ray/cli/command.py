@@ -35,16 +35,22 @@ class PipelineCommand:
 
 
 def run_job(
-    description: str | None, command_type: type[Command], work: Callable[[str, Command], None]
+    description: str | None,
+    command_type: type[Command],
+    work: Callable[[str, Command], None],
+    preview: Callable[[Command], None] | None = None,
 ) -> None:
     """Parses the command line and runs the work, or prints the settings of a dry run.
 
     Args:
         work: takes the name of the recipe and the parsed command.
+        preview: checks and prints what a job of many pipelines would run, in a dry run.
     """
     recipe, command = parse(description, command_type)
     if command.dry_run:
         print_settings(command.config)
+        if preview is not None:
+            guarded(lambda: preview(command))
     elif command.save_config is not None:
         path = command.save_config
         guarded(lambda: save_settings(path, recipe, command.config))

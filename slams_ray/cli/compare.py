@@ -12,6 +12,7 @@ from slams_ray.cli.tables import print_scores
 from slams_ray.config.pipeline import SystemName
 
 if TYPE_CHECKING:
+    from slams_ray.studies.compare import Rows
     from slams_ray.studies.comparison import Score
 
 
@@ -33,17 +34,29 @@ class CompareCommand(PipelineCommand):
     """
 
 
+def _rows(command: CompareCommand) -> "Rows":
+    from slams_ray.studies.compare import Rows
+
+    default = Rows.of(command.config)
+    return Rows(
+        systems=command.systems or default.systems,
+        refinements=command.refinements or default.refinements,
+        until=command.until,
+    )
+
+
+def _preview(command: CompareCommand) -> None:
+    print(f"\nrandom seeds {', '.join(map(str, command.seeds))}, each with:")
+    for refinement, config in _rows(command).pipelines(command.config):
+        print(f"{config.system} {refinement}".rstrip())
+
+
 def _compare(recipe: str, command: CompareCommand) -> None:
     from slams_ray.studies import compare
     from slams_ray.studies.scores import HEADLINES
 
     config, workspace = command.config, workspace_of(recipe, command)
-    default = compare.Rows.of(config)
-    rows = compare.Rows(
-        systems=command.systems or default.systems,
-        refinements=command.refinements or default.refinements,
-        until=command.until,
-    )
+    rows = _rows(command)
 
     def show(scores: "Sequence[Score]") -> None:
         print_scores(scores, rows.systems[0], HEADLINES)
@@ -54,4 +67,4 @@ def _compare(recipe: str, command: CompareCommand) -> None:
 
 def main() -> None:
     """Entry point of `slams compare` and `jobs.compare`."""
-    run_job(__doc__, CompareCommand, _compare)
+    run_job(__doc__, CompareCommand, _compare, _preview)

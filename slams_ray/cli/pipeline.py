@@ -1,8 +1,12 @@
 """Run the pipeline from image-level labels to mIoU: all stages, or those up to a given one.
 
 python -m jobs.pipeline demo
+
 python -m jobs.pipeline voc12 --data.root /data/VOC2012 --compute.train-workers 4
+
 python -m jobs.pipeline demo --until refine
+
+--config FILE starts from the settings of a YAML file, which may also name the recipe.
 """
 
 from dataclasses import dataclass

@@ -50,6 +50,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Variant -> settings that differ from the recipe."""
 
 
+def choose(config: PipelineConfig, variants: Sequence[str] = ()) -> list[str]:
+    """Returns the recipe and the variants that differ from it.
+
+    Args:
+        variants: names of `VARIANTS`; none means all.
+
+    Raises:
+        ConfigError: there is no such variant.
+    """
+    unknown = [name for name in variants if name not in VARIANTS]
+    if unknown:
+        raise ConfigError(f"there is no variant {unknown[0]!r}: choose from {', '.join(VARIANTS)}")
+    # A variant equal to the recipe would be trained at the same time in the same directory.
+    others = [name for name in variants or VARIANTS if override(config, VARIANTS[name]) != config]
+    return [RECIPE, *others]
+
+
 def run(
     config: PipelineConfig,
     workspace: str,
@@ -63,7 +80,7 @@ def run(
 
     Args:
         seeds: random seeds.
-        variants: names of `VARIANTS`; none means all. Variants equal to the recipe are left out.
+        variants: see `choose`.
         max_concurrent: number of trials at the same time; None means as many as the cluster's
             nodes or GPUs allow.
         show: called with the scores, before an error is raised.
@@ -73,12 +90,7 @@ def run(
         TrainingError: some trials failed. The table holds the others, and the same command tries
             the failed ones again.
     """
-    unknown = [name for name in variants if name not in VARIANTS]
-    if unknown:
-        raise ConfigError(f"there is no variant {unknown[0]!r}: choose from {', '.join(VARIANTS)}")
-    # A variant equal to the recipe would be trained at the same time in the same directory.
-    others = [name for name in variants or VARIANTS if override(config, VARIANTS[name]) != config]
-    chosen = [RECIPE, *others]
+    chosen = choose(config, variants)
     name = f"{NAME} {recipe}"
     with (
         workspace_lock(workspace, name),

@@ -54,6 +54,35 @@ def test_a_dry_run_prints_the_resolved_settings_and_does_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["compare", "demo", "--systems", "cam", "slams", "masks", "--refinements", "walk+crf"],
+            ["random seeds 0, 1, 2, each with:", "cam walk+crf", "slams walk+crf", "masks"],
+        ),
+        (
+            ["ablate", "demo", "--variants", "log form"],
+            ["random seeds 0, each with:", "as the recipe", "log form"],
+        ),
+    ],
+)
+def test_a_dry_run_of_many_pipelines_lists_them(arguments: list[str], expected: list[str]) -> None:
+    shown = run(f"jobs.{arguments[0]}", *arguments[1:], "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.splitlines()[-len(expected) :] == expected
+
+
+def test_a_dry_run_refuses_what_the_run_would_refuse() -> None:
+    for arguments in (
+        ["compare", "demo", "--refinements", "wlk"],
+        ["ablate", "demo", "--variants", "x"],
+    ):
+        shown = run(f"jobs.{arguments[0]}", *arguments[1:], "--dry-run")
+        assert shown.returncode == 1
+        assert repr(arguments[-1]) in shown.stderr
+
+
 def test_overrides_reach_nested_settings() -> None:
     arguments = ["voc12", "--data.root", "/d", "--segmentation.training.long-side-px", "200", "400"]
     recipe, command = parse("", PipelineCommand, arguments)
