@@ -118,6 +118,7 @@ def test_a_submission_uploads_the_code_and_little_else() -> None:
         sources = [str(p.relative_to(ROOT)) for p in (ROOT / package).rglob("*.py")]
         assert list(ignored.match_files(sources)) == []
     rest = ["tests/conftest.py", "cluster/.env", "runs/demo/mlflow.db", "data/VOC2012/a.jpg"]
+    rest += ["photos/images/a.jpg", "masks/a.png"]
     assert list(ignored.match_files(rest)) == rest
 
 
