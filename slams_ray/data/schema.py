@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import numpy as np
 
@@ -95,6 +96,7 @@ class Split:
     num_dropped: int = 0
 
 
+@cache
 def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:
     """The PASCAL VOC colour map: bit i of the index is spread over the high bits of R, G and B."""
     colours = []

@@ -52,7 +52,7 @@ class SegmentationPredictor(Predictor):
         def segment(group: list[Indexed]) -> None:
             indices, images = zip(*group, strict=True)
             scores = self._scores(images)
-            for index, prediction in zip(indices, _labels(scores), strict=True):
+            for index, prediction in zip(indices, _best(scores)[1], strict=True):
                 found["prediction"][index] = prediction
             if self.refine is not None:
                 for index, refined in zip(indices, self._refined(images, scores), strict=True):
@@ -92,9 +92,13 @@ class SegmentationPredictor(Predictor):
     def _segmented(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Labels and confidence of images of one size, in one forward."""
         scores = self._scores(images)
-        labels = np.stack(self._refined(images, scores)) if self.refine else _labels(scores)
-        chosen = torch.from_numpy(labels).to(scores.device, torch.int64)[:, None]
-        probability = scores.gather(1, chosen)[:, 0] / self._num_passes
+        if self.refine is None:
+            chosen, labels = _best(scores)
+        else:
+            labels = np.stack(self._refined(images, scores))
+            indices = torch.from_numpy(labels).to(scores.device, torch.int64)[:, None]
+            chosen = scores.gather(1, indices)[:, 0]
+        probability = chosen / self._num_passes
         return list(zip(labels, probability.cpu().numpy(), strict=True))
 
     @property
@@ -125,6 +129,8 @@ class SegmentationPredictor(Predictor):
         ]
 
 
-def _labels(scores: torch.Tensor) -> np.ndarray:
-    """(B, H, W) uint8 class indices of (B, K, H, W) scores."""
-    return scores.argmax(dim=1).to(torch.uint8).cpu().numpy()
+def _best(scores: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
+    """The largest of (B, K, H, W) scores, (B, H, W), and its (B, H, W) uint8 class indices."""
+    # argmax takes 2.5 times as long as max on a CPU (21 classes, 256 x 192).
+    best, indices = scores.max(dim=1)
+    return best, indices.to(torch.uint8).cpu().numpy()
