@@ -1,5 +1,6 @@
 """Mapping shards through Ray Data: order, resume, errors, alignment."""
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,17 @@ def refuse_third(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, d
 
 def make_count() -> Callable[..., Any]:
     return count_rows
+
+
+def count_frozen(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
+    return tables["images"], {
+        "num_frozen": gc.get_freeze_count(),
+        "num_seen": len(gc.get_objects()),
+    }
+
+
+def make_count_frozen() -> Callable[..., Any]:
+    return count_frozen
 
 
 def make_refuse() -> Callable[..., Any]:
@@ -70,6 +82,20 @@ def test_summaries_come_in_the_order_of_the_names(
     assert [s["num_rows"] for _, s in summaries] == [1, 2, 3, 4, 5]
     assert [s["payload"] for _, s in summaries] == [n[:6] for n in NAMES]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == NAMES
+
+
+@pytest.mark.ray
+def test_an_actor_hides_its_imports_and_networks_from_the_garbage_collector(
+    ray_cluster: None, images: Path, tmp_path: Path
+) -> None:
+    frozen = job(
+        images,
+        tmp_path / "out",
+        make_work=make_count_frozen,
+        pool=lambda: Pool(num_actors=1, num_gpus=0),
+    )
+    for _, summary in run_shards(frozen):
+        assert summary["num_seen"] < summary["num_frozen"] / 4
 
 
 @pytest.mark.ray
