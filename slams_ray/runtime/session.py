@@ -57,12 +57,16 @@ class TrackingSession:
         return self.parent
 
     @contextmanager
-    def stage_run(self, stage: str) -> Iterator[Run]:
-        """Opens a child run, which ends as FINISHED, FAILED with its reason, or KILLED."""
+    def stage_run(self, stage: str, name: str | None = None) -> Iterator[Run]:
+        """Opens a child run, which ends as FINISHED, FAILED with its reason, or KILLED.
+
+        Args:
+            name: name of the run; None is the stage's.
+        """
         parent = self.open()
         assert self._tracker is not None
         assert self._watchdog is not None
-        run = self._tracker.start(stage, {"slams.stage": stage}, parent)
+        run = self._tracker.start(name or stage, {"slams.stage": stage}, parent)
         self._watchdog.guard(run)
         status = "KILLED"
         try:

@@ -19,6 +19,9 @@ from slams_ray.stages.train_systems import MapNetwork, map_networks
 from slams_ray.stages.training import with_absolute_weights
 from slams_ray.systems.cam import STAGE as CLASSIFIER
 
+CAM_PREFIX = "cam_"
+"""Prefix of the stages that make pseudo labels of CAM, for a system that learns them."""
+
 
 class PipelineRun:
     """Finished stages of a pipeline, and the inputs that later stages derive from them.
@@ -37,7 +40,7 @@ class PipelineRun:
         """The pipeline of the system cam, whose pseudo labels another system learns."""
         search = replace(self.config.search, num_samples=0)
         config = replace(self.config, system="cam", baselines=(), search=search)
-        run = PipelineRun(config, self.context)
+        run = PipelineRun(config, replace(self.context, prefix=CAM_PREFIX))
         run.results = {name: self.results[name] for name in (prepare.STAGE, CLASSIFIER)}
         return run
 

@@ -33,12 +33,19 @@ CONTENT = ("source", "prepare")
 
 @dataclass(frozen=True, kw_only=True)
 class StageContext:
-    """Context of the stages: workspace, resources, tracking. Nothing in it changes a result."""
+    """Context of the stages: workspace, resources, tracking. Nothing in it changes a result.
+
+    Attributes:
+        prefix: start of the names of stages in the log and in MLflow.
+        own_outputs: output directories of the finished stages; the stages fill it.
+    """
 
     workspace: str
     compute: ComputeConfig
     tracking: TrackingConfig
     session: TrackingSession
+    prefix: str = ""
+    own_outputs: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +117,17 @@ def run_stage(
     """
     own_fingerprint = fingerprint(stage, config, inputs)
     output_dir = storage.join(context.workspace, stage, own_fingerprint)
+    name = context.prefix + stage
     record = read_record(output_dir)
     if record is not None:
-        logger.info("%-18s kept      %s", stage, output_dir)
-        _warn_of_other_arithmetic(stage, record, output_dir)
+        context.own_outputs.add(output_dir)
+        logger.info("%-18s kept      %s", name, output_dir)
+        _warn_of_other_arithmetic(name, record, output_dir)
         return Result(output_dir=output_dir, record=record, cached=True)
-    _explain(context.workspace, stage, config, inputs, output_dir)
+    logger.info("%-18s started   %s", name, output_dir)
+    _explain(context, stage, config, inputs)
     started = time.monotonic()
-    with context.session.stage_run(stage) as run:
+    with context.session.stage_run(stage, name) as run:
         run.log_params(flatten(config))
         run.set_tags({"slams.fingerprint": own_fingerprint, "slams.output": output_dir})
         attempt = Attempt(
@@ -135,9 +145,10 @@ def run_stage(
         seconds = round(time.monotonic() - started, 2)
         record = _record(stage, config, inputs, attempt, outcome, seconds)
         _keep(record, outcome, attempt)
+    context.own_outputs.add(output_dir)
     for warning in record.warnings:
-        logger.warning("%-18s %s", stage, warning)
-    logger.info("%-18s done in   %.1f s  %s", stage, record.seconds, _scores(outcome.metrics))
+        logger.warning("%-18s %s", name, warning)
+    logger.info("%-18s done in   %.1f s  %s", name, record.seconds, _scores(outcome.metrics))
     return Result(output_dir=output_dir, record=record, cached=False)
 
 
@@ -190,13 +201,13 @@ def _earlier_outputs(workspace: str, stage: str, current: str) -> list[str]:
     return [storage.join(parent, name) for name in storage.list_names(parent) if name != current]
 
 
-def _warn_of_other_arithmetic(stage: str, record: Record, output_dir: str) -> None:
+def _warn_of_other_arithmetic(name: str, record: Record, output_dir: str) -> None:
     now = provenance.arithmetic()
     if record.arithmetic != now:
         logger.warning(
             "%-18s was computed by another version of the arithmetic (%s, now %s): remove %s to "
             "compute it again",
-            stage,
+            name,
             record.arithmetic or "not recorded",
             now,
             output_dir,
@@ -204,25 +215,19 @@ def _warn_of_other_arithmetic(stage: str, record: Record, output_dir: str) -> No
 
 
 def _explain(
-    workspace: str,
-    stage: str,
-    config: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    output_dir: str,
+    context: StageContext, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]
 ) -> None:
-    """Logs that the stage starts, and how its inputs and settings differ from an earlier output."""
-    logger.info("%-18s started   %s", stage, output_dir)
-    parent = storage.join(workspace, stage)
-    earlier = [
-        record
-        for name in storage.list_names(parent)
-        if (record := _readable_record(storage.join(parent, name))) is not None
-    ]
+    """Logs how the inputs and settings of a stage differ from an output of an earlier run."""
+    parent = storage.join(context.workspace, stage)
+    outputs = {storage.join(parent, name) for name in storage.list_names(parent)}
+    records = map(_readable_record, sorted(outputs - context.own_outputs))
+    earlier = [record for record in records if record is not None]
     if not earlier:
         return
     differences = min((changed_fields(r, config, inputs) for r in earlier), key=len)
     shown = "; ".join(differences[:4]) + (" ..." if len(differences) > 4 else "")
-    logger.info("%-18s differs from an earlier output in %s", stage, shown)
+    name = context.prefix + stage
+    logger.info("%-18s differs from an earlier output in %s", name, shown)
 
 
 def _readable_record(directory: str) -> Record | None:

@@ -22,14 +22,12 @@ from slams_ray.stages import (
     train_systems,
 )
 from slams_ray.stages.map_sets import Walks
-from slams_ray.stages.pipeline_run import PipelineRun
+from slams_ray.stages.pipeline_run import CAM_PREFIX, PipelineRun
 from slams_ray.stages.stage import Result
 from slams_ray.systems.registry import SYSTEMS, trainings_of
 from slams_ray.systems.system import NetworkStage
 
 Step = tuple[str, Callable[[PipelineRun], Result]]
-CAM_PREFIX = "cam_"
-"""Prefix of the steps that make pseudo labels of CAM, for a system that learns them."""
 
 
 def steps(config: PipelineConfig) -> list[Step]:

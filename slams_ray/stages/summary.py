@@ -8,8 +8,8 @@ from slams_ray.config import PipelineConfig
 from slams_ray.model.source import SUMMARY_NAME
 from slams_ray.stages import evaluate, prepare, publish_model, report
 from slams_ray.stages.config_file import CONFIG_NAME
+from slams_ray.stages.pipeline_run import CAM_PREFIX
 from slams_ray.stages.stage import Result, StageContext
-from slams_ray.stages.steps import CAM_PREFIX
 
 
 def headlines(config: PipelineConfig) -> list[str]:
