@@ -51,6 +51,16 @@ ALLOWED = {
         "slams_ray.refinement.crf",
         "slams_ray.runtime.tracked_model",
     },
+    "slams_ray.workers": FOUNDATION
+    | {
+        "slams_ray.data",
+        "slams_ray.inference",
+        "slams_ray.model",
+        "slams_ray.networks",
+        "slams_ray.refinement",
+        "slams_ray.runtime.cluster",
+        "slams_ray.segmentation",
+    },
     "slams_ray.exports": FOUNDATION | {"slams_ray.data"},
     "slams_ray.serving": BASE | {"slams_ray.data", "slams_ray.model"},
     "slams_ray.stages": FOUNDATION
@@ -63,6 +73,7 @@ ALLOWED = {
         "slams_ray.provenance",
         "slams_ray.runtime",
         "slams_ray.serving",
+        "slams_ray.workers",
     },
     "slams_ray.studies": FOUNDATION
     | SUBJECTS
@@ -126,6 +137,7 @@ ONLY_IN = {
         "slams_ray.runtime.training_batches",
         "slams_ray.runtime.training_job",
         "slams_ray.stages",
+        "slams_ray.workers",
         "slams_ray.benchmarks",
     ),
 }
@@ -291,3 +303,33 @@ def test_the_help_of_a_job_loads_no_heavy_library(job: str) -> None:
     )
     assert run.stdout.startswith(f"usage: {job}")
     assert run.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("module", "left_out"),
+    [
+        ("slams_ray.workers.inference", {"ray.train", "slams_ray.stages", "slams_ray.systems"}),
+        ("slams_ray.workers.refinement", {"ray.train", "slams_ray.stages", "torch"}),
+        ("slams_ray.workers.segmentation", {"ray.train", "slams_ray.stages", "slams_ray.systems"}),
+        ("slams_ray.workers.walk", {"ray.train", "slams_ray.stages", "slams_ray.systems"}),
+    ],
+)
+def test_a_process_of_a_stage_loads_only_its_own_work(module: str, left_out: set[str]) -> None:
+    code = f"import sys, {module}; print(sorted({left_out} & set(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_no_stage_defines_what_its_processes_import() -> None:
+    """A function that a process unpickles makes it import the module, with all that it imports."""
+    builders = [
+        f"{module}.{node.name}"
+        for module, source in project_sources().items()
+        if is_within(module, "slams_ray.stages")
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef)
+        and ast.unparse(node.returns or node).endswith("Mapper")
+    ]
+    assert builders == []

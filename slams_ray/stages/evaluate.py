@@ -14,14 +14,13 @@ from slams_ray.data.schema import DatasetDescription
 from slams_ray.figures.canvas import to_png
 from slams_ray.figures.scores import class_iou_figure
 from slams_ray.metrics import segmentation_scores
-from slams_ray.model.predictor import make_predictor
-from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
-from slams_ray.segmentation.shard_work import REFINED_CONFUSION, EvaluateMapper
+from slams_ray.segmentation.shard_work import REFINED_CONFUSION
 from slams_ray.stages.infer_activation import inference_pool
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
 from slams_ray.stages.training import MODEL_NAME
+from slams_ray.workers.segmentation import make_evaluator
 
 STAGE = "evaluate"
 PREDICTIONS = "predictions"
@@ -50,16 +49,6 @@ def predictions_dir(output_dir: str) -> str:
     return storage.join(output_dir, PREDICTIONS)
 
 
-def make_mapper(
-    path: str, config: SegmentationConfig, description: DatasetDescription
-) -> EvaluateMapper:
-    """Loads the network. It runs once in every inference actor."""
-    names, device = description.class_names, assigned_device()
-    return EvaluateMapper(
-        description, make_predictor(path, config.inference, names, device, config.crf)
-    )
-
-
 def _work(
     context: StageContext,
     config: SegmentationConfig,
@@ -78,7 +67,7 @@ def _work(
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
         devices=attempt.devices,
-        make_work=partial(make_mapper, network.path(MODEL_NAME), config, data.description),
+        make_work=partial(make_evaluator, network.path(MODEL_NAME), config, data.description),
         fingerprints=attempt.shard_fingerprints(data.contents(role)),
         earlier=attempt.earlier_shards(PREDICTIONS),
         pool=inference_pool(context.compute),

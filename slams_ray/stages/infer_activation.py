@@ -1,21 +1,15 @@
 """Stage infer_activation: infers the maps of every system for the training split."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-
-import torch
 
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import ActivationInferenceConfig, ComputeConfig
 from slams_ray.data.source import TRAIN
-from slams_ray.inference.activation_predictor import ActivationPredictor
-from slams_ray.inference.onnx_runtime import check_onnxruntime, with_onnxruntime
-from slams_ray.inference.precision import inference_dtype, optimize_for_inference
-from slams_ray.inference.shard_work import NUM_EMPTY, InferMapper
-from slams_ray.networks.checkpoint import MAP_NETWORKS, load_network
-from slams_ray.runtime.cluster import assigned_device
+from slams_ray.inference.onnx_runtime import check_onnxruntime
+from slams_ray.inference.shard_work import NUM_EMPTY
 from slams_ray.runtime.pools import Pool, pool
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.prepare import PreparedData
@@ -23,26 +17,10 @@ from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_s
 from slams_ray.stages.train_systems import MapNetwork, PixelLabels
 from slams_ray.systems.collapse import dead_class_warnings
 from slams_ray.systems.registry import SYSTEMS
+from slams_ray.workers.inference import MapSettings, make_mapper
 
 STAGE = "infer_activation"
 COLUMNS = ("image_id", "image", "height", "width", "image_labels")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MapSettings:
-    """Settings of an inference process.
-
-    Attributes:
-        checkpoints: system -> path of its network.
-        max_logits: system -> value that logits are clipped to, see `MapNetwork`.
-        cpu_networks: see `ComputeConfig`.
-    """
-
-    checkpoints: Mapping[str, str]
-    max_logits: Mapping[str, float | None]
-    inference: ActivationInferenceConfig
-    class_names: tuple[str, ...]
-    cpu_networks: str = "torch"
 
 
 def map_settings(
@@ -124,30 +102,6 @@ def run(
 def inference_pool(compute: ComputeConfig) -> Callable[[], Pool]:
     """Returns the pool of actors that run a network over shards."""
     return pool(compute.device, compute.gpu_actors, compute.actors_per_gpu)
-
-
-def make_mapper(settings: MapSettings) -> InferMapper:
-    """Loads the networks. It runs once in every inference actor."""
-    device = torch.device(assigned_device())
-    dtype = inference_dtype(settings.inference.precision, device)
-    networks = {
-        system: optimize_for_inference(
-            load_network(storage.read_bytes(path), path, MAP_NETWORKS, settings.class_names),
-            dtype,
-            device,
-        )
-        for system, path in settings.checkpoints.items()
-    }
-    if settings.cpu_networks == "onnxruntime" and device.type == "cpu" and dtype == torch.float32:
-        networks = {system: with_onnxruntime(network) for system, network in networks.items()}
-    predictor = ActivationPredictor(
-        networks,
-        scales=settings.inference.scales,
-        flip=settings.inference.flip,
-        device=device,
-        max_logits=settings.max_logits,
-    )
-    return InferMapper(predictor, len(settings.class_names))
 
 
 def activations_dir(output_dir: str) -> str:

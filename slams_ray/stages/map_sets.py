@@ -7,13 +7,11 @@ from typing import Any
 
 from slams_ray import storage
 from slams_ray.config import SearchConfig, WalkConfig
-from slams_ray.refinement.maps_work import WalkVariantsMapper
-from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.infer_activation import inference_pool
-from slams_ray.stages.refine_maps import make_walk
 from slams_ray.stages.stage import Attempt, Result, StageContext
 from slams_ray.stages.training import MODEL_NAME
+from slams_ray.workers.walk import make_variants_mapper, make_walk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +90,6 @@ class Walks:
         return walk_sets(self.config, self.configured)[point["walk"]]
 
 
-def make_walk_mapper(system: str, walks: Walks) -> WalkVariantsMapper:
-    """Builds the mapper. It runs once in every process that walks."""
-    path = walks.edges.path(MODEL_NAME)
-    walk = make_walk(path, walks.configured, walks.class_names, assigned_device())
-    betas, nums_steps = walk_grid(walks.config, walks.configured)
-    return WalkVariantsMapper(system, walk, betas, nums_steps, walks.names)
-
-
 def walk_maps(
     names: Sequence[str],
     maps: MapSet,
@@ -117,6 +107,10 @@ def walk_maps(
     """
     columns = ("image_id", "image", "height", "width", "image_labels")
     directory = attempt.output_dir
+    betas, nums_steps = walk_grid(walks.config, walks.configured)
+    make_refinement = partial(
+        make_walk, walks.edges.path(MODEL_NAME), walks.configured, walks.class_names
+    )
     job = ShardJob(
         label=f"walks at {maps.scales}",
         names=names,
@@ -128,7 +122,9 @@ def walk_maps(
         fingerprint=attempt.fingerprint,
         nodes=attempt.nodes,
         devices=attempt.devices,
-        make_work=partial(make_walk_mapper, system, walks),
+        make_work=partial(
+            make_variants_mapper, system, make_refinement, betas, nums_steps, walks.names
+        ),
         pool=inference_pool(context.compute),
     )
     sum_shards(job, ["num_rows"])

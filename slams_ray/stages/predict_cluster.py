@@ -2,15 +2,15 @@
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from slams_ray import storage
 from slams_ray.artifacts import digest, fingerprint
 from slams_ray.config import ComputeConfig, InferenceConfig
-from slams_ray.model.model import find_checkpoint, load_model
+from slams_ray.model.model import find_checkpoint
 from slams_ray.model.shard_work import PredictMapper
 from slams_ray.model.source import CHECKPOINT_NAME, INFERENCE_NAME
 from slams_ray.runtime import cluster
@@ -20,6 +20,7 @@ from slams_ray.stages.infer_activation import inference_pool
 from slams_ray.stages.precision import resolved
 from slams_ray.stages.predict_inputs import Photographs
 from slams_ray.stages.predict_settings import PredictSettings
+from slams_ray.workers.segmentation import make_mapper
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,14 @@ def _copy_model(model: str, output: str, how: PredictSettings) -> tuple[dict[str
     return chosen, digest([found.data])
 
 
+def make_work(checkpoint: str, output: str, how: PredictSettings) -> Callable[[], PredictMapper]:
+    """Returns what loads the network of a checkpoint in an actor."""
+    files_in = output if how.output_format == "files" else None
+    return partial(
+        make_mapper, checkpoint, files_in, how.on_bad_image, crf=how.crf, tile_px=how.tile_px
+    )
+
+
 def _job(
     photographs: Photographs,
     output: str,
@@ -96,17 +105,8 @@ def _job(
         inputs=inputs,
         output_dir=storage.join(output, PREDICTIONS),
         fingerprint=mark,
-        make_work=partial(make_mapper, checkpoint, output, replace(how, changes={})),
+        make_work=make_work(checkpoint, output, how),
         payloads=payloads,
         fingerprints={name: f"{mark}-{content}" for name, content in contents.items()},
         pool=inference_pool(ComputeConfig()),
     )
-
-
-def make_mapper(checkpoint: str, output: str, how: PredictSettings) -> PredictMapper:
-    """Loads the network. It runs once in every inference actor."""
-    model = load_model(
-        checkpoint, device=cluster.assigned_device(), crf=how.crf, tile_px=how.tile_px
-    )
-    files_in = output if how.output_format == "files" else None
-    return PredictMapper(model, files_in, how.on_bad_image)

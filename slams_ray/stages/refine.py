@@ -7,13 +7,9 @@ from functools import partial
 from slams_ray import storage
 from slams_ray.artifacts import digest, to_plain
 from slams_ray.config import AffinityConfig, AmnConfig, ComputeConfig, CrfConfig
-from slams_ray.data.schema import DatasetDescription
 from slams_ray.data.source import TRAIN
 from slams_ray.metrics import segmentation_scores
-from slams_ray.refinement.crf.kernels import CrfKernels
-from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement
-from slams_ray.refinement.shard_work import RefineMapper
-from slams_ray.runtime.cluster import assigned_device
+from slams_ray.refinement.pseudo_label import ConfidentPair
 from slams_ray.runtime.pools import Pool, gpu_pool
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.infer_activation import activations_dir
@@ -22,6 +18,7 @@ from slams_ray.stages.search_threshold import chosen_threshold
 from slams_ray.stages.settings_report import ShownRefinement, show_settings
 from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
 from slams_ray.training.sampling import ROWS_PER_GROUP
+from slams_ray.workers.refinement import LabelSettings, make_mapper, make_refinement
 
 STAGE = "refine"
 LABELS_DIGEST = "labels_digest"
@@ -128,56 +125,6 @@ def refiners(config: CrfConfig, compute: ComputeConfig) -> Callable[[], Pool | N
     return gpu_pool(compute.device, compute.gpu_actors, REFINERS_PER_GPU)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MapperSettings:
-    """Settings of a process that refines.
-
-    Attributes:
-        export_dir: directory for palette PNGs; None exports nothing.
-    """
-
-    description: DatasetDescription
-    system: str
-    config: CrfConfig
-    pair: ConfidentPair
-    export_dir: str | None
-
-
-def make_mapper(settings: MapperSettings) -> RefineMapper:
-    """Builds the mapper. It runs once in every process that refines."""
-    return RefineMapper(
-        settings.description,
-        settings.system,
-        settings.pair,
-        on_own_device(make_refinement(settings.config)),
-        settings.export_dir,
-        export_images=settings.config.export == "voc",
-    )
-
-
-def on_own_device(refinement: Refinement) -> Refinement:
-    """Returns the refinement on the device that Ray assigned to this process."""
-    return replace(refinement, device=assigned_device())
-
-
-def make_refinement(config: CrfConfig) -> Refinement:
-    """Returns the settings of refinement apart from the threshold."""
-    return Refinement(
-        form=config.form,
-        gt_prob=config.gt_prob,
-        iterations=config.iterations,
-        cam_power=config.cam_power,
-        backend=config.backend,
-        kernels=CrfKernels(
-            gaussian_sxy_px=config.gaussian_sxy_px,
-            gaussian_compat=config.gaussian_compat,
-            bilateral_sxy_px=config.bilateral_sxy_px,
-            bilateral_srgb=config.bilateral_srgb,
-            bilateral_compat=config.bilateral_compat,
-        ),
-    )
-
-
 def confident_pair(config: CrfConfig, threshold: float) -> ConfidentPair:
     """Returns the confident pair around a background threshold, or of alphas in the power form."""
     if config.form == "power":
@@ -200,7 +147,7 @@ def _refine(
 ) -> Outcome:
     data = inputs.data
     export_dir = storage.join(attempt.output_dir, "voc") if config.export != "none" else None
-    settings = MapperSettings(
+    settings = LabelSettings(
         description=data.description,
         system=inputs.system,
         config=config,

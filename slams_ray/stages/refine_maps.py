@@ -5,22 +5,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-
-from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import PixelAdaptiveConfig, WalkConfig
 from slams_ray.data.source import TRAIN
 from slams_ray.data.stored_maps import activation_schema
-from slams_ray.networks.checkpoint import load_network
-from slams_ray.refinement.maps import MapRefinement, PixelAdaptiveRefinement, WalkRefinement
-from slams_ray.refinement.maps_work import RefineMapsMapper
-from slams_ray.runtime.cluster import assigned_device
+from slams_ray.refinement.maps import MapRefinement
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.infer_activation import activations_dir, inference_pool
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
 from slams_ray.stages.training import MODEL_NAME
+from slams_ray.workers.walk import make_mapper, make_pixel_adaptive, make_walk
 
 WALK_STAGE, PIXEL_ADAPTIVE_STAGE = "propagate", "pixel_adaptive"
 STAGES = {"walk": WALK_STAGE, "pixel_adaptive": PIXEL_ADAPTIVE_STAGE}
@@ -58,26 +53,6 @@ def adapt(context: StageContext, config: PixelAdaptiveConfig, inputs: MapInputs)
     """Refines the maps of a system by the colours of the images."""
     make_refinement = partial(make_pixel_adaptive, config)
     return _run(context, PIXEL_ADAPTIVE_STAGE, to_plain(config), {}, inputs, make_refinement)
-
-
-def make_walk(
-    path: str, config: WalkConfig, class_names: tuple[str, ...], device: str
-) -> WalkRefinement:
-    """Loads the edge network onto a torch device."""
-    network = load_network(storage.read_bytes(path), path, "edge_network", class_names)
-    return WalkRefinement(
-        network.eval(), config.beta, config.num_steps, torch.device(device), config.erase_edges
-    )
-
-
-def make_pixel_adaptive(config: PixelAdaptiveConfig, device: str) -> PixelAdaptiveRefinement:
-    """Builds the refinement on a torch device."""
-    return PixelAdaptiveRefinement(config.num_rounds, torch.device(device))
-
-
-def make_mapper(system: str, make_refinement: Callable[[str], MapRefinement]) -> RefineMapsMapper:
-    """Builds the mapper. It runs once in every process that refines maps."""
-    return RefineMapsMapper(system, make_refinement(assigned_device()))
 
 
 def _run(

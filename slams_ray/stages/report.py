@@ -20,7 +20,6 @@ from slams_ray.stages import (
     outputs,
     prepare,
     refine,
-    refine_maps,
     train_affinity,
     train_segmentation,
 )
@@ -31,6 +30,7 @@ from slams_ray.stages.training import MODEL_NAME
 from slams_ray.systems.registry import titles
 from slams_ray.training.data_loading import ShardColumns
 from slams_ray.training.task import Row
+from slams_ray.workers.walk import make_walk
 
 MONTAGE_NAME = "montage.png"
 
@@ -102,7 +102,7 @@ def _walk(
     edges = results.get(train_affinity.STAGE)
     if edges is None:
         return None
-    return refine_maps.make_walk(edges.path(MODEL_NAME), config.walk, class_names, "cpu")
+    return make_walk(edges.path(MODEL_NAME), config.walk, class_names, "cpu")
 
 
 def _example(

@@ -26,7 +26,7 @@ from slams_ray.runtime.search_space import SearchSpace
 from slams_ray.runtime.trial_plan import SearchPlan, SearchTrial
 from slams_ray.stages.map_sets import MapSet, Walks, walk_maps
 from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.refine import make_refinement, refiners
+from slams_ray.stages.refine import refiners
 from slams_ray.stages.search_choice import PAIR, SEARCH_NAME
 from slams_ray.stages.search_report import Findings, track_trials, write_findings
 from slams_ray.stages.settings_report import ShownRefinement, show_settings
@@ -40,6 +40,7 @@ from slams_ray.stages.trials import (
     score_slices,
     split_point,
 )
+from slams_ray.workers.refinement import make_refinement
 
 STAGE = "search_refinement"
 TRIALS = "search_trials"

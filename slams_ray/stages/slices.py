@@ -22,7 +22,6 @@ from slams_ray.stages.infer_activation import (
     COLUMNS,
     activations_dir,
     inference_pool,
-    make_mapper,
     map_settings,
 )
 from slams_ray.stages.map_sets import MapSet
@@ -31,6 +30,7 @@ from slams_ray.stages.stage import Attempt, Result, StageContext
 from slams_ray.stages.train_systems import MapNetwork
 from slams_ray.training.data_loading import ShardColumns, iterate_rows
 from slams_ray.training.sampling import ROWS_PER_GROUP
+from slams_ray.workers.inference import make_mapper
 
 
 @dataclass(frozen=True, kw_only=True)

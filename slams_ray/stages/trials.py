@@ -11,13 +11,13 @@ from slams_ray import storage
 from slams_ray.config import CrfConfig, SearchConfig
 from slams_ray.metrics import miou_of_counts
 from slams_ray.refinement.pseudo_label import Refinement
-from slams_ray.refinement.trial import SLICE_SCHEMA, PairCounts, ScoreMapper, count_slice
+from slams_ray.refinement.trial import SLICE_SCHEMA, PairCounts, count_slice
 from slams_ray.runtime.pools import Pool
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.map_sets import MapSet, map_set_of
-from slams_ray.stages.refine import make_refinement, on_own_device
 from slams_ray.stages.slices import ScoredSlices, read_slice, slices_dir
 from slams_ray.stages.stage import Attempt
+from slams_ray.workers.refinement import make_refinement, make_scorer, on_own_device
 
 OBJECTIVE = "miou"
 
@@ -114,19 +114,17 @@ class Evaluator:
             fingerprint=self.attempt.fingerprint,
             nodes=self.attempt.nodes,
             devices=self.attempt.devices,
-            make_work=partial(make_scorer, self.slices, maps, refinement, values),
+            make_work=partial(
+                make_scorer,
+                maps.column(self.slices.system),
+                refinement,
+                values,
+                self.slices.num_all_classes,
+            ),
             pool=self.pool,
         )
         counts = sum_shards(job, ["class_counts"])["class_counts"]
         return [miou_of_counts(of_value) for of_value in counts]
-
-
-def make_scorer(
-    slices: ScoredSlices, maps: MapSet, refinement: Refinement, values: Sequence[float]
-) -> ScoreMapper:
-    """Builds the mapper. It runs once in every process that scores."""
-    column = maps.column(slices.system)
-    return ScoreMapper(column, on_own_device(refinement), values, slices.num_all_classes)
 
 
 def held_out_scores(

@@ -12,8 +12,8 @@ from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.runtime.cluster import ask_each_node
-from slams_ray.stages import infer_activation
 from slams_ray.stages.precision import resolved
+from slams_ray.workers import inference
 
 NAMES = ("background", "cat", "dog")
 ARCHITECTURE = {"backbone_name": "tiny_resnet", "output_stride": 8, "num_classes": 2}
@@ -31,13 +31,13 @@ def test_of_activation_inference(tmp_path: Path, precision: str, expected: torch
     path = tmp_path / "model.pt"
     path.write_bytes(dump_network(ActivationNetwork(**ARCHITECTURE), ARCHITECTURE, NAMES))
     config = ActivationInferenceConfig(precision=precision)
-    settings = infer_activation.MapSettings(
+    settings = inference.MapSettings(
         checkpoints={"cam": str(path), "slams": str(path)},
         max_logits={},
         inference=config,
         class_names=NAMES,
     )
-    mapper = infer_activation.make_mapper(settings)
+    mapper = inference.make_mapper(settings)
     for network in mapper.predictor.networks.values():
         assert dtypes(network) == {expected}
 

@@ -24,7 +24,8 @@ from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import dump_network, load_network, network_class_names
 from slams_ray.runtime.shards import ShardInput
 from slams_ray.seeds.threshold import ThresholdCounts, count_thresholds, threshold_curve
-from slams_ray.stages.infer_activation import COLUMNS, MapSettings, make_mapper
+from slams_ray.stages.infer_activation import COLUMNS
+from slams_ray.workers.inference import MapSettings, make_mapper
 
 BASELINE, OTHER = SYSTEMS = ("cam", "slams")
 """Two systems, whose maps are inferred in one pass."""

@@ -30,8 +30,8 @@ from slams_ray.networks.edge_network import EdgeNetwork
 from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement
 from slams_ray.refinement.shard_work import RefineMapper
 from slams_ray.runtime.shards import ShardInput, ShardWork
-from slams_ray.stages import refine_maps
 from slams_ray.stages.training import MODEL_NAME
+from slams_ray.workers import walk
 
 SYSTEM = "slams"
 
@@ -53,8 +53,8 @@ def walk_comparison(pictures: Sequence[Picture], num_shards: int, directory: str
         pictures, num_shards, directory: as in `refine_comparison`.
     """
     path = write_edge_network(_description().class_names, directory)
-    make_walk = partial(refine_maps.make_walk, path, WalkConfig(), _description().class_names)
-    make_work = partial(refine_maps.make_mapper, SYSTEM, make_walk)
+    make_walk = partial(walk.make_walk, path, WalkConfig(), _description().class_names)
+    make_work = partial(walk.make_mapper, SYSTEM, make_walk)
     return _comparison("walk, edges included", make_work, pictures, num_shards, directory)
 
 
