@@ -18,6 +18,7 @@ from slams_ray.faults.tracking_server import TrackingServer
 
 logger = logging.getLogger(__name__)
 
+ROWS_NAME = "faults.json"
 LIMIT_SECONDS = 1200.0
 """Longest time of one stage."""
 REFERENCE_LIMIT_SECONDS = 5 * LIMIT_SECONDS
@@ -76,8 +77,7 @@ class FaultInjection:
             for stage, fault in chosen:
                 rows.append(self._case(stage, fault))
                 logger.info("%-18s %s", stage, _outcome(rows[-1]))
-                text = json.dumps([asdict(row) for row in rows], indent=1)
-                (self.workspace / "faults.json").write_text(text + "\n")
+                write_rows(self.workspace / ROWS_NAME, rows)
         finally:
             if self.server is not None:
                 self.server.kill()
@@ -167,3 +167,11 @@ def _outcome(row: FaultRow) -> str:
     survived = "survived" if row.survived else "NOT SURVIVED"
     identical = "identical" if row.identical else "NOT IDENTICAL"
     return f"{row.fault}: {survived}, {row.seconds_lost:+.0f} s, {row.redone} redone, {identical}"
+
+
+def write_rows(path: Path, rows: Sequence[FaultRow]) -> None:
+    """Writes rows into a JSON file, which keeps those of other stages and faults."""
+    own = {(row.stage, row.fault) for row in rows}
+    earlier = json.loads(path.read_text()) if path.exists() else []
+    kept = [row for row in earlier if (row["stage"], row["fault"]) not in own]
+    path.write_text(json.dumps(kept + [asdict(row) for row in rows], indent=1) + "\n")

@@ -1,5 +1,7 @@
 """Which faults are injected into which stages, and by which commands; nothing runs."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import tyro
@@ -7,6 +9,7 @@ import tyro
 from slams_ray.cli.predict import PredictCommand
 from slams_ray.faults.commands import PREDICT, STAGES, arguments, cases, reference_stages
 from slams_ray.faults.faults import FAULTS
+from slams_ray.faults.injection import FaultRow, write_rows
 
 
 def test_a_prediction_follows_the_pipeline_and_has_its_own_command(tmp_path: Path) -> None:
@@ -36,3 +39,23 @@ def test_faults_that_a_stage_cannot_have_are_left_out() -> None:
     assert of_predict == FAULTS.keys() - {"mlflow_gone"}
     of_training = {fault for stage, fault in found if stage == "train_affinity"}
     assert of_training == FAULTS.keys() - {"image_corrupted", "image_crashing"}
+
+
+def test_rows_of_an_earlier_call_are_kept(tmp_path: Path) -> None:
+    row = FaultRow(
+        stage="refine",
+        fault="stopped",
+        survived=False,
+        seconds_lost=1.0,
+        redone=0,
+        identical=False,
+        num_commands=1,
+    )
+    again, other = replace(row, survived=True), replace(row, fault="worker_killed")
+    for rows in ([row], [other], [again]):
+        write_rows(tmp_path / "faults.json", rows)
+    found = json.loads((tmp_path / "faults.json").read_text())
+    assert [(entry["fault"], entry["survived"]) for entry in found] == [
+        ("worker_killed", False),
+        ("stopped", True),
+    ]
