@@ -1,6 +1,7 @@
 """Command line of all jobs: recipe, overrides, dry run and errors."""
 
 import inspect
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ def run_job(
     """
     recipe, command = parse(description, command_type)
     if command.dry_run:
+        # `--dry-run | head` ends quietly, as other programs do.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         print_settings(command.config)
         if preview is not None:
             guarded(lambda: preview(command))

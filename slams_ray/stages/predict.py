@@ -64,5 +64,5 @@ def _predict_here(model: str, sources: Sequence[Source], output: str, how: Predi
         num_written += 1
         progress.advance(number)
     num_bad = len(sources) - num_written
-    logger.info("%d masks in %s, %d images skipped", num_written, output, num_bad)
+    logger.info("masks in %s: %d, skipped images: %d", output, num_written, num_bad)
     return num_written

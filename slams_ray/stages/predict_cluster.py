@@ -44,8 +44,8 @@ def run(model: str, photographs: Photographs, output: str, how: PredictSettings)
             bad += summary["bad"]
         storage.write_bytes(storage.join(output, SKIPPED_NAME), json.dumps(bad, indent=1).encode())
     if bad:
-        logger.warning("%d bad images in %s, first: %s", len(bad), SKIPPED_NAME, bad[0][1])
-    logger.info("%d masks in %s, %d images skipped", num_rows, output, len(bad))
+        logger.warning("bad images, see %s: %d, first: %s", SKIPPED_NAME, len(bad), bad[0][1])
+    logger.info("masks in %s: %d, skipped images: %d", output, num_rows, len(bad))
     return num_rows
 
 

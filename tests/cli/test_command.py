@@ -1,6 +1,7 @@
 """The command line: help, overrides, dry runs, and errors in one line."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,16 @@ def test_a_dry_run_of_many_pipelines_lists_them(arguments: list[str], expected: 
     shown = run(f"jobs.{arguments[0]}", *arguments[1:], "--dry-run")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.splitlines()[-len(expected) :] == expected
+
+
+def test_a_dry_run_ends_quietly_when_its_reader_has_ended() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "jobs.pipeline", "demo", "--dry-run"]
+    with os.fdopen(writer, "wb") as output:
+        shown = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, check=False)
+    assert shown.returncode == -signal.SIGPIPE
+    assert shown.stderr == b""
 
 
 def test_a_dry_run_refuses_what_the_run_would_refuse() -> None:
