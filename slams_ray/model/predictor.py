@@ -7,7 +7,7 @@ from slams_ray.config import InferenceConfig, PredictionCrfConfig
 from slams_ray.inference.precision import inference_dtype, optimize_for_inference
 from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.networks.checkpoint import load_network
-from slams_ray.refinement.crf.kernels import CrfKernels
+from slams_ray.refinement.crf.kernels import kernels_of
 from slams_ray.refinement.crf.probabilities import ProbabilityCrf
 
 
@@ -39,13 +39,7 @@ def make_predictor(
 
 def _crf(config: PredictionCrfConfig, device: str) -> ProbabilityCrf:
     return ProbabilityCrf(
-        kernels=CrfKernels(
-            gaussian_sxy_px=config.gaussian_sxy_px,
-            gaussian_compat=config.gaussian_compat,
-            bilateral_sxy_px=config.bilateral_sxy_px,
-            bilateral_srgb=config.bilateral_srgb,
-            bilateral_compat=config.bilateral_compat,
-        ),
+        kernels=kernels_of(config),
         iterations=config.iterations,
         backend=config.backend,
         device=device,

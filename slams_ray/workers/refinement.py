@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from slams_ray.config import CrfConfig
 from slams_ray.data.schema import DatasetDescription
-from slams_ray.refinement.crf.kernels import CrfKernels
+from slams_ray.refinement.crf.kernels import kernels_of
 from slams_ray.refinement.pseudo_label import ConfidentPair, Refinement
 from slams_ray.refinement.shard_work import RefineMapper
 from slams_ray.refinement.trial import ScoreMapper
@@ -64,11 +64,5 @@ def make_refinement(config: CrfConfig) -> Refinement:
         iterations=config.iterations,
         cam_power=config.cam_power,
         backend=config.backend,
-        kernels=CrfKernels(
-            gaussian_sxy_px=config.gaussian_sxy_px,
-            gaussian_compat=config.gaussian_compat,
-            bilateral_sxy_px=config.bilateral_sxy_px,
-            bilateral_srgb=config.bilateral_srgb,
-            bilateral_compat=config.bilateral_compat,
-        ),
+        kernels=kernels_of(config),
     )

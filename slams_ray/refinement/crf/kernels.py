@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from slams_ray.config import CrfConfig, PredictionCrfConfig
+
 
 @dataclass(frozen=True, kw_only=True)
 class CrfKernels:
@@ -24,6 +26,17 @@ class CrfKernels:
     bilateral_sxy_px: float
     bilateral_srgb: float
     bilateral_compat: float
+
+
+def kernels_of(config: CrfConfig | PredictionCrfConfig) -> CrfKernels:
+    """Returns the kernels that the settings of a CRF name."""
+    return CrfKernels(
+        gaussian_sxy_px=config.gaussian_sxy_px,
+        gaussian_compat=config.gaussian_compat,
+        bilateral_sxy_px=config.bilateral_sxy_px,
+        bilateral_srgb=config.bilateral_srgb,
+        bilateral_compat=config.bilateral_compat,
+    )
 
 
 class Crf(Protocol):
