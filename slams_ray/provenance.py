@@ -28,6 +28,7 @@ _ARITHMETIC = (
     "segmentation",
     "systems",
     "training",
+    "workers",
 )
 """Parts of the package that compute results. The rest moves data, starts work and shows results."""
 

@@ -40,7 +40,12 @@ def test_outside_a_repository_neither_is_known(package: Path) -> None:
 
 @pytest.mark.parametrize(
     ("path", "computes"),
-    [("systems/slams/losses.py", True), ("metrics.py", True), ("runtime/shards.py", False)],
+    [
+        ("systems/slams/losses.py", True),
+        ("metrics.py", True),
+        ("workers/walk.py", True),
+        ("runtime/shards.py", False),
+    ],
 )
 def test_the_digest_of_the_arithmetic_follows_the_code_that_computes(
     path: str, computes: bool, package: Path
