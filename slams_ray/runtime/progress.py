@@ -4,13 +4,8 @@ import json
 import logging
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-
-from slams_ray import storage
 
 logger = logging.getLogger(__name__)
 
@@ -80,38 +75,3 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def post_progress(path: str, done: int, rate: float, note: str) -> None:
-    """Writes the progress of this process to a file that `followed` reads."""
-    content = {"done": done, "rate": rate, "note": note}
-    storage.write_bytes(path, json.dumps(content).encode())
-
-
-@contextmanager
-def followed(path: str, label: str, total: int, unit: str) -> Iterator[None]:
-    """Logs the progress that a process on any node posts at a path."""
-    progress = Progress(label, total, unit)
-    stopped = threading.Event()
-
-    def follow() -> None:
-        last = None
-        while not stopped.wait(2.0):
-            posted = storage.read_bytes(path) if storage.exists(path) else None
-            if posted in (None, last):
-                continue
-            last = posted
-            try:
-                state = json.loads(posted)
-            except ValueError:
-                # Half-written: an object store replaced the file during the read. More follow.
-                continue
-            progress.advance(**state)
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()

@@ -104,11 +104,13 @@ class Run:
             batch = entities[start : start + 100]
             self._send("params", partial(self._log_batch, params=batch))
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Buffers metrics for `flush`: a request for many takes as long as for one."""
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int = 0, seconds: float | None = None
+    ) -> None:
+        """Buffers metrics of a time in seconds since the epoch, or of now, for `flush`."""
         self._flush_at = self._flush_at or time.monotonic() + FLUSH_SECONDS
-        now = int(time.time() * 1000)
-        self._buffer.extend((k, float(v), now, step) for k, v in metrics.items() if v == v)
+        stamp = int(1000 * (time.time() if seconds is None else seconds))
+        self._buffer.extend((k, float(v), stamp, step) for k, v in metrics.items() if v == v)
         self.flush_if_due()
 
     def flush_if_due(self) -> None:

@@ -31,18 +31,20 @@ from slams_ray import storage
 from slams_ray.runtime import cluster
 from slams_ray.runtime.devices import choose_kernels, device_name
 from slams_ray.runtime.metric_window import MetricWindow, Sums
-from slams_ray.runtime.progress import followed
+from slams_ray.runtime.pickled_job import PickledJob
 from slams_ray.runtime.rendezvous import NodeAddressConfig
+from slams_ray.runtime.system_metrics import SystemMetrics
 from slams_ray.runtime.training_batches import batches
 from slams_ray.runtime.training_failure import (
     DrainWatch,
     WorkerError,
+    ends_watched,
     may_be_retried,
     training_error,
     was_announced,
 )
-from slams_ray.runtime.training_job import PickledJob, TrainingJob, progress_path
-from slams_ray.runtime.training_log import TrainingLog
+from slams_ray.runtime.training_job import TrainingJob
+from slams_ray.runtime.training_log import TrainingFollower, TrainingLog
 
 logger = logging.getLogger(__name__)
 
@@ -57,22 +59,22 @@ _STATE = "state.pt"
 
 
 def fit(job: TrainingJob) -> dict[str, Any]:
-    """Trains a task, or continues a training that was killed.
+    """Trains a task, or continues a training that was killed; sends its points to MLflow.
 
     Returns:
         the content of `TRAINING_NAME`, with `metrics` of the trained network and `history`, the
         logged metric points.
     """
     finished = storage.join(job.output_dir, TRAINING_NAME)
-    if storage.exists(finished):
-        # The driver was killed between the end of the training and the record of its stage. If the
-        # last checkpoint were reported again, Ray Train would delete it.
-        return _read_json(finished)
-    cluster.connect()
-    with followed(progress_path(job.output_dir), job.label, job.num_steps, "steps"):
-        _fit_with_retries(job)
-    result = _read_json(finished)
-    if job.run_id is not None and not result["tracked"]:
+    with TrainingFollower(job) as follower:
+        # It exists where the driver was killed between the end of the training and the record of
+        # its stage. If the last checkpoint were reported again, Ray Train would delete it.
+        if not storage.exists(finished):
+            cluster.connect()
+            _fit_with_retries(job)
+        result: dict[str, Any] = json.loads(storage.read_bytes(finished))
+        is_tracked = follower.finish(result["history"])
+    if job.run_id is not None and not is_tracked:
         logger.warning("%s: MLflow lacks some steps, all of them are in %s", job.label, finished)
     return result
 
@@ -85,7 +87,8 @@ def _fit_with_retries(job: TrainingJob) -> None:
     num_losses = 0
     while True:
         try:
-            _trainer(job).fit()
+            with ends_watched():
+                _trainer(job).fit()
             return
         except (TrainingFailedError, RayError) as error:
             failure = training_error(job.label, error)
@@ -130,10 +133,6 @@ def _worker_range(job: TrainingJob) -> int | tuple[int, int]:
     return fewest, job.num_workers
 
 
-def _read_json(path: str) -> dict[str, Any]:
-    return json.loads(storage.read_bytes(path))
-
-
 def _train_worker(config: dict[str, Any]) -> None:
     drain = DrainWatch()
     try:
@@ -156,14 +155,13 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
     first_step, history, unlogged = _restore(job, module, optimizer)
     wrapped = prepare_model(module, parallel_strategy_kwargs={"forward_sync_buffers": False})
     wrapped.train()
-    os.environ.update(job.credentials if rank == 0 else {})
     log = TrainingLog(job, rank, first_step, history)
+    system = _system_metrics(job, rank)
     share = job.task.batch_share(rank, num_workers)
     window = MetricWindow(share / job.batch_size, unlogged)
     shares = batches(job, rank, num_workers, first_step, device)
     began = None
     for step, batch in zip(range(first_step, job.num_steps), shares, strict=True):
-        log.flush_if_due()
         # Start-up ends with the first batch.
         began = began or time.time()
         window.add(job.task.step(wrapped, optimizer, batch, step, job.num_steps))
@@ -179,7 +177,6 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
             position = {"step": done, "history": log.history, "unlogged": window.sums()}
             learnt = {"module": job.task.state(module), "optimizer": optimizer.state_dict()}
             _report(learnt | position, rank)
-    log.flush()
     wrapped.eval()
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
     nodes = Counter(_gather(cluster.node_id(), num_workers))
@@ -188,18 +185,22 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
     if rank == 0:
         storage.write_bytes(storage.join(job.output_dir, "model.pt"), job.task.dump(module))
         ended = time.time()
-        # After the time is taken, because it may wait for MLflow.
-        log.close()
         content = {
             "metrics": metrics,
             "history": log.history,
-            "tracked": log.tracked,
             "worked": (began or ended, ended),
             "nodes": nodes,
             "devices": devices,
         }
         text = json.dumps(content).encode()
         storage.write_bytes(storage.join(job.output_dir, TRAINING_NAME), text)
+    system.stop()
+
+
+def _system_metrics(job: TrainingJob, rank: int) -> SystemMetrics:
+    is_watched = job.system_metrics and rank == 0
+    os.environ.update(job.credentials if is_watched else {})
+    return SystemMetrics(job.tracking_uri, job.run_id if is_watched else None)
 
 
 def _set_threads(job: TrainingJob, context: Any) -> None:

@@ -1,9 +1,12 @@
 """Classification of training failures: lost workers are retried, other errors are not."""
 
+import os
 import re
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import ray
 from ray import train
 from ray.exceptions import (
     ActorUnschedulableError,
@@ -21,6 +24,7 @@ from ray.train import TrainingFailedError
 
 from slams_ray.errors import SlamsError, TrainingError
 
+_WATCH = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _LOST = (
     RayActorError,
     WorkerCrashedError,
@@ -87,6 +91,24 @@ class DrainWatch:
             return False
         self.has_seen = True
         return True
+
+
+@contextmanager
+def ends_watched() -> Iterator[None]:
+    """Lets Ray Train watch for nodes that announce their end, except on a cluster of one machine.
+
+    Nothing announces the end of a machine to its own cluster, and the watch is a process more for
+    each training.
+    """
+    is_alone = "RAY_ADDRESS" not in os.environ and len(ray.nodes()) == 1
+    if not is_alone or _WATCH in os.environ:
+        yield
+        return
+    os.environ[_WATCH] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[_WATCH]
 
 
 def is_loss(error: BaseException) -> bool:

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from slams_ray import storage
-
 
 class TrainedTask(Protocol):
     """Interface that the trainer needs; `slams_ray.training.training.Training` implements it."""
@@ -62,7 +60,8 @@ class TrainingJob:
         deterministic: whether GPUs use deterministic kernels.
         tracking_uri: address of MLflow.
         run_id: id of the MLflow run for the metrics; None tracks nothing.
-        credentials: environment variables for MLflow, set in rank 0 only.
+        system_metrics: whether rank 0 logs the load of its machine to MLflow.
+        credentials: environment variables for MLflow, for rank 0 and these metrics alone.
     """
 
     label: str
@@ -84,15 +83,3 @@ class TrainingJob:
     run_id: str | None
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     system_metrics: bool = False
-
-
-@dataclass(frozen=True)
-class PickledJob:
-    """A pickled job, so that Ray Train's controller neither imports the task nor prints the job."""
-
-    pickled: bytes = field(repr=False)
-
-
-def progress_path(output_dir: str) -> str:
-    """Path of the file in which rank 0 posts its progress for the driver."""
-    return storage.join(output_dir, "progress.json")

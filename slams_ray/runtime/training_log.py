@@ -1,30 +1,41 @@
-"""Log of a training's metric points."""
+"""Metric points of a training: rank 0 posts them to a file, the driver shows and tracks them.
 
+So workers need neither MLflow nor its credentials, and no step waits for a server.
+"""
+
+import json
+import logging
+import threading
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from slams_ray.runtime.progress import post_progress
-from slams_ray.runtime.system_metrics import SystemMetrics
+from slams_ray import storage
+from slams_ray.runtime.progress import Progress
 from slams_ray.runtime.tracking import Run
-from slams_ray.runtime.training_job import TrainingJob, progress_path
+from slams_ray.runtime.training_job import TrainingJob
 
+POSTED_POINTS = 100
+"""Points in a post, which is written anew at each log point. Training results have all of them."""
+SECONDS_BETWEEN_LOOKS = 2.0
 _AXES = ("step", "time")
-"""Position of a point, with time in seconds since the epoch; MLflow stores its own."""
+"""Position of a point, with time in seconds since the epoch."""
+
+logger = logging.getLogger(__name__)
+
+
+def progress_path(output_dir: str) -> str:
+    """Path of the file in which rank 0 posts its last points for the driver."""
+    return storage.join(output_dir, "progress.json")
 
 
 class TrainingLog:
-    """Adds the metric points of rank 0 to the history, sends them to MLflow and posts progress."""
+    """Adds the metric points of rank 0 to the history, and posts the last of them."""
 
     def __init__(
         self, job: TrainingJob, rank: int, first_step: int, history: list[dict[str, float]]
     ) -> None:
         self.job, self.rank, self.history = job, rank, history
-        self.run = Run(job.tracking_uri, job.run_id if rank == 0 else None)
-        if rank == 0:
-            # A continued training has a new run, which must show the whole curve.
-            for point in history:
-                self._track(point)
-        is_watched = job.system_metrics and rank == 0
-        self._system = SystemMetrics(job.tracking_uri, job.run_id if is_watched else None)
         self.last_step, self.last_time = first_step, time.monotonic()
 
     def add(self, step: int, metrics: dict[str, float], learning_rate: float) -> None:
@@ -38,29 +49,72 @@ class TrainingLog:
             "images_per_second": rate * self.job.batch_size,
         }
         self.history.append({"step": step, "time": time.time()} | point)
-        self._track(self.history[-1])
-        post_progress(progress_path(self.job.output_dir), step, rate, f"loss {metrics['loss']:.4f}")
+        post = {"rate": rate, "points": self.history[-POSTED_POINTS:]}
+        storage.write_bytes(progress_path(self.job.output_dir), json.dumps(post).encode())
 
-    def flush_if_due(self) -> None:
-        """Sends points that have waited long; call it at every step."""
-        self.run.flush_if_due()
 
-    def flush(self) -> None:
-        """Sends all points; call it before a time without log points."""
-        self.run.flush()
+class TrainingFollower:
+    """Context manager that shows the posts of a training, and sends its points to MLflow.
 
-    @property
-    def tracked(self) -> bool:
-        """Whether MLflow has received everything so far."""
-        return self.run.is_tracked
+    A point is sent once, also where a lost worker repeats its steps.
+    """
 
-    def close(self) -> None:
-        """Sends the remaining points, and waits a limited time for a server that is down."""
-        self._system.stop()
-        if self.rank == 0:
-            self.run.flush()
-            self.run.settle()
+    def __init__(self, job: TrainingJob) -> None:
+        self.job = job
+        self._progress = Progress(job.label, job.num_steps, "steps")
+        # Its own connection, because a run serves one thread.
+        self._run = Run(job.tracking_uri, job.run_id)
+        self._sent: set[int] = set()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
 
-    def _track(self, point: dict[str, float]) -> None:
-        metrics = {f"{self.job.label}/{k}": v for k, v in point.items() if k not in _AXES}
-        self.run.log_metrics(metrics, int(point["step"]))
+    def __enter__(self) -> "TrainingFollower":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        self._run.flush()
+
+    def finish(self, history: Iterable[Mapping[str, float]]) -> bool:
+        """Sends what is missing of all points; returns whether MLflow has received everything.
+
+        Waits a limited time for a server that is down.
+        """
+        self._stop()
+        self._send(history)
+        self._run.flush()
+        self._run.settle()
+        return self._run.is_tracked
+
+    def _stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        last = None
+        path = progress_path(self.job.output_dir)
+        while not self._stopped.wait(SECONDS_BETWEEN_LOOKS):
+            posted = storage.read_bytes(path) if storage.exists(path) else None
+            if posted not in (None, last):
+                last = posted
+                self._show(posted)
+            self._run.flush_if_due()
+
+    def _show(self, posted: bytes) -> None:
+        try:
+            post: dict[str, Any] = json.loads(posted)
+        except ValueError:
+            # Half-written: an object store replaced the file during the read. More follow.
+            return
+        newest = post["points"][-1]
+        self._progress.advance(newest["step"], post["rate"], f"loss {newest['loss']:.4f}")
+        self._send(post["points"])
+
+    def _send(self, points: Iterable[Mapping[str, float]]) -> None:
+        for point in points:
+            step = int(point["step"])
+            if step not in self._sent:
+                self._sent.add(step)
+                named = {f"{self.job.label}/{k}": v for k, v in point.items() if k not in _AXES}
+                self._run.log_metrics(named, step, point["time"])

@@ -90,8 +90,8 @@ def train(
             max_failures=compute.max_failures,
             tracking_uri=attempt.run.uri,
             run_id=attempt.run.run_id,
-            credentials=credentials(),
             system_metrics=context.tracking.system_metrics,
+            credentials=credentials() if context.tracking.system_metrics else {},
         )
     )
     attempt.nodes.update(result["nodes"])

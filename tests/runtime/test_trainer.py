@@ -283,8 +283,9 @@ class Drained(Counted):
 
 
 def test_a_node_that_announces_its_end_is_saved_from_and_costs_no_restart(
-    undisturbed: Path, tmp_path: Path
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1")
     task = Drained(attempts=str(tmp_path / "attempts"))
     job = training_job(tmp_path / "out", task, checkpoint_every_steps=100, max_failures=0)
     result = fit(job)

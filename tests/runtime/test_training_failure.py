@@ -1,5 +1,6 @@
 """Which failures of a training are retried, and what the user is told of them."""
 
+import os
 import pickle
 
 import pytest
@@ -10,6 +11,7 @@ from ray.train import WorkerGroupError
 from slams_ray.errors import ArtifactError
 from slams_ray.runtime.training_failure import (
     WorkerError,
+    ends_watched,
     is_loss,
     may_be_retried,
     training_error,
@@ -108,3 +110,32 @@ def test_the_loss_of_a_node_that_announced_it_is_known_as_such() -> None:
     peers = [WorkerError.of(raised(RuntimeError(CLOSED)), known) for known in (False, True)]
     assert was_announced(WorkerGroupError("", dict(enumerate(peers))))
     assert not was_announced(WorkerGroupError("", {0: peers[0]}))
+
+
+WATCH = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+
+
+@pytest.mark.parametrize(
+    ("variables", "num_nodes", "expected"),
+    [
+        ({}, 1, "0"),
+        ({}, 2, None),
+        ({"RAY_ADDRESS": "10.0.0.1:6379"}, 1, None),
+        ({WATCH: "1"}, 1, "1"),
+    ],
+)
+def test_ends_of_nodes_are_watched_except_on_a_cluster_of_one_machine(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    num_nodes: int,
+    expected: str | None,
+) -> None:
+    for name in ("RAY_ADDRESS", WATCH):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("ray.nodes", lambda: [{}] * num_nodes)
+    before = os.environ.get(WATCH)
+    with ends_watched():
+        assert os.environ.get(WATCH) == expected
+    assert os.environ.get(WATCH) == before

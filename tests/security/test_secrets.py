@@ -14,10 +14,11 @@ from slams_ray import storage
 from slams_ray.config import BackboneConfig, DataConfig
 from slams_ray.errors import ConfigError, DataError
 from slams_ray.redaction import redacted
+from slams_ray.runtime.pickled_job import PickledJob
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run, Tracker
 from slams_ray.runtime.tracking_address import credentials, tracking_uri
-from slams_ray.runtime.training_job import PickledJob, TrainingJob
+from slams_ray.runtime.training_job import TrainingJob
 from slams_ray.runtime.watchdog import Watchdog
 from slams_ray.stages.stage import Outcome, StageContext, run_stage
 
