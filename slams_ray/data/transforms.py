@@ -95,16 +95,13 @@ def jitter_colours(
 def normalise(
     images: torch.Tensor,
     boxes: torch.Tensor | None = None,
-    layout: torch.memory_format | None = None,
+    layout: torch.memory_format = torch.channels_last,
 ) -> torch.Tensor:
     """Converts (B, H, W, 3) uint8 to (B, 3, H, W) float with ImageNet statistics; padding is 0.
 
     Args:
-        layout: memory format of the result; None takes channels last on GPUs, where networks
-            compute in it, and the contiguous format on CPUs.
+        layout: memory format of the result; networks compute channels last.
     """
-    if layout is None:
-        layout = torch.channels_last if images.is_cuda else torch.contiguous_format
     mean, std = _imagenet_statistics(images.device)
     scaled = (images.float() / 255 - mean) / std
     normalised = scaled.permute(0, 3, 1, 2).contiguous(memory_format=layout)

@@ -79,4 +79,4 @@ class Predictor:
     def pixels(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """Returns (B, 3, H, W) normalised images, channels last as the networks compute."""
         stacked = torch.from_numpy(np.stack(images)).to(self.device)
-        return normalise(stacked, layout=torch.channels_last)
+        return normalise(stacked)

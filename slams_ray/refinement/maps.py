@@ -92,7 +92,9 @@ class PixelAdaptiveRefinement:
     def __call__(self, image: np.ndarray, maps: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(np.array(image)).to(self.device)
         levels = torch.from_numpy(maps.astype(np.float32) / STORED_LEVELS).to(self.device)
-        refined = refine_by_colour(normalise(pixels[None]), levels[None], self.num_rounds)[0]
+        refined = refine_by_colour(
+            normalise(pixels[None], layout=torch.contiguous_format), levels[None], self.num_rounds
+        )[0]
         peak = refined.max().clamp(min=1 / STORED_LEVELS)
         return to_levels((refined / peak).cpu().numpy())
 

@@ -149,8 +149,7 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
     device = get_device()
     if device.type == "cuda":
         choose_kernels(job.deterministic)
-    channels_last = {"memory_format": torch.channels_last} if device.type == "cuda" else {}
-    module = job.task.build(device.type).to(device, **channels_last)
+    module = job.task.build(device.type).to(device)
     optimizer = job.task.optimizer(module)
     first_step, history, unlogged = _restore(job, module, optimizer)
     wrapped = prepare_model(module, parallel_strategy_kwargs={"forward_sync_buffers": False})

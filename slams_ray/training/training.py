@@ -56,7 +56,8 @@ class Training:
     def build(self, device: str = "cpu") -> TrainingModule:
         module = self.task.build()
         synchronise_batch_norm(module, device)
-        return module
+        # On a CPU a step of MobileNetV2 takes 0.6 to 0.8 of its time with channels first.
+        return module.to(memory_format=torch.channels_last)
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         inner = training_module(module)

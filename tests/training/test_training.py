@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,3 +57,31 @@ def test_a_training_continues_from_its_state_without_the_frozen_network(
         steps(other, other_optimizer, range(2, NUM_STEPS))
         for entry, value in module.state_dict().items():
             assert torch.equal(other.state_dict()[entry], value), entry
+
+
+@pytest.mark.parametrize("kind", ["encoder", "classifier", "activation", "segmentation"])
+def test_networks_compute_channels_last_and_learn_the_same(
+    kind: str, make_task: Make, make_batch: Make, rows: list[dict[str, Any]]
+) -> None:
+    """Convolutions of oneDNN and cuDNN are fastest so."""
+    task = make_task(kind, frozen=True)
+    training = Training(task=task, config=task.config.training, shard_rows=[], sources=[])
+    module = training.build().train()
+    plain = copy.deepcopy(module).to(memory_format=torch.contiguous_format)
+    layouts = []
+    for convolution in module.modules():
+        if isinstance(convolution, torch.nn.Conv2d):
+            assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+            convolution.register_forward_hook(
+                lambda own, inputs, output: layouts.append(
+                    output.is_contiguous(memory_format=torch.channels_last)
+                )
+            )
+    for trained in (module, plain):
+        loss, _ = trained(make_batch(task, rows), np.random.default_rng(0), False)
+        loss.backward()
+    assert layouts
+    assert all(layouts)
+    for (name, ours), theirs in zip(module.named_parameters(), plain.parameters(), strict=True):
+        if ours.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-4, msg=name)
