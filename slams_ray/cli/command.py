@@ -91,6 +91,10 @@ def parse(
                 name: (about, without_unread_settings(command, arguments))
                 for name, (about, command) in choices.items()
             }
+        else:
+            # A suggestion for a misspelt setting then comes from this recipe, and not from all.
+            chosen = next((argument for argument in arguments if argument in RECIPES), None)
+            choices = choices if chosen is None else {chosen: choices[chosen]}
         command = tyro.extras.overridable_config_cli(
             choices, description=description, args=arguments, prog=program_name()
         )

@@ -125,6 +125,19 @@ def test_bad_settings_end_in_one_line_that_names_them(
 
 
 @pytest.mark.slow
+def test_a_misspelt_setting_gets_a_suggestion_of_its_recipe_alone() -> None:
+    shown = run("jobs.pipeline", "folder", "--classifer.training.epochs", "3", COLUMNS="200").stderr
+    assert "--classifier.training.epochs FLOAT" in shown
+    assert "folder --help" in shown
+    assert not any(f"{name} --help" in shown for name in RECIPES if name != "folder")
+
+
+def test_a_misspelt_recipe_gets_the_names_of_all() -> None:
+    shown = run("jobs.pipeline", "foldr", COLUMNS="200").stderr
+    assert "foldr" in shown
+    assert all(name in shown for name in RECIPES)
+
+
 def test_a_workspace_that_cannot_be_written_is_named() -> None:
     shown = run("jobs.pipeline", "demo", "--workspace", "/dev/null/runs")
     assert shown.returncode == 1
