@@ -4,7 +4,6 @@ So workers need neither MLflow nor its credentials, and no step waits for a serv
 """
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -20,8 +19,6 @@ POSTED_POINTS = 100
 SECONDS_BETWEEN_LOOKS = 2.0
 _AXES = ("step", "time")
 """Position of a point, with time in seconds since the epoch."""
-
-logger = logging.getLogger(__name__)
 
 
 def progress_path(output_dir: str) -> str:
