@@ -32,7 +32,7 @@ fail() {
 is_open() { (: <"/dev/tcp/$host/$1") 2>/dev/null; }
 
 # The id in a pid file may belong to another process by now.
-is_ours() { [[ "$(ps -o args= -p "$1" 2>/dev/null)" == *"--temp-dir=$dir/ray "* ]]; }
+is_ours() { [[ "$(ps -o args= -p "$1" 2>/dev/null)" == *"--temp-dir=$dir/ray"* ]]; }
 
 # Ray replaces 127.0.0.1 by the machine's external address and listens on all interfaces, unless it
 # believes that nodes cannot join, as on macOS.
@@ -54,9 +54,12 @@ ensure_token() {
 launch() {
   local name=$1 pid
   shift
+  : >"$dir/$name.log"
   set -m
   # Random ports: with the defaults a second cluster on the machine would conflict with the first.
-  nohup ray start --block --temp-dir="$dir/ray" --disable-usage-stats \
+  # A directory for each node: in a common one a second node, at its first task, would remove and
+  # unpack again the working directory of a job that runs in it.
+  nohup ray start --block --temp-dir="$dir/ray${name//[!0-9]/}" --disable-usage-stats \
     --dashboard-agent-listen-port=0 --min-worker-port=0 --max-worker-port=0 \
     "$@" "${extra[@]}" </dev/null >"$dir/$name.log" 2>&1 &
   pid=$!
@@ -122,10 +125,16 @@ end() {
 }
 
 stop() {
-  local pid
+  local pid waited
+  [[ -n $(pids) ]] || return 0
   for pid in $(pids); do is_ours "$pid" && kill "$pid"; done
   for pid in $(pids); do end "$pid"; done
   rm -f "$dir"/*.pid
+  # Ray's servers may outlive their node for a moment, and the next start needs the port.
+  for ((waited = 0; waited < 20; waited++)); do
+    is_open "$port" || break
+    sleep 0.5
+  done
 }
 
 status() {

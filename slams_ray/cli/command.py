@@ -3,8 +3,9 @@
 import inspect
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, NoReturn, TypeVar
 
 import tyro
@@ -14,7 +15,7 @@ from slams_ray.cli.config_file import with_config_file
 from slams_ray.cli.old_names import check_names
 from slams_ray.config import PipelineConfig
 from slams_ray.config.pipeline import unread_fields
-from slams_ray.errors import SlamsError
+from slams_ray.errors import ConfigError, SlamsError
 from slams_ray.recipes import RECIPES
 
 Command = TypeVar("Command", bound="PipelineCommand")
@@ -82,6 +83,7 @@ def parse(
     try:
         arguments = with_config_file(arguments)
         check_names(arguments)
+        _check_recipe(arguments)
         choices = {
             name: (inspect.getdoc(recipe) or "", command_type(config=recipe()))
             for name, recipe in RECIPES.items()
@@ -101,6 +103,16 @@ def parse(
     except SlamsError as error:
         fail(error)
     return next(a for a in arguments if a in RECIPES), command
+
+
+def _check_recipe(arguments: Sequence[str]) -> None:
+    """Raises ConfigError where the first argument is neither a recipe nor an option."""
+    if arguments and arguments[0] not in RECIPES and not arguments[0].startswith("-"):
+        near = get_close_matches(arguments[0], RECIPES, 1)
+        guess = f": did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"there is no recipe {arguments[0]!r}, expected one of {', '.join(RECIPES)}{guess}"
+        )
 
 
 def program_name() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from slams_ray import storage
 from slams_ray.errors import DataError
@@ -68,9 +68,11 @@ def open_bounded(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS)
             "(data.max_image_pixels)"
         ) from error
     except (OSError, SyntaxError, ValueError) as error:
+        # Pillow would name the buffer in memory.
+        is_unknown = isinstance(error, UnidentifiedImageError)
+        reason = f"it is none of {', '.join(_FORMATS)}" if is_unknown else str(error)
         raise DataError(
-            f"{source} ({len(data)} bytes) is truncated or not an image: {error}. "
-            "Replace it, or set on_bad_image to skip"
+            f"{source} ({len(data)} bytes) is truncated or not an image: {reason}. Replace it"
         ) from error
     return image
 

@@ -67,7 +67,7 @@ class PrepareMapper(TracedMapper):
                 rows.append(self._row(item))
             except DataError as error:
                 if self.on_bad_image == "fail":
-                    raise
+                    raise DataError(f"{error}, or set data.on_bad_image to skip") from error
                 bad.append([item.image_id, str(error)])
         images_per_class = np.zeros(self.description.num_classes + 1, int)
         for row in rows:

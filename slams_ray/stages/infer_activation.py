@@ -85,7 +85,7 @@ def run(
                 warning
                 for name, empty in num_empty.items()
                 for warning in dead_class_warnings(
-                    SYSTEMS[name].title, num_maps, empty, class_names
+                    SYSTEMS[name].title, SYSTEMS[name].remedy, num_maps, empty, class_names
                 )
             ],
         )

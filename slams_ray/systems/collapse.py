@@ -64,12 +64,17 @@ def map_warnings(
 
 
 def dead_class_warnings(
-    title: str, num_maps: Sequence[int], num_empty: Sequence[int], class_names: Sequence[str]
+    title: str,
+    remedy: str,
+    num_maps: Sequence[int],
+    num_empty: Sequence[int],
+    class_names: Sequence[str],
 ) -> list[str]:
     """Returns at most one warning, which names the classes whose maps are nearly all empty.
 
     Args:
         title: title of the system that made the maps.
+        remedy: what helps in this system beside longer training and a lower rate; may be empty.
         num_maps, num_empty: (K,) number of maps per class, and how many of them are all zero.
         class_names: (K,) names, background first.
     """
@@ -82,8 +87,8 @@ def dead_class_warnings(
         return []
     return [
         f"dead class: the {title} maps of {', '.join(dead)} are empty in more than "
-        f"{DEAD_FRACTION:.0%} of their images. Train longer or lower the learning rate. For SLAMs "
-        "lower activation.losses.regularization and activation.losses.classification"
+        f"{DEAD_FRACTION:.0%} of their images: train longer, or lower the learning rate"
+        + (f", or {remedy}" if remedy else "")
     ]
 
 

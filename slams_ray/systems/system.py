@@ -79,6 +79,7 @@ class System:
         map_stage: stage whose network makes the maps; None for maps and labels without a network.
         trainings: settings -> the networks to train or to write, in order. Two systems that need
             the same network name the same stage, and the network is made once.
+        remedy: what to change where maps are empty; an empty text knows nothing.
         max_logit: settings -> value that inference clips higher logits to; None clips nothing.
         check: settings -> nothing. It raises ConfigError, before the first stage, where a file of
             the user or an optional library is missing.
@@ -88,5 +89,6 @@ class System:
     title: str
     map_stage: str | None
     trainings: Callable[[PipelineConfig], Sequence[NetworkStage]]
+    remedy: str = ""
     max_logit: Callable[[PipelineConfig], float | None] = lambda config: None
     check: Callable[[PipelineConfig], None] = no_check

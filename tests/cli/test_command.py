@@ -133,9 +133,11 @@ def test_a_misspelt_setting_gets_a_suggestion_of_its_recipe_alone() -> None:
 
 
 def test_a_misspelt_recipe_gets_the_names_of_all() -> None:
-    shown = run("jobs.pipeline", "foldr", COLUMNS="200").stderr
-    assert "foldr" in shown
-    assert all(name in shown for name in RECIPES)
+    failed = run("jobs.pipeline", "foldr")
+    assert failed.returncode == 1
+    assert "there is no recipe 'foldr', expected one of" in failed.stderr
+    assert failed.stderr.strip().endswith("did you mean folder?")
+    assert all(name in failed.stderr for name in RECIPES)
 
 
 def test_a_workspace_that_cannot_be_written_is_named() -> None:

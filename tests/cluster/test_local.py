@@ -250,6 +250,18 @@ def socket_inodes(process: Path) -> Iterator[str]:
             yield from re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor))
 
 
+WORK_ON_BOTH_NODES = """
+import os, ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+ray.init()
+for node in ray.nodes():
+    where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    ray.get(ray.remote(num_cpus=0)(os.getcwd).options(scheduling_strategy=where).remote())
+assert os.path.exists(os.path.join(os.getcwd(), "pyproject.toml"))
+print("the working directory is there")
+"""
+
+
 @pytest.mark.long
 def test_further_nodes_share_the_cores_and_end_with_the_head(
     directory: Path, environment: dict[str, str]
@@ -270,6 +282,8 @@ def test_further_nodes_share_the_cores_and_end_with_the_head(
         assert len(re.findall(r"^ 1 node_", status.stdout, re.MULTILINE)) == 2
         cores = len(os.sched_getaffinity(0))
         assert f"/{2 * max(cores // 2, 1):.1f} CPU" in status.stdout
+        job = Running(own, directory, started.stdout).submit("python", "-c", WORK_ON_BOTH_NODES)
+        assert "the working directory is there" in job.stdout, job.stdout + job.stderr
     finally:
         stopped = run(SCRIPT, "stop", env=own)
     assert stopped.returncode == 0, stopped.stderr

@@ -56,7 +56,9 @@ def test_fail_raises_for_a_truncated_image_and_names_it(
     description: DatasetDescription, items: list[Item], tmp_path: Path
 ) -> None:
     spoiled = [items[0], truncated(items[1], tmp_path), *items[2:]]
-    with pytest.raises(DataError, match=r"picture_1\.jpg .*truncated.*set on_bad_image to skip"):
+    with pytest.raises(
+        DataError, match=r"picture_1\.jpg .*truncated.*set data.on_bad_image to skip"
+    ):
         PrepareMapper(description, "fail")({}, spoiled)
 
 

@@ -89,10 +89,13 @@ def test_diagnosis(mean: float, contrast: float, expected: str | None) -> None:
 
 def test_dead_classes_are_named_and_classes_without_images_are_not() -> None:
     names = ("background", "cat", "dog", "cow", "sheep")
-    (warning,) = dead_class_warnings("SLAMs", [0, 10, 10, 0, 20], [0, 10, 9, 0, 19], names)
+    (warning,) = dead_class_warnings(
+        "SLAMs", "lower x.y", [0, 10, 10, 0, 20], [0, 10, 9, 0, 19], names
+    )
     assert "SLAMs maps of cat, sheep are empty" in warning
     assert "dog" not in warning
-    assert dead_class_warnings("SLAMs", [0, 10], [0, 0], names[:2]) == []
+    assert warning.endswith("train longer, or lower the learning rate, or lower x.y")
+    assert dead_class_warnings("SLAMs", "", [0, 10], [0, 0], names[:2]) == []
 
 
 def test_a_class_without_similarity_is_named(make_task: Make, rows: Rows) -> None:

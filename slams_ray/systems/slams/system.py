@@ -66,5 +66,6 @@ SYSTEM = System(
     title="SLAMs",
     map_stage=ACTIVATION_STAGE,
     trainings=trainings,
+    remedy="lower activation.losses.regularization and activation.losses.classification",
     max_logit=lambda config: config.inference.max_logit,
 )
