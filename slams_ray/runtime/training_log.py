@@ -4,6 +4,7 @@ So workers need neither MLflow nor its credentials, and no step waits for a serv
 """
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,8 @@ SECONDS_BETWEEN_LOOKS = 2.0
 _AXES = ("step", "time")
 """Position of a point, with time in seconds since the epoch."""
 
+logger = logging.getLogger(__name__)
+
 
 def progress_path(output_dir: str) -> str:
     """Path of the file in which rank 0 posts its last points for the driver."""
@@ -33,7 +36,10 @@ class TrainingLog:
         self, job: TrainingJob, rank: int, first_step: int, history: list[dict[str, float]]
     ) -> None:
         self.job, self.rank, self.history = job, rank, history
-        self.last_step, self.last_time = first_step, time.monotonic()
+        self.first_step = self.last_step = first_step
+        self.last_time = time.monotonic()
+        if rank == 0:
+            self._post(0.0)
 
     def add(self, step: int, metrics: dict[str, float], learning_rate: float) -> None:
         if self.rank != 0:
@@ -46,7 +52,11 @@ class TrainingLog:
             "images_per_second": rate * self.job.batch_size,
         }
         self.history.append({"step": step, "time": time.time()} | point)
-        post = {"rate": rate, "points": self.history[-POSTED_POINTS:]}
+        self._post(rate)
+
+    def _post(self, rate: float) -> None:
+        points = self.history[-POSTED_POINTS:]
+        post = {"first_step": self.first_step, "rate": rate, "points": points}
         storage.write_bytes(progress_path(self.job.output_dir), json.dumps(post).encode())
 
 
@@ -62,6 +72,10 @@ class TrainingFollower:
         # Its own connection, because a run serves one thread.
         self._run = Run(job.tracking_uri, job.run_id)
         self._sent: set[int] = set()
+        self._first_step = 0
+        self._path = progress_path(job.output_dir)
+        # What an earlier driver left there is not this training's.
+        self._last = self._posted()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -88,13 +102,14 @@ class TrainingFollower:
         self._stopped.set()
         self._thread.join()
 
+    def _posted(self) -> bytes | None:
+        return storage.read_bytes(self._path) if storage.exists(self._path) else None
+
     def _follow(self) -> None:
-        last = None
-        path = progress_path(self.job.output_dir)
         while not self._stopped.wait(SECONDS_BETWEEN_LOOKS):
-            posted = storage.read_bytes(path) if storage.exists(path) else None
-            if posted not in (None, last):
-                last = posted
+            posted = self._posted()
+            if posted is not None and posted != self._last:
+                self._last = posted
                 self._show(posted)
             self._run.flush_if_due()
 
@@ -104,8 +119,12 @@ class TrainingFollower:
         except ValueError:
             # Half-written: an object store replaced the file during the read. More follow.
             return
-        newest = post["points"][-1]
-        self._progress.advance(newest["step"], post["rate"], f"loss {newest['loss']:.4f}")
+        if post["first_step"] > self._first_step:
+            self._first_step = post["first_step"]
+            logger.info("%s continues after step %d", self.job.label, self._first_step)
+        if post["rate"]:
+            newest = post["points"][-1]
+            self._progress.advance(newest["step"], post["rate"], f"loss {newest['loss']:.4f}")
         self._send(post["points"])
 
     def _send(self, points: Iterable[Mapping[str, float]]) -> None:

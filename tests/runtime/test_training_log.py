@@ -56,7 +56,7 @@ def test_each_point_is_sent_once_with_its_own_time_also_where_steps_are_repeated
 
 
 def write_post(output: Path, points: list[dict[str, float]]) -> None:
-    content = json.dumps({"rate": 1.5, "points": points})
+    content = json.dumps({"first_step": 0, "rate": 1.5, "points": points})
     Path(progress_path(str(output))).write_text(content)
 
 
@@ -92,10 +92,8 @@ def test_a_torn_post_is_passed_over_and_the_next_one_shown(
     shown: list[tuple[Any, ...]] = []
     monkeypatch.setattr(Progress, "advance", lambda self, *state: shown.append(state))
     path = Path(progress_path(str(tmp_path)))
-    write_post(tmp_path, [{"step": 3, "time": 1.0, "loss": 0.5}])
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole[-5:])
     with TrainingFollower(training_job(tmp_path, Line())):
+        path.write_text('{"first_step": 0, "rate": 1.5, "points": [{"step": 3')
         time.sleep(0.5)
         assert shown == []
         write_post(tmp_path, [{"step": 6, "time": 1.0, "loss": 0.25}])
@@ -103,6 +101,24 @@ def test_a_torn_post_is_passed_over_and_the_next_one_shown(
         while not shown and time.monotonic() < deadline:
             time.sleep(0.05)
     assert shown == [(6, 1.5, "loss 0.2500")]
+
+
+def test_a_continued_training_says_so_and_what_an_earlier_driver_left_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("slams_ray.runtime.training_log.SECONDS_BETWEEN_LOOKS", 0.02)
+    monkeypatch.setattr(logging.getLogger("slams_ray"), "propagate", True)
+    caplog.set_level(logging.INFO, "slams_ray")
+    job = training_job(tmp_path, Line())
+    TrainingLog(job, 0, 2, [])
+    with TrainingFollower(job):
+        time.sleep(0.2)
+        assert "continues" not in caplog.text
+        log = TrainingLog(job, 0, 4, [])
+        time.sleep(0.5)
+        log.add(5, {"loss": 1.0}, 0.1)
+        time.sleep(0.2)
+    assert caplog.text.count("line continues after step 4") == 1
 
 
 def test_a_post_is_bounded_and_the_history_complete(tmp_path: Path) -> None:
