@@ -51,7 +51,7 @@ def look(directory: Path) -> Sight:
         if path.parent.name.endswith("-attempts"):
             num_begun += 1
         elif path.name == "progress.json":
-            step = _done(path)
+            step = int(json.loads(path.read_text())["step"])
         elif path.name.startswith("step-"):
             checkpoint = max(checkpoint, int(path.name.removeprefix("step-")))
         elif path.suffix in WHOLE and not path.name.startswith("."):
@@ -73,10 +73,6 @@ def content(directory: Path) -> dict[str, Any]:
             record = read_record(str(path.parent))
             found[name] = record and record.metrics
     return found
-
-
-def _done(path: Path) -> int:
-    return int(json.loads(path.read_text())["done"])
 
 
 def _changed(path: Path) -> int:

@@ -55,8 +55,8 @@ class TrainingLog:
         self._post(rate)
 
     def _post(self, rate: float) -> None:
-        points = self.history[-POSTED_POINTS:]
-        post = {"first_step": self.first_step, "rate": rate, "points": points}
+        steps = {"first_step": self.first_step, "step": self.last_step}
+        post = steps | {"rate": rate, "points": self.history[-POSTED_POINTS:]}
         storage.write_bytes(progress_path(self.job.output_dir), json.dumps(post).encode())
 
 

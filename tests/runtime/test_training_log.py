@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from slams_ray.faults.outputs import look
 from slams_ray.runtime.progress import Progress
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_log import (
@@ -129,6 +130,15 @@ def test_a_post_is_bounded_and_the_history_complete(tmp_path: Path) -> None:
     posted = json.loads(Path(progress_path(str(tmp_path))).read_text())["points"]
     assert [point["step"] for point in posted] == list(range(6, POSTED_POINTS + 6))
     assert len(history) == POSTED_POINTS + 5
+
+
+def test_fault_injection_sees_the_step_of_a_training(tmp_path: Path) -> None:
+    log = TrainingLog(training_job(tmp_path, Line()), 0, 0, [])
+    assert not look(tmp_path).is_working
+    log.add(3, {"loss": 1.0}, 0.1)
+    assert look(tmp_path).step == 3
+    TrainingLog(training_job(tmp_path, Line()), 0, 2, [])
+    assert look(tmp_path).step == 2
 
 
 def test_a_training_whose_driver_died_before_its_record_is_tracked_by_the_next_one(
