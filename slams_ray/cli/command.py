@@ -84,6 +84,7 @@ def parse(
         arguments = with_config_file(arguments)
         check_names(arguments)
         _check_recipe(arguments)
+        named = [argument for argument in arguments if argument in RECIPES]
         choices = {
             name: (inspect.getdoc(recipe) or "", command_type(config=recipe()))
             for name, recipe in RECIPES.items()
@@ -95,14 +96,13 @@ def parse(
             }
         else:
             # A suggestion for a misspelt setting then comes from this recipe, and not from all.
-            chosen = next((argument for argument in arguments if argument in RECIPES), None)
-            choices = choices if chosen is None else {chosen: choices[chosen]}
+            choices = {name: choices[name] for name in named[:1]} or choices
         command = tyro.extras.overridable_config_cli(
             choices, description=description, args=arguments, prog=program_name()
         )
     except SlamsError as error:
         fail(error)
-    return next(a for a in arguments if a in RECIPES), command
+    return named[0], command
 
 
 def _check_recipe(arguments: Sequence[str]) -> None:
