@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from slams_ray.networks.backbone import (
 Row = Mapping[str, Any]
 """One row of an image shard: image_id, image (encoded bytes), height, width, image_labels, mask."""
 Batch = Mapping[str, torch.Tensor]
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
 class TrainingModule(nn.Module):
@@ -109,25 +110,32 @@ class Task(Protocol):
 
 
 PAIRS = "pairs"
-"""Entry of a batch: (N, 2) int64, image and class (from 0) of each present class, sorted."""
+"""Entry of a batch: (N, 2) int64, image and class (from 0) of each of its `pair_labels`, sorted."""
+CHOSEN_LABELS = "chosen_labels"
+"""Entry of a batch: (B, C) uint8, some of the present classes; only where a sampler draws them."""
 
 
 def with_pairs(samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Adds `PAIRS` to samples with labels, on the host: on a GPU their number would wait for it."""
     if "labels" not in samples:
         return dict(samples)
-    return {**samples, PAIRS: np.argwhere(samples["labels"]).astype(np.int64)}
+    return {**samples, PAIRS: np.argwhere(pair_labels(samples)).astype(np.int64)}
+
+
+def pair_labels(batch: Mapping[str, Array]) -> Array:
+    """Returns the labels whose classes form pairs with their image: the chosen, or all present."""
+    return batch.get(CHOSEN_LABELS, batch["labels"])
 
 
 def pairs_of(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the image and the class (from 0) of each of the N present classes, (N,) int64 each.
+    """Returns the image and the class (from 0) of each of the N pairs, (N,) int64 each.
 
     A batch without `PAIRS`, such as a part of one, waits for the device here.
     """
     if PAIRS in batch:
         image_of, class_of = batch[PAIRS].unbind(1)
     else:
-        image_of, class_of = batch["labels"].nonzero(as_tuple=True)
+        image_of, class_of = pair_labels(batch).nonzero(as_tuple=True)
     return image_of, class_of
 
 

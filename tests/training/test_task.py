@@ -160,13 +160,24 @@ def test_multi_hot_puts_class_1_first() -> None:
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 3])
+@pytest.mark.parametrize("masked_classes", [None, 1])
 def test_pairs_that_come_with_the_batch_are_those_that_the_loss_would_find(
-    accumulation_steps: int, make_task: Make, make_batch: Make, rows: Rows
+    masked_classes: int | None,
+    accumulation_steps: int,
+    make_task: Make,
+    make_batch: Make,
+    rows: Rows,
 ) -> None:
-    task = make_task("activation", frozen=True)
+    task = make_task("activation", frozen=True, masked_classes=masked_classes)
     batch = make_batch(task, rows)
     completed = with_pairs({name: values.numpy() for name, values in batch.items()})
-    assert completed[PAIRS].tolist() == [[0, 0], [1, 1], [1, 2], [3, 0], [3, 1], [3, 2]]
+    pairs = completed[PAIRS].tolist()
+    present = [[0, 0], [1, 1], [1, 2], [3, 0], [3, 1], [3, 2]]
+    if masked_classes is None:
+        assert pairs == present
+    else:
+        assert [image for image, _ in pairs] == [0, 1, 3]
+        assert all(pair in present for pair in pairs)
     training = replace(task.training, accumulation_steps=accumulation_steps)
     metrics = []
     for given in (batch, {name: torch.from_numpy(values) for name, values in completed.items()}):

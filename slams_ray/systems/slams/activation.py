@@ -1,7 +1,6 @@
 """Trains the activation network through the frozen encoder (docs/method.md, Activation network)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,16 @@ from slams_ray.systems.classification import ImageLabelTask, classifier_loss
 from slams_ray.systems.label_losses import pseudo_label_loss
 from slams_ray.systems.maps import collapse_metrics
 from slams_ray.systems.slams import losses
+from slams_ray.systems.slams.maskable_crops import MaskableCrops
 from slams_ray.systems.slams.soft_masks import binarise_softly, soft_masks
-from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule, pairs_of
+from slams_ray.training.task import (
+    Batch,
+    Sampler,
+    TrainingModule,
+    pair_labels,
+    pairs_of,
+)
 
-EQUIVARIANCE_SCALES = (0.5, 0.75)
-MASK_THRESHOLDS = (0.25, 0.75)
 FOREGROUND, BACKGROUND = "foreground", "background"
 CATEGORY_LOSSES = {
     FOREGROUND: losses.category_foreground_loss,
@@ -117,14 +121,14 @@ class ActivationTraining(TrainingModule):
 
         present = F.pad(labels.bool(), (1, 0), value=True)[image_of]
         own = F.one_hot(class_of + 1, present.shape[1]).bool()
-        num_present = labels.sum(dim=1).clamp(min=1)
+        num_pairs = pair_labels(batch).sum(dim=1).clamp(min=1)
         terms = {}
         for part, category_loss in CATEGORY_LOSSES.items():
             if getattr(self.config.losses, part):
                 form = self.config.losses.form
                 value = category_loss(similarity[part], own, present & ~own, form)
-                total = torch.zeros_like(num_present).index_add(0, image_of, value)
-                terms[part] = total / num_present
+                total = value.new_zeros(len(num_pairs)).index_add(0, image_of, value)
+                terms[part] = total / num_pairs
         return terms, _observed(similarity, own) if observe else {}
 
     def _similarity(
@@ -166,7 +170,10 @@ class ActivationTraining(TrainingModule):
         labels: torch.Tensor,
         draw: np.random.Generator,
     ) -> torch.Tensor:
-        scale, mirrored = float(draw.choice(EQUIVARIANCE_SCALES)), bool(draw.integers(2))
+        scale, mirrored = (
+            float(draw.choice(self.config.equivariance_scales)),
+            bool(draw.integers(2)),
+        )
 
         def mirror(maps: torch.Tensor) -> torch.Tensor:
             return maps.flip(-1) if mirrored else maps
@@ -193,41 +200,6 @@ def _observed(similarity: dict[str, torch.Tensor], own: torch.Tensor) -> dict[st
         # Similarity to background in the masked image: high where the map covers context.
         "similarity_context": similarity[FOREGROUND][:, 0].sum().detach() / num_pairs,
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskableCrops(LabelledCrops):
-    """Labelled crops with a filler image and mask thresholds, where these are asked for."""
-
-    with_filler: bool
-    with_thresholds: bool
-
-    @property
-    def needs_filler(self) -> bool:
-        return self.with_filler
-
-    def sample(
-        self, row: Row, rng: np.random.Generator, filler: Row | None = None
-    ) -> dict[str, np.ndarray]:
-        """Returns a labelled crop with further entries.
-
-        With a filler: filler, filler_box and filler_labels, a crop of another image. With
-        thresholds: mask_threshold, (C,) float32.
-        """
-        crop = super().sample(row, rng)
-        sample = dict(crop)
-        if self.with_filler:
-            if filler is None:
-                other = {name: np.zeros_like(value) for name, value in crop.items()}
-            else:
-                other = LabelledCrops(self.training, self.num_classes).sample(filler, rng)
-            sample["filler"] = other["image"]
-            sample["filler_box"] = other["box"]
-            sample["filler_labels"] = other["labels"]
-        if self.with_thresholds:
-            thresholds = rng.uniform(*MASK_THRESHOLDS, self.num_classes)
-            sample["mask_threshold"] = thresholds.astype(np.float32)
-        return sample
 
 
 class ActivationTask(ImageLabelTask):
@@ -268,6 +240,7 @@ class ActivationTask(ImageLabelTask):
             with_filler=self.config.fill == "image",
             with_thresholds=self.config.binarisation_width > 0,
             with_pseudo_labels=self.config.losses.pseudo_labels > 0,
+            num_chosen=self.config.masked_classes,
         )
 
     def build(self) -> TrainingModule:
