@@ -20,6 +20,10 @@ class ComputeConfig:
     """Threads of a training worker without a GPU; None divides the cores of a node among its
     workers. Set it to get the same figures on machines with different numbers of cores, because
     the number of threads changes how sums are rounded."""
+    trainings_at_once: int | None = None
+    """Trainings that run at the same time where none needs another, such as those of the classifier
+    and the encoder. None is as many as have GPUs; on CPUs it is one a node, or more where
+    train_threads leaves cores."""
     data_loading_tasks: int | None = None
     """Processes that decode and augment images for each training worker. None is 2 on CPUs; on GPUs
     it is the CPUs per GPU of a node minus one, limited to 2..16. 0 loads in a thread of the worker,
@@ -46,6 +50,7 @@ class ComputeConfig:
             "train_workers",
             "min_train_workers",
             "train_threads",
+            "trainings_at_once",
             "gpu_actors",
             "actors_per_gpu",
         ):

@@ -56,7 +56,7 @@ GIVEN_WEIGHTS = {
     "mctformer": "the state dict of a vision transformer",
 }
 """System -> what its setting `weights` must name, because nothing downloads it."""
-SystemName = MapSystem | LabelSource
+SystemName = Literal[MapSystem, LabelSource]
 SETTINGS_OF: Mapping[str, tuple[str, ...]] = {
     "slams": ("encoder", "activation"),
     "recam": ("recam",),

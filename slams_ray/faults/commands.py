@@ -25,6 +25,9 @@ _SETTINGS = (
     # As on real data: tasks of Ray Data load the images of a training.
     "--compute.data-loading-tasks",
     "1",
+    # A fault must meet the training of its stage.
+    "--compute.trainings-at-once",
+    "1",
     # Trainings are long enough for a fault to occur while they run.
     *(a for name in _TRAININGS for a in (f"--{name}.training.epochs", "8")),
     *(a for name in _TRAININGS for a in (f"--{name}.training.checkpoint-every-steps", "5")),

@@ -63,7 +63,8 @@ def smoke() -> PipelineConfig:
             training=replace(training, epochs=2),
             inference=InferenceConfig(scales=(1.0,)),
         ),
-        compute=ComputeConfig(data_loading_tasks=0),
+        # One thread leaves a core for another training.
+        compute=ComputeConfig(train_threads=1, data_loading_tasks=0),
         tracking=TrackingConfig(num_examples=2),
     )
     return with_peer_systems(config)

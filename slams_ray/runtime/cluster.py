@@ -190,10 +190,15 @@ def use_gpu(device: str) -> bool:
     return device != "cpu" and num_gpus() > 0
 
 
-def num_trainings(train_workers: int, device: str) -> int:
-    """Number of trainings that can run at once, by GPUs; on CPUs by nodes."""
+def num_trainings(train_workers: int, device: str, train_threads: int | None = None) -> int:
+    """Number of trainings that can run at once: by GPUs, and on CPUs by the cores of nodes.
+
+    Args:
+        train_threads: cores of a training worker without a GPU; None is all of its node.
+    """
     connect()
     if use_gpu(device):
         return max(1, num_gpus() // train_workers)
-    # On CPUs a training worker uses all cores of its node.
-    return max(1, sum(node["Alive"] for node in ray.nodes()) // train_workers)
+    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    workers = [1 if train_threads is None else num // train_threads for num in cores]
+    return max(1, sum(workers) // train_workers)

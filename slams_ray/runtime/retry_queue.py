@@ -6,6 +6,7 @@ for the server, for a limited time. The records in the workspace contain every n
 """
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ class Trouble(Enum):
 class RetryQueue:
     """Sends requests in order and at least once: a lost answer can duplicate a run or a row.
 
-    One queue serves one process and one thread.
+    Threads of one process may share a queue.
 
     Attributes:
         lost: whether requests were dropped.
@@ -50,6 +51,7 @@ class RetryQueue:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.lost = False
+        self._lock = threading.RLock()
         self._waiting: deque[tuple[str, Callable[[], object]]] = deque()
         self._refused: set[str] = set()
         self._faults = 0
@@ -63,22 +65,25 @@ class RetryQueue:
 
     def send(self, what: str, request: Callable[[], object]) -> None:
         """Queues a request, and sends the queue unless the next attempt is due later."""
-        if len(self._waiting) == MAX_WAITING:
-            self._drop("metrics of a long absence", "the queue is full")
-            return
-        self._waiting.append((what, request))
-        if time.monotonic() >= self._next_try:
-            self._deliver()
+        with self._lock:
+            if len(self._waiting) == MAX_WAITING:
+                self._drop("metrics of a long absence", "the queue is full")
+                return
+            self._waiting.append((what, request))
+            if time.monotonic() >= self._next_try:
+                self._deliver()
 
     def ask(self, what: str, request: Callable[[], Answer]) -> Answer | None:
         """Sends a request and waits for its answer; None if the server is down or refuses."""
         answers: list[Answer] = []
         entry = (what, lambda: answers.append(request()))
         self.send(*entry)
-        if not self.settle() and entry in self._waiting:
-            # Nobody would receive a later answer.
-            self._waiting.remove(entry)
-            self._drop(what, "the server does not answer")
+        if not self.settle():
+            with self._lock:
+                if entry in self._waiting:
+                    # Nobody would receive a later answer.
+                    self._waiting.remove(entry)
+                    self._drop(what, "the server does not answer")
         return answers[0] if answers else None
 
     def settle(self) -> bool:
@@ -97,24 +102,31 @@ class RetryQueue:
 
     def _deliver(self) -> bool:
         """Sends queued requests until one fails; returns whether the queue is empty."""
-        while self._waiting:
-            what, request = self._waiting[0]
-            try:
-                request()
-            except Exception as error:
-                trouble = diagnose(error)
-                self._faults += trouble is Trouble.FAULT
-                is_worth_a_try = trouble is Trouble.FAULT and self._faults < MAX_FAULTS
-                if trouble is Trouble.GONE or is_worth_a_try:
-                    self._note_gone(error)
+        with self._lock:
+            while self._waiting:
+                if not self._deliver_first():
                     return False
-                self._drop(what, first_line(error))
-            self._faults = 0
-            self._waiting.popleft()
-        if self._pause:
-            logger.info("MLflow at %s answers again", self.uri)
-        self._pause = self._next_try = 0.0
-        self._patient = True
+            if self._pause:
+                logger.info("MLflow at %s answers again", self.uri)
+            self._pause = self._next_try = 0.0
+            self._patient = True
+            return True
+
+    def _deliver_first(self) -> bool:
+        """Sends the first request; returns whether it has left the queue, sent or dropped."""
+        what, request = self._waiting[0]
+        try:
+            request()
+        except Exception as error:
+            trouble = diagnose(error)
+            self._faults += trouble is Trouble.FAULT
+            is_worth_a_try = trouble is Trouble.FAULT and self._faults < MAX_FAULTS
+            if trouble is Trouble.GONE or is_worth_a_try:
+                self._note_gone(error)
+                return False
+            self._drop(what, first_line(error))
+        self._faults = 0
+        self._waiting.popleft()
         return True
 
     def _note_gone(self, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -42,19 +43,21 @@ class TrackingSession:
         self.name, self.key, self.params, self.group = name, key, params, group
         self.tags = dict(tags or {})
         self.parent: Run | None = None
+        self._lock = threading.Lock()
         self._tracker: Tracker | None = None
         self._watchdog: Watchdog | None = None
 
     def open(self) -> Run:
         """Returns the parent run, which is created or continued on first use."""
-        if self.parent is None:
-            self._tracker = Tracker(self.workspace, self.experiment, self.group is not None)
-            self._watchdog = Watchdog(self._tracker.uri)
-            self.parent = self._continue() or self._create()
-            if self.tags:
-                self.parent.set_tags(self.tags)
-            self._watchdog.guard(self.parent)
-        return self.parent
+        with self._lock:
+            if self.parent is None:
+                self._tracker = Tracker(self.workspace, self.experiment, self.group is not None)
+                self._watchdog = Watchdog(self._tracker.uri)
+                self.parent = self._continue() or self._create()
+                if self.tags:
+                    self.parent.set_tags(self.tags)
+                self._watchdog.guard(self.parent)
+            return self.parent
 
     @contextmanager
     def stage_run(self, stage: str, name: str | None = None) -> Iterator[Run]:

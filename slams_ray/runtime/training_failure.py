@@ -108,7 +108,8 @@ def ends_watched() -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ[_WATCH]
+        # Another training of this process may have removed it.
+        os.environ.pop(_WATCH, None)
 
 
 def is_loss(error: BaseException) -> bool:

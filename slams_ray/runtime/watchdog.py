@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ class Watchdog:
             text=True,
             start_new_session=True,
         )
+        self._lock = threading.Lock()
         # The started process forks the watchdog and exits.
         self._process.wait()
 
@@ -58,8 +60,9 @@ class Watchdog:
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
+            with self._lock:
+                self._process.stdin.write(line + "\n")
+                self._process.stdin.flush()
         except BrokenPipeError:
             logger.warning("the watchdog of MLflow runs has died: a killed run will stay RUNNING")
 

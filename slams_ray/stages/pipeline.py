@@ -20,8 +20,9 @@ from slams_ray.stages import (
 from slams_ray.stages.config_file import CONFIG_NAME, dump_config
 from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result, StageContext
-from slams_ray.stages.steps import stage_names, steps
-from slams_ray.stages.summary import publish, summarise
+from slams_ray.stages.steps import groups, stage_names, steps
+from slams_ray.stages.summary import log_scores, publish, summarise
+from slams_ray.stages.together import run_group
 from slams_ray.systems.registry import SYSTEMS
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,9 @@ def run(
     Writes `<workspace>/config.yaml`, and `<workspace>/summary.json` once all stages have run.
 
     Raises:
-        ConfigError: another driver works in the workspace.
+        ConfigError: another driver works in the workspace, or there is no stage `until`.
     """
+    check_stage(config, until)
     with workspace_lock(workspace, recipe), open_session(config, workspace, recipe) as session:
         context = make_context(config, session)
         _keep_config(recipe, config, workspace)
@@ -55,6 +57,8 @@ def run(
         summary = summarise(config, results, workspace, recipe)
         if evaluate.STAGE in results:
             publish(context, config, results, summary)
+        elif session.parent is not None:
+            log_scores(session.parent, summary)
         return PipelineResult(results=results, summary=summary)
 
 
@@ -114,15 +118,21 @@ def run_stages(
     Raises:
         ConfigError: the pipeline has no such stage, or a system lacks a file or a library.
     """
+    check_stage(config, until)
     names = [name for name, _ in steps(config)]
-    if until is not None and until not in names:
-        raise ConfigError(
-            f"the pipeline has no stage {until!r}, expected one of {', '.join(stage_names(config))}"
-        )
     run = PipelineRun(config, context)
     for system in config.systems:
         SYSTEMS[system].check(run.config)
     last = len(names) if until is None else len(names) - names[::-1].index(until)
-    for name, work in steps(config)[:last]:
-        run.results[name] = work(run)
+    for group in groups(config, steps(config)[:last]):
+        run_group(group, run)
     return run.results
+
+
+def check_stage(config: PipelineConfig, stage: str | None) -> None:
+    """Raises ConfigError if a stage is given that the pipeline does not have."""
+    names = stage_names(config)
+    if stage is not None and stage not in names:
+        raise ConfigError(
+            f"the pipeline has no stage {stage!r}, expected one of {', '.join(names)}"
+        )

@@ -100,6 +100,14 @@ class Result:
         return storage.join(self.output_dir, *parts)
 
 
+def is_finished(
+    context: StageContext, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]
+) -> bool:
+    """Whether the output of `run_stage` with the same arguments exists."""
+    output_dir = storage.join(context.workspace, stage, fingerprint(stage, config, inputs))
+    return read_record(output_dir) is not None
+
+
 def run_stage(
     context: StageContext,
     stage: str,

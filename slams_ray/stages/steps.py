@@ -93,6 +93,23 @@ def _work_on_cam(name: str, work: Callable[[PipelineRun], Result], run: Pipeline
     return result
 
 
+def groups(config: PipelineConfig, of: Sequence[Step]) -> list[list[Step]]:
+    """Puts consecutive trainings that need nothing of each other into one group.
+
+    Returns:
+        the steps in the same order. Every other step has a group of its own.
+    """
+    needs = {training.stage: set(training.needs) for training in trainings_of(config)}
+    found: list[list[Step]] = []
+    for step in of:
+        group = {name for name, _ in found[-1]} if found else set()
+        if group and {step[0], *group} <= needs.keys() and not needs[step[0]] & group:
+            found[-1].append(step)
+        else:
+            found.append([step])
+    return found
+
+
 def _map_steps(name: str) -> list[Step]:
     """Returns a refinement of maps, the stages it needs, and the choice of a threshold."""
     return [
@@ -130,13 +147,24 @@ def _import_labels(run: PipelineRun) -> Result:
 
 
 def _train(stage: str, run: PipelineRun) -> Result:
-    training = next(t for t in trainings_of(run.config) if t.stage == stage)
+    return training(stage, run).run(run.context)
+
+
+def training(stage: str, run: PipelineRun) -> train_systems.SystemTraining:
+    """Returns the training of a network of the systems, whose inputs are finished."""
+    found = next(t for t in trainings_of(run.config) if t.stage == stage)
     labels = None
-    if training.pixel_labels == "confident":
+    if found.pixel_labels == "confident":
         labels = pixel_labels.confident(run.config, run.results)
-    elif training.pixel_labels == "pseudo":
+    elif found.pixel_labels == "pseudo":
         labels = pixel_labels.of_stage(run.cam.results[refine.STAGE])
-    return train_systems.run(run.context, training, run.config.seed, run.data, run.results, labels)
+    return train_systems.SystemTraining(
+        stage=found,
+        seed=run.config.seed,
+        data=run.data,
+        needed={name: run.results[name] for name in found.needs},
+        labels=labels,
+    )
 
 
 def _infer(run: PipelineRun) -> Result:

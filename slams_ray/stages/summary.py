@@ -6,6 +6,7 @@ from typing import Any
 from slams_ray import storage
 from slams_ray.config import PipelineConfig
 from slams_ray.model.source import SUMMARY_NAME
+from slams_ray.runtime.tracking import Run
 from slams_ray.stages import evaluate, prepare, publish_model, report
 from slams_ray.stages.config_file import CONFIG_NAME
 from slams_ray.stages.pipeline_run import CAM_PREFIX
@@ -70,7 +71,7 @@ def publish(
         return
     report.publish(context, config, results)
     parent = context.session.open()
-    parent.log_metrics({k: v for k, v in summary["scores"].items() if v is not None})
+    log_scores(parent, summary)
     data = results[prepare.STAGE]
     notes = data.record.notes
     counts = prepare.split_counts(notes)
@@ -80,6 +81,11 @@ def publish(
     storage.write_bytes(path, text)
     parent.log_file(path, "summary")
     parent.log_file(storage.join(context.workspace, CONFIG_NAME))
+
+
+def log_scores(parent: Run, summary: dict[str, Any]) -> None:
+    """Logs the main metrics that there are to the parent run."""
+    parent.log_metrics({k: v for k, v in summary["scores"].items() if v is not None})
 
 
 def _note(summary: dict[str, Any]) -> str:

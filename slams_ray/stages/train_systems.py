@@ -2,12 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from slams_ray import storage
 from slams_ray.config import PipelineConfig
 from slams_ray.data.source import TRAIN, VAL
 from slams_ray.stages.prepare import PreparedData
-from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
+from slams_ray.stages.stage import (
+    Attempt,
+    Outcome,
+    Result,
+    StageContext,
+    is_finished,
+    run_stage,
+)
 from slams_ray.stages.training import (
     LAST,
     MODEL_NAME,
@@ -51,60 +60,66 @@ class PixelLabels:
     digest: str
 
 
-def run(
-    context: StageContext,
-    training: NetworkStage,
-    seed: int,
-    data: PreparedData,
-    finished: Mapping[str, Result],
-    labels: PixelLabels | None = None,
-) -> Result:
-    """Trains one network of a system, or writes it where it is not trained.
+@dataclass(frozen=True, kw_only=True)
+class SystemTraining:
+    """Training of one network of a system, or the network itself where it is not trained.
 
-    Args:
+    Attributes:
         seed: random seed.
-        finished: finished stages by name. They include the stages that the training needs.
+        needed: finished stages whose checkpoints are needed, by name.
         labels: read together with the images; None reads the images alone.
     """
-    if isinstance(training, FixedNetwork):
-        return write(context, training, data)
-    assert isinstance(training, NetworkTraining)
-    needed = {stage: finished[stage] for stage in training.needs}
-    settings = network_settings(training.config) | {"seed": seed}
-    settings["backbone"] = backbone_settings(training.backbone)
 
-    def work(attempt: Attempt) -> Outcome:
-        checkpoints = {s: storage.read_bytes(r.path(MODEL_NAME)) for s, r in needed.items()}
-        task = training.make_task(data.description.class_names, checkpoints)
+    stage: NetworkStage
+    seed: int
+    data: PreparedData
+    needed: Mapping[str, Result]
+    labels: PixelLabels | None = None
+
+    def run(self, context: StageContext) -> Result:
+        """Trains the network, unless it is finished."""
+        work = self._write if isinstance(self.stage, FixedNetwork) else self._train
+        return run_stage(
+            context, self.stage.stage, self._settings, self._inputs, partial(work, context)
+        )
+
+    def is_finished(self, context: StageContext) -> bool:
+        """Whether the network is kept from an earlier run."""
+        return is_finished(context, self.stage.stage, self._settings, self._inputs)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        settings = network_settings(self.stage.config)
+        if isinstance(self.stage, NetworkTraining):
+            settings |= {"seed": self.seed, "backbone": backbone_settings(self.stage.backbone)}
+        return settings
+
+    @property
+    def _inputs(self) -> dict[str, str]:
+        inputs = {"prepare": self.data.images_digest(TRAIN, VAL)}
+        inputs |= {stage: result.record.fingerprint for stage, result in self.needed.items()}
+        return inputs if self.labels is None else inputs | {"pixel_labels": self.labels.digest}
+
+    def _train(self, context: StageContext, attempt: Attempt) -> Outcome:
+        training, labels = self.stage, self.labels
+        assert isinstance(training, NetworkTraining)
+        checkpoints = {s: storage.read_bytes(r.path(MODEL_NAME)) for s, r in self.needed.items()}
         this = TaskToTrain(
             label=training.label,
-            task=task,
+            task=training.make_task(self.data.description.class_names, checkpoints),
             config=training.config.training,
-            seed=seed,
+            seed=self.seed,
             more_sources=[] if labels is None else [labels.columns],
         )
-        outcome = train(context, this, data, attempt)
+        outcome = train(context, this, self.data, attempt)
         return replace(outcome, warnings=training.warnings(outcome.notes[LAST], outcome.metrics))
 
-    inputs = {"prepare": data.images_digest(TRAIN, VAL)}
-    inputs |= {stage: result.record.fingerprint for stage, result in needed.items()}
-    if labels is not None:
-        inputs["pixel_labels"] = labels.digest
-    return run_stage(context, training.stage, settings, inputs, work)
-
-
-def write(context: StageContext, network: FixedNetwork, data: PreparedData) -> Result:
-    """Writes the checkpoint of a network that is not trained."""
-    class_names = data.description.class_names
-
-    def work(attempt: Attempt) -> Outcome:
+    def _write(self, context: StageContext, attempt: Attempt) -> Outcome:
+        assert isinstance(self.stage, FixedNetwork)
         path = storage.join(attempt.output_dir, MODEL_NAME)
-        storage.write_bytes(path, network.make(class_names))
+        storage.write_bytes(path, self.stage.make(self.data.description.class_names))
         attempt.run.log_file(path, "checkpoint")
         return Outcome(num_rows=0, notes={"num_steps": 0})
-
-    inputs = {"prepare": data.images_digest(TRAIN, VAL)}
-    return run_stage(context, network.stage, network_settings(network.config), inputs, work)
 
 
 def map_networks(config: PipelineConfig, finished: Mapping[str, Result]) -> dict[str, MapNetwork]:

@@ -14,7 +14,7 @@ from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import pipeline, search_threshold
 from slams_ray.studies.comparison import Score
 from slams_ray.studies.scores import PRIMARY, Show, Study, collect, finish, no_show
-from slams_ray.studies.trials import Point, run_grid, to_report, to_scores
+from slams_ray.studies.trials import Point, of_trial, run_grid, to_report, to_scores
 from slams_ray.systems.registry import titles
 
 NAME = "ablate"
@@ -122,7 +122,7 @@ def run_variant(
     config: PipelineConfig, workspace: str, recipe: str, parent_id: str | None, point: Point
 ) -> Iterator[dict[str, float]]:
     """Yields one report with the scores of a variant and of the baselines."""
-    varied = replace(override(config, VARIANTS[point["variant"]]), seed=point["seed"])
+    varied = of_trial(override(config, VARIANTS[point["variant"]]), point["seed"])
     name = f"{recipe} {_label(point)}"
     with pipeline.open_session(varied, workspace, name, parent_id) as session:
         context = pipeline.make_context(varied, session)

@@ -18,7 +18,7 @@ from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import evaluate, pipeline, prepare
 from slams_ray.studies.comparison import Score
 from slams_ray.studies.scores import PRIMARY, Show, Study, collect, finish, no_show
-from slams_ray.studies.trials import Point, run_grid, to_report, to_scores
+from slams_ray.studies.trials import Point, of_trial, run_grid, to_report, to_scores
 from slams_ray.systems.registry import titles
 
 NAME = "compare"
@@ -153,7 +153,7 @@ def run_seed(
     point: Point,
 ) -> Iterator[dict[str, float]]:
     """Yields one report with the scores of every system and refinement."""
-    config = replace(config, seed=point["seed"])
+    config = of_trial(config, point["seed"])
     name = f"{recipe} seed {config.seed}"
     with pipeline.open_session(config, workspace, name, parent_id) as session:
         scores: dict[Score, None] = {}

@@ -1,6 +1,7 @@
 """Runs the pipelines of a study concurrently: one trial of Ray Tune per point of a grid."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from slams_ray import storage
@@ -52,6 +53,11 @@ def run_grid(
     settings = {"config": to_plain(config), "grid": dict(grid)}
     output_dir = storage.join(directory, fingerprint("grid", settings, {}))
     return search(work, SearchSpace(grid), plan, output_dir, label)
+
+
+def of_trial(config: PipelineConfig, seed: int) -> PipelineConfig:
+    """Returns the settings of one trial: other trials take what one training leaves free."""
+    return replace(config, seed=seed, compute=replace(config.compute, trainings_at_once=1))
 
 
 def to_report(scores: Sequence[Score]) -> dict[str, float]:

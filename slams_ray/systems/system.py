@@ -27,12 +27,14 @@ class NetworkStage:
 
     Attributes:
         stage: name of the stage, and of its directory in the workspace.
+        config: settings of the network, and of its training.
         needs: stages whose checkpoints are needed to build the network.
         pixel_labels: labels of the CAM maps that samples need: confident ones of their own
             settings, or the pseudo labels of a pipeline with the system cam.
     """
 
     stage: str
+    config: TrainedConfig | FixedConfig
     needs: tuple[str, ...] = ()
     pixel_labels: PixelLabelKind | None = None
 
@@ -42,7 +44,6 @@ class FixedNetwork(NetworkStage):
     """Network that is not trained.
 
     Attributes:
-        config: settings of the network.
         make: class names -> bytes of its checkpoint.
     """
 
@@ -56,7 +57,6 @@ class NetworkTraining(NetworkStage):
 
     Attributes:
         label: name of the training in progress lines and metrics.
-        config: settings of the network and of its training.
         backbone: settings of the backbone. The path of a weights file must be absolute.
         make_task: (class names, stage -> bytes of its checkpoint) -> the task to train.
         warnings: (last step metrics, metrics of the trained network) -> warnings of a collapse.

@@ -1,6 +1,7 @@
 """Requests to a server that is gone for a while, for good, or refuses."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 
@@ -255,3 +256,23 @@ def test_broken_connections_are_tried_again(error: Exception) -> None:
     box.send("metrics", request)
     box.settle()
     assert received == ["a"]
+
+
+def test_threads_share_a_queue_and_nothing_is_lost_or_sent_twice(server: Server) -> None:
+    box = RetryQueue("http://server")
+    answers: list[str | None] = []
+
+    def work(letter: str) -> None:
+        for i in range(200):
+            box.send("metrics", server.request(f"{letter}{i}"))
+        answers.append(box.ask("the run", server.request(f"{letter} asks")))
+
+    threads = [threading.Thread(target=work, args=[letter]) for letter in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, answers)) == ["A ASKS", "B ASKS", "C ASKS", "D ASKS"]
+    for letter in "abcd":
+        own = [text for text in server.received if text[0] == letter]
+        assert own == [*(f"{letter}{i}" for i in range(200)), f"{letter} asks"]

@@ -36,7 +36,7 @@ def train_encoder(context: StageContext, config: PipelineConfig, data: PreparedD
     (training,) = (
         t for t in trainings_of(with_absolute_weights(config)) if t.stage == "train_encoder"
     )
-    return train_systems.run(context, training, 0, data, {})
+    return train_systems.SystemTraining(stage=training, seed=0, data=data, needed={}).run(context)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from slams_ray import provenance, storage
 from slams_ray.artifacts import RECORD_NAME
 from slams_ray.config.overrides import override
 from slams_ray.data.image import decode_mask
-from slams_ray.errors import ArtifactError
+from slams_ray.errors import ArtifactError, ConfigError
 from slams_ray.stages import pipeline, train_systems
 from slams_ray.stages.refine import refiners
 from slams_ray.stages.stage import Attempt, Outcome
@@ -239,6 +239,24 @@ def test_an_interrupted_stage_redoes_only_the_damaged_shard(finished: Any) -> No
     assert not again.results["infer_activation"].cached
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
     assert pq.read_table(shards[1]).num_rows == 6
+
+
+def test_a_run_that_ends_early_logs_the_scores_that_it_has(finished: Any, tmp_path: Path) -> None:
+    workspace = finished.copy_to(tmp_path)
+    config = override(finished.config, {"threshold.fixed": 0.3})
+    found = pipeline.run(config, str(workspace), "early", until="search_threshold")
+    (parent,) = mlflow_runs(workspace)["early"]
+    scores = {name: value for name, value in found.summary["scores"].items() if value is not None}
+    assert scores.keys() == {"cam_seed_miou", "slams_seed_miou"}
+    assert parent.data.metrics == pytest.approx(scores)
+
+
+def test_a_stage_that_does_not_exist_is_refused_before_anything_is_written(
+    finished: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="no stage 'train', expected one of prepare, "):
+        pipeline.run(finished.config, str(tmp_path / "runs"), "tiny", until="train")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_damaged_record_is_named(finished: Any) -> None:

@@ -32,8 +32,10 @@ def pipeline_rows(config: PipelineConfig, workspace: str, recipe: str) -> list[R
     started = time.perf_counter()
     results = pipeline.run(config, workspace, recipe).results
     wall = time.perf_counter() - started
-    own = {stage: union_seconds(intervals(result)) for stage, result in results.items()}
-    total = sum(own.values())
+    found = {stage: intervals(result) for stage, result in results.items()}
+    own = {stage: union_seconds(of_stage) for stage, of_stage in found.items()}
+    # Trainings may work at the same time.
+    total = union_seconds([interval for of_stage in found.values() for interval in of_stage])
     rows = [
         _share_row(stage, result.record.seconds, own[stage], goal=0.0)
         for stage, result in results.items()
