@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 CUDA = torch.device("cuda:0")
 
@@ -28,15 +29,19 @@ def _clear_caches() -> None:
 
 
 @pytest.fixture
-def faked_cuda() -> Callable[[], AbstractContextManager[torch.device]]:
-    """A context with a CUDA device whose tensors are fake. Build networks before it."""
+def faked_cuda() -> Callable[..., AbstractContextManager[torch.device]]:
+    """A context with a CUDA device whose tensors are fake. Build networks before it.
+
+    Without a `shape_env`, an operation whose shape depends on values raises: it would wait for the
+    device.
+    """
     return _faked_cuda
 
 
 @contextmanager
-def _faked_cuda() -> Iterator[torch.device]:
+def _faked_cuda(shape_env: ShapeEnv | None = None) -> Iterator[torch.device]:
     _clear_caches()
-    with pytest.MonkeyPatch.context() as patch, FakeTensorMode() as mode:
+    with pytest.MonkeyPatch.context() as patch, FakeTensorMode(shape_env=shape_env) as mode:
         for name in ("tensor", "as_tensor"):
             patch.setattr(torch, name, functools.partial(_made, getattr(torch, name)))
         patch.setattr(nn.Module, "to", functools.partialmethod(_moved, mode))
