@@ -147,10 +147,10 @@ def _import_labels(run: PipelineRun) -> Result:
 
 
 def _train(stage: str, run: PipelineRun) -> Result:
-    return training(stage, run).run(run.context)
+    return training_of(stage, run).run(run.context)
 
 
-def training(stage: str, run: PipelineRun) -> train_systems.SystemTraining:
+def training_of(stage: str, run: PipelineRun) -> train_systems.SystemTraining:
     """Returns the training of a network of the systems, whose inputs are finished."""
     found = next(t for t in trainings_of(run.config) if t.stage == stage)
     labels = None

@@ -8,7 +8,7 @@ from slams_ray.config import ComputeConfig
 from slams_ray.runtime import cluster
 from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result
-from slams_ray.stages.steps import Step, training
+from slams_ray.stages.steps import Step, training_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,9 @@ def run_group(group: Sequence[Step], run: PipelineRun) -> None:
     """
     found: dict[str, Result] = {}
     if len(group) > 1:
-        unfinished = [step for step in group if not training(step[0], run).is_finished(run.context)]
+        unfinished = [
+            step for step in group if not training_of(step[0], run).is_finished(run.context)
+        ]
         # Where nothing is to be done, Ray need not start.
         num_places = _num_places(run.context.compute) if len(unfinished) > 1 else 1
         if num_places > 1:
