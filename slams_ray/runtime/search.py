@@ -19,6 +19,7 @@ from ray.util.queue import Queue
 
 from slams_ray import storage
 from slams_ray.runtime import cluster
+from slams_ray.runtime.interrupts import handler_kept
 from slams_ray.runtime.relay import LineRelay, relayed
 from slams_ray.runtime.search_space import SearchSpace
 from slams_ray.runtime.trial_plan import (
@@ -101,7 +102,8 @@ def _run(
             callbacks=[JsonLoggerCallback()],
         ),
     )
-    found = [_describe(result) for result in tuner.fit() if result.config]
+    with handler_kept():
+        found = [_describe(result) for result in tuner.fit() if result.config]
     settled = {trial.trial_id: trial for trial in trials.finished()}
     # Trials that Ctrl-C or the time budget interrupted are returned, but not recorded.
     cut_off = {trial.trial_id: trial for trial in found if trial.trial_id not in settled}

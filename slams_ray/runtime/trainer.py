@@ -30,6 +30,7 @@ from torch import nn
 from slams_ray import storage
 from slams_ray.runtime import cluster
 from slams_ray.runtime.devices import choose_kernels, device_name
+from slams_ray.runtime.interrupts import in_thread
 from slams_ray.runtime.metric_window import MetricWindow, Sums
 from slams_ray.runtime.pickled_job import PickledJob
 from slams_ray.runtime.rendezvous import NodeAddressConfig
@@ -88,7 +89,7 @@ def _fit_with_retries(job: TrainingJob) -> None:
     while True:
         try:
             with ends_watched():
-                _trainer(job).fit()
+                in_thread(_trainer(job).fit)
             return
         except (TrainingFailedError, RayError) as error:
             failure = training_error(job.label, error)

@@ -1,20 +1,16 @@
 """Runs trainings that need nothing of each other at the same time."""
 
 import logging
-import threading
 from collections.abc import Sequence
 
 from slams_ray.config import ComputeConfig
 from slams_ray.runtime import cluster
+from slams_ray.runtime.interrupts import start, wait_for
 from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result
 from slams_ray.stages.steps import Step, training_of
 
 logger = logging.getLogger(__name__)
-
-SECONDS_BETWEEN_SIGNALS = 1.0
-SECONDS_TO_END = 10.0
-"""How long interrupted trainings may take to end their MLflow runs."""
 
 
 def run_group(group: Sequence[Step], run: PipelineRun) -> None:
@@ -56,21 +52,7 @@ class _Together:
         Raises:
             Exception: that of the first step that failed.
         """
-        # Ray Train's workers end with this process, so nothing is lost where threads end with it.
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(num_places)]
-        for thread in threads:
-            thread.start()
-        try:
-            for thread in threads:
-                while thread.is_alive():
-                    # Limited, because a signal that another thread received is handled after it.
-                    thread.join(SECONDS_BETWEEN_SIGNALS)
-        except BaseException:
-            # Otherwise the trainings of a notebook would go on. Ray ends threads that wait for it.
-            cluster.disconnect()
-            for thread in threads:
-                thread.join(SECONDS_TO_END)
-            raise
+        wait_for([start(self._work) for _ in range(num_places)])
         if self._failures:
             raise self._failures[0]
         return self._results

@@ -1,7 +1,5 @@
 """Trainings that need nothing of each other run at the same time."""
 
-import os
-import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -98,21 +96,6 @@ def test_where_a_training_fails_the_started_one_is_finished_and_no_other_starts(
         run_together(step("a", fail), step("b", last), step("c", lambda: finished.append("c")))
     assert finished == ["b"]
     assert "a                  failed: no such weights" in caplog.text
-
-
-def test_an_interrupt_ends_the_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Ray ends the threads that wait for it once the process has left the cluster.
-    left = threading.Event()
-    monkeypatch.setattr(cluster, "disconnect", left.set)
-    ended: list[bool] = []
-
-    def work() -> None:
-        ended.append(left.wait(10))
-
-    threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_together(step("a", work), step("b", work))
-    assert ended == [True, True]
 
 
 @pytest.mark.ray
