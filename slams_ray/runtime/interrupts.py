@@ -45,7 +45,7 @@ def start(work: Callable[[], Answer]) -> "Future[Answer]":
         except Exception as error:
             answer.set_exception(error)
         except SystemExit:
-            # So Ray ends threads that wait for it.
+            # Ray raises it in threads that wait for a cluster that is gone.
             answer.set_exception(ConnectionError("this process has lost its connection to Ray"))
 
     threading.Thread(target=run, daemon=True).start()

@@ -20,13 +20,7 @@ from slams_ray.systems.maps import collapse_metrics
 from slams_ray.systems.slams import losses
 from slams_ray.systems.slams.maskable_crops import MaskableCrops
 from slams_ray.systems.slams.soft_masks import binarise_softly, soft_masks
-from slams_ray.training.task import (
-    Batch,
-    Sampler,
-    TrainingModule,
-    pair_labels,
-    pairs_of,
-)
+from slams_ray.training.task import Batch, Sampler, TrainingModule, pair_labels, pairs_of
 
 FOREGROUND, BACKGROUND = "foreground", "background"
 CATEGORY_LOSSES = {
@@ -170,10 +164,8 @@ class ActivationTraining(TrainingModule):
         labels: torch.Tensor,
         draw: np.random.Generator,
     ) -> torch.Tensor:
-        scale, mirrored = (
-            float(draw.choice(self.config.equivariance_scales)),
-            bool(draw.integers(2)),
-        )
+        scale = float(draw.choice(self.config.equivariance_scales))
+        mirrored = bool(draw.integers(2))
 
         def mirror(maps: torch.Tensor) -> torch.Tensor:
             return maps.flip(-1) if mirrored else maps
