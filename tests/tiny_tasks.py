@@ -30,6 +30,7 @@ from slams_ray.data.source import TRAIN, generate, load_split
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.vision_transformer import VitSizes
 from slams_ray.recipes.smoke import smoke
+from slams_ray.refinement.walk.training import AffinityTask
 from slams_ray.segmentation.training import SegmentationTask
 from slams_ray.storage import write_table
 from slams_ray.systems.cam import ClassifierTask
@@ -46,6 +47,9 @@ TRAINED_SYSTEMS = sorted(
     if any(isinstance(made, NetworkTraining) for made in system.trainings(smoke()))
 )
 """Systems whose maps come from a trained network."""
+_OF_PIPELINE = ("encoder", "segmentation", "affinity")
+TRAININGS = (*_OF_PIPELINE, *TRAINED_SYSTEMS)
+"""All trainings, for `make_any_task`."""
 CLASS_NAMES = ("background", "red", "green", "blue")
 TRAINING = TrainingConfig(
     batch_size=4, crop_px=32, long_side_px=(28, 40), optimizer="adamw", learning_rate=3e-3
@@ -266,5 +270,21 @@ def make_system_task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
             network = task.build().exported
             checkpoints[training.stage] = dump_network(network, task.architecture, CLASS_NAMES)
         return task
+
+    return make
+
+
+@pytest.fixture
+def make_any_task(
+    make_task: Callable[..., Task], make_system_task: Callable[..., Task]
+) -> Callable[[str], Task]:
+    """One of `TRAININGS` to its task, with seeded networks."""
+
+    def make(kind: str) -> Task:
+        if kind == "affinity":
+            backbone = BackboneConfig(name="tiny_resnet", output_stride=8)
+            torch.manual_seed(0)
+            return AffinityTask(TrainingConfig(crop_px=32), backbone, list(CLASS_NAMES), 3)
+        return make_task(kind) if kind in _OF_PIPELINE else make_system_task(kind)
 
     return make

@@ -93,8 +93,10 @@ class ClimsTraining(TrainingModule):
         own = resized(masks[image_of, class_of][:, None], size)
         inputs = resized(images, size)[image_of]
         embeddings = self.encoder.image_embeddings(torch.cat([inputs * own, inputs * (1 - own)]))
-        cosines = (embeddings.float() @ table.T).clamp(COSINE_EPSILON, 1 - COSINE_EPSILON)
-        inside, outside = cosines.chunk(2)
+        # In bfloat16, 1 - COSINE_EPSILON would be 1, and its logarithm infinite.
+        with torch.autocast(images.device.type, enabled=False):
+            cosines = embeddings.float() @ table.T
+        inside, outside = cosines.clamp(COSINE_EPSILON, 1 - COSINE_EPSILON).chunk(2)
         return inside, outside
 
 

@@ -8,34 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from slams_ray.config import BackboneConfig, TrainingConfig
 from slams_ray.data.transforms import normalise
 from slams_ray.networks.batch_norm import synchronise_batch_norm
-from slams_ray.refinement.walk.training import AffinityTask
 from slams_ray.training.task import with_pairs
-from tests.tiny_tasks import TRAINED_SYSTEMS
+from tests.tiny_tasks import TRAININGS
 
 Make = Callable[..., Any]
-OF_PIPELINE = ("encoder", "segmentation", "affinity")
 
 
-def make(kind: str, make_task: Make, make_system_task: Make) -> Any:
-    if kind == "affinity":
-        backbone = BackboneConfig(name="tiny_resnet", output_stride=8)
-        return AffinityTask(TrainingConfig(crop_px=32), backbone, ["background", "a", "b"], 3)
-    return make_task(kind) if kind in OF_PIPELINE else make_system_task(kind)
-
-
-@pytest.mark.parametrize("kind", [*OF_PIPELINE, *TRAINED_SYSTEMS])
+@pytest.mark.parametrize("kind", TRAININGS)
 def test_loss_and_metrics_are_float32_on_the_device(
     kind: str,
-    make_task: Make,
-    make_system_task: Make,
+    make_any_task: Make,
     make_batch: Make,
     rows: list[dict[str, Any]],
     faked_cuda: Make,
 ) -> None:
-    task = make(kind, make_task, make_system_task)
+    task = make_any_task(kind)
     module = task.build().train()
     synchronise_batch_norm(module, "cuda")
     batch = make_batch(task, rows)
@@ -70,13 +59,12 @@ def test_a_network_left_on_the_cpu_is_found(
 @pytest.mark.parametrize("kind", ["encoder", "cam", "occse", "seam", "mctformer"])
 def test_validation_takes_images_of_one_size_together(
     kind: str,
-    make_task: Make,
-    make_system_task: Make,
+    make_any_task: Make,
     rows: list[dict[str, Any]],
     faked_cuda: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    task = make(kind, make_task, make_system_task)
+    task = make_any_task(kind)
     network = task.build().network.eval()
     score = Mock(wraps=task.score)
     monkeypatch.setattr(task, "score", score)
