@@ -1,6 +1,5 @@
 """One worker and several workers take the same optimisation steps, in every training."""
 
-import copy
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -79,9 +78,16 @@ def make_trainings(
 
 
 def train_all(
-    rank: int, num_workers: int, root: str, trainings: dict[str, Training], output: str
+    rank: int,
+    num_workers: int,
+    root: str,
+    trainings: dict[str, Training],
+    output: str,
+    device: str = "cpu",
 ) -> None:
     torch.set_num_threads(1)
+    # By default, convolutions of a GPU round their inputs to TF32.
+    torch.backends.cudnn.allow_tf32 = False
     if num_workers > 1:
         dist.init_process_group(
             "gloo", init_method=f"file://{root}/rendezvous", rank=rank, world_size=num_workers
@@ -89,7 +95,7 @@ def train_all(
     started, finished = {}, {}
     for name, training in trainings.items():
         torch.manual_seed(0)
-        module = training.build()
+        module = training.build(device).to(device)
         optimizer = training.optimizer(module)
         wrapped = (
             DistributedDataParallel(module, forward_sync_buffers=False)
@@ -97,17 +103,17 @@ def train_all(
             else module
         )
         wrapped.train()
-        started[name] = copy.deepcopy(module.state_dict())
+        started[name] = {key: value.cpu().clone() for key, value in module.state_dict().items()}
         samples: dict[str, list[np.ndarray]] = {}
         for loading_task in training.loading_tasks(rank, num_workers, 0):
             for key, value in training.loader(loading_task).items():
                 samples.setdefault(key, []).append(value)
-        stream = {key: torch.from_numpy(np.concatenate(v)) for key, v in samples.items()}
+        stream = {k: torch.from_numpy(np.concatenate(v)).to(device) for k, v in samples.items()}
         share = training.batch_share(rank, num_workers)
         for step in range(NUM_STEPS):
             batch = {k: v[step * share : (step + 1) * share] for k, v in stream.items()}
             training.step(wrapped, optimizer, batch, step, NUM_STEPS)
-        finished[name] = module.state_dict()
+        finished[name] = module.cpu().state_dict()
     if rank == 0:
         buffer = io.BytesIO()
         torch.save({"started": started, "finished": finished}, buffer)
@@ -126,29 +132,55 @@ def test_several_workers_reach_the_parameters_of_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inject_tiny_networks(monkeypatch)
-    # SGD: AdamW divides by the root of tiny gradients, which turns rounding into visible steps.
+    shard_rows, names = prepare_shards(tmp_path)
+    trainings = make_trainings(with_sgd(tiny_config), tmp_path, shard_rows, names)
+    if num_workers > 2:
+        # Unequal shares of a batch concern all losses alike: the first trainings show them.
+        trainings = {name: t for name, t in trainings.items() if name not in (*PEERS, "GAIN")}
+    assert_agree(trainings, num_workers, str(tmp_path))
+
+
+@pytest.mark.gpu
+def test_two_workers_on_one_gpu_reach_the_parameters_of_one(
+    tmp_path: Path,
+    tiny_config: PipelineConfig,
+    prepare_shards: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU on this machine")
+    inject_tiny_networks(monkeypatch)
+    shard_rows, names = prepare_shards(tmp_path)
+    trainings = make_trainings(with_sgd(tiny_config), tmp_path, shard_rows, names)
+    # gloo, because NCCL refuses two workers on one GPU. float32, because bfloat16 rounds more than
+    # the tolerance.
+    full = {n: replace(t, config=replace(t.config, amp=False)) for n, t in trainings.items()}
+    assert_agree(full, 2, str(tmp_path), "cuda")
+
+
+def with_sgd(config: PipelineConfig) -> PipelineConfig:
+    """AdamW divides by the root of tiny gradients, which turns rounding into visible steps."""
     sgd: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.01, "epochs": 2}
     config = replace(
-        tiny_config,
+        config,
         **{
             part: replace(
-                getattr(tiny_config, part),
-                training=replace(getattr(tiny_config, part).training, **sgd),
+                getattr(config, part), training=replace(getattr(config, part).training, **sgd)
             )
             for part in ("encoder", "classifier", "activation", "segmentation", *PEERS)
         },
     )
     given = {n: replace(getattr(config, n), weights="given") for n in ("clims", "mctformer")}
-    config = replace(config, **given)
-    shard_rows, names = prepare_shards(tmp_path)
-    trainings = make_trainings(config, tmp_path, shard_rows, names)
-    if num_workers > 2:
-        # Unequal shares of a batch concern all losses alike: the first trainings show them.
-        trainings = {name: t for name, t in trainings.items() if name not in (*PEERS, "GAIN")}
-    train_all(0, 1, str(tmp_path), trainings, str(tmp_path / "one.pt"))
-    shared = (num_workers, str(tmp_path), trainings, str(tmp_path / "many.pt"))
+    return replace(config, **given)
+
+
+def assert_agree(
+    trainings: dict[str, Training], num_workers: int, root: str, device: str = "cpu"
+) -> None:
+    train_all(0, 1, root, trainings, f"{root}/one.pt", device)
+    shared = (num_workers, root, trainings, f"{root}/many.pt", device)
     spawn(train_all, shared, nprocs=num_workers)
-    one, many = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("one", "many"))
+    one, many = (torch.load(f"{root}/{n}.pt", weights_only=True) for n in ("one", "many"))
     for name in trainings:
         largest = 0.0
         for key, value in one["finished"][name].items():

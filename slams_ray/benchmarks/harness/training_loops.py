@@ -35,6 +35,8 @@ from slams_ray.training.training import Training
 
 SOURCE_COLUMNS = ("image", "image_labels", "pseudo_label")
 SEED = 0
+LEARNING_RATE = 1e-6
+"""Random weights diverge at the learning rates of some recipes."""
 Part = TypeVar("Part", EncoderConfig, ClassifierConfig, SegmentationConfig)
 
 
@@ -66,7 +68,7 @@ def make_trainings(config: PipelineConfig, shards: Shards) -> dict[str, Training
     return {
         name: Training(
             task=task,
-            config=training,
+            config=replace(training, learning_rate=LEARNING_RATE),
             shard_rows=[(shard, shards.images_per_shard) for shard in shards.names],
             sources=[ShardColumns(directory=shards.directory, columns=SOURCE_COLUMNS)],
             seed=SEED,
