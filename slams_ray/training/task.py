@@ -17,6 +17,7 @@ from slams_ray.networks.backbone import (
     freeze_batch_norm_affine,
     freeze_blocks,
 )
+from slams_ray.networks.frozen_batch_norm import merge_frozen_batch_norm
 
 Row = Mapping[str, Any]
 """One row of an image shard: image_id, image (encoded bytes), height, width, image_labels, mask."""
@@ -47,6 +48,8 @@ class TrainingModule(nn.Module):
         freeze_blocks(self._backbone, backbone.frozen_blocks)
         if backbone.freeze_batch_norm_affine:
             freeze_batch_norm_affine(self._backbone)
+        if backbone.freeze_batch_norm:
+            merge_frozen_batch_norm(self._backbone)
 
     def prepare(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds what the loss must know of the global batch, one row for each image.

@@ -1,0 +1,81 @@
+"""A convolution that applies the frozen BatchNorm after it computes and learns the same."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from slams_ray.networks.backbone import Backbone, build_backbone, freeze_batch_norm
+from slams_ray.networks.batch_norm import fold_batch_norm
+from slams_ray.networks.frozen_batch_norm import NormalisedConv2d, merge_frozen_batch_norm
+
+
+def make_frozen(name: str = "tiny_resnet") -> Backbone:
+    torch.manual_seed(0)
+    backbone = build_backbone(name, 8)
+    for child in backbone.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            nn.init.normal_(child.running_mean, std=0.1)
+            nn.init.uniform_(child.running_var, 0.5, 1.5)
+            nn.init.uniform_(child.weight, 0.5, 1.5)
+            nn.init.normal_(child.bias, std=0.1)
+    backbone.train()
+    freeze_batch_norm(backbone)
+    # In float64 no pre-activation is within rounding of 0, where a ReLU could change its side.
+    return backbone.double()
+
+
+def outcome(backbone: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    features = backbone(images)
+    parameters = [p for p in backbone.parameters() if p.requires_grad]
+    return features, list(torch.autograd.grad(features.square().mean(), parameters))
+
+
+@pytest.mark.parametrize("name", ["tiny_resnet", "mobilenet_v2", "resnet18", "resnet50"])
+def test_features_and_all_gradients_stay(name: str) -> None:
+    backbone = make_frozen(name)
+    images = torch.randn(2, 3, 40, 40, dtype=torch.float64)
+    features, gradients = outcome(backbone, images)
+    state = copy.deepcopy(backbone.state_dict())
+    merge_frozen_batch_norm(backbone)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
+    found, found_gradients = outcome(backbone, images)
+    torch.testing.assert_close(found, features, atol=1e-10, rtol=1e-10)
+    for expected, value in zip(gradients, found_gradients, strict=True):
+        assert expected.abs().max() > 0
+        scale = expected.abs().max()
+        torch.testing.assert_close(value / scale, expected / scale, atol=1e-9, rtol=1e-9)
+    assert list(backbone.state_dict()) == list(state)
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+def test_a_bias_of_the_convolution_is_scaled_too() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    nn.init.normal_(norm.running_mean)
+    nn.init.normal_(norm.weight)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), norm).eval()
+    images = torch.randn(2, 3, 8, 8)
+    expected = module(images)
+    merge_frozen_batch_norm(module)
+    torch.testing.assert_close(module(images), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_loaded_weights_copies_and_folded_networks_are_right() -> None:
+    source, target = make_frozen(), make_frozen()
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.mul_(1.1)
+    images = torch.randn(2, 3, 40, 40, dtype=torch.float64)
+    expected = source(images)
+    merge_frozen_batch_norm(target)
+    target.load_state_dict(source.state_dict())
+    copied = copy.deepcopy(target)
+    with torch.no_grad():
+        for parameter in target.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(copied(images), expected)
+    torch.testing.assert_close(fold_batch_norm(copied.eval())(images), expected)
+    assert any(isinstance(m, NormalisedConv2d) for m in copied.modules())
