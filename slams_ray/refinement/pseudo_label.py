@@ -137,11 +137,8 @@ def refined_positions(
     num_labels = len(activation) + 1
     crf = make_crf(refinement.backend, image, num_labels, refinement.kernels, refinement.device)
     distinct = list(dict.fromkeys(values))
-    posteriors = crf.infer_all((energy(value) for value in distinct), refinement.iterations)
-    results = {
-        value: posterior.argmax(axis=0)
-        for value, posterior in zip(distinct, posteriors, strict=True)
-    }
+    labels = crf.label_all((energy(value) for value in distinct), refinement.iterations)
+    results = dict(zip(distinct, labels, strict=True))
     return [results[value] for value in values]
 
 

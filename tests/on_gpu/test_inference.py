@@ -95,9 +95,9 @@ def test_the_crf(num_labels: int) -> None:
         bilateral_srgb=20.0,
         bilateral_compat=10.0,
     )
-    posteriors = [
-        TorchCrf(image, num_labels, kernels, name).infer(unary, 10)
-        for name in ("cpu", "cuda", "cuda")
-    ]
+    crfs = [TorchCrf(image, num_labels, kernels, name) for name in ("cpu", "cuda", "cuda")]
+    posteriors = [crf.infer(unary, 10) for crf in crfs]
+    labels = next(crfs[1].label_all([unary], 10))
+    np.testing.assert_array_equal(labels, posteriors[1].argmax(axis=0))
     np.testing.assert_allclose(posteriors[1], posteriors[0], atol=1e-3)
     np.testing.assert_array_equal(posteriors[2], posteriors[1])

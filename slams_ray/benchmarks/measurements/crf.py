@@ -48,7 +48,7 @@ def refined(
     """Returns (H, W) label positions for each (L, H, W) unary, from one lattice."""
     device = "cuda" if backend == "torch" and torch.cuda.is_available() else "cpu"
     crf = make_crf(backend, image, len(unaries[0]), kernels, device)
-    return [posterior.argmax(axis=0) for posterior in crf.infer_all(unaries, ITERATIONS)]
+    return list(crf.label_all(unaries, ITERATIONS))
 
 
 def speed_rows(

@@ -4,9 +4,9 @@ The bilateral lattice depends on the image and the kernel, but not on the unary.
 any number of unaries (thresholds, alphas) of an image.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -39,16 +39,20 @@ def kernels_of(config: CrfConfig | PredictionCrfConfig) -> CrfKernels:
     )
 
 
-class Crf(Protocol):
+class Crf(ABC):
     """Mean-field inference on one image."""
 
-    def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
-        """Returns the (L, H, W) float32 posterior of an (L, H, W) energy, -log probability."""
-        ...
-
+    @abstractmethod
     def infer_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
-        """Yields the posterior of each energy."""
-        ...
+        """Yields the (L, H, W) float32 posterior of each (L, H, W) energy, -log probability."""
+
+    def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
+        """Returns the posterior of one energy."""
+        return next(self.infer_all([unary], iterations))
+
+    def label_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
+        """Yields the (H, W) integers of the most probable labels for each energy."""
+        return (posterior.argmax(axis=0) for posterior in self.infer_all(unaries, iterations))
 
 
 def check_image(image: np.ndarray) -> None:

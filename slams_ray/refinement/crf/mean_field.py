@@ -13,7 +13,13 @@ from itertools import islice
 import numpy as np
 
 from slams_ray.refinement.crf.compilation import compiled
-from slams_ray.refinement.crf.kernels import CrfKernels, check_image, check_num_labels, check_unary
+from slams_ray.refinement.crf.kernels import (
+    Crf,
+    CrfKernels,
+    check_image,
+    check_num_labels,
+    check_unary,
+)
 from slams_ray.refinement.crf.lattice import Lattice, blur, build_lattice
 from slams_ray.refinement.crf.lattice_points import kernel_points, relative_energy
 
@@ -33,7 +39,7 @@ Kernel = tuple[np.ndarray, np.ndarray, np.ndarray, np.float32, tuple[int, ...]]
 compiler knows its length."""
 
 
-class LatticeCrf:
+class LatticeCrf(Crf):
     """Mean-field inference on one image, whose lattices are built once.
 
     Args:
@@ -49,10 +55,6 @@ class LatticeCrf:
             _arrays(build_lattice(features), compat)
             for features, compat in kernel_points(image, kernels)
         )
-
-    def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
-        """Returns the (L, H, W) float32 posterior of an (L, H, W) energy, -log probability."""
-        return next(self.infer_all([unary], iterations))
 
     def infer_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
         """Yields the posterior of each energy. Holds as many energies as share a pass."""

@@ -7,7 +7,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from slams_ray.refinement.crf.kernels import CrfKernels, check_image, check_num_labels, check_unary
+from slams_ray.refinement.crf.kernels import (
+    Crf,
+    CrfKernels,
+    check_image,
+    check_num_labels,
+    check_unary,
+)
 from slams_ray.refinement.crf.lattice_points import kernel_points, relative_energy
 from slams_ray.refinement.crf.lattice_torch import build_lattice
 
@@ -17,7 +23,7 @@ channel needs about 8 floats per pixel and 2 per vertex. A noisy image has up to
 pixel."""
 
 
-class TorchCrf:
+class TorchCrf(Crf):
     """Mean-field inference on one image, whose lattices are built once.
 
     Args:
@@ -42,20 +48,26 @@ class TorchCrf:
             for features, compat in kernel_points(image, kernels)
         ]
 
-    def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
-        """Returns the (L, H, W) float32 posterior of an (L, H, W) energy, -log probability."""
-        return next(self.infer_all([unary], iterations))
-
     def infer_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
         """Yields the posterior of each energy. Holds as many energies as share a pass."""
+        for posterior in self._passes(unaries, iterations):
+            yield from posterior.permute(1, 2, 0).reshape(-1, *self._shape).cpu().numpy()
+
+    def label_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
+        """Yields the (H, W) uint8 labels for each energy, found on the device."""
+        for posterior in self._passes(unaries, iterations):
+            labels = posterior.argmax(dim=2).to(torch.uint8).T
+            yield from labels.reshape(-1, *self._shape[1:]).cpu().numpy()
+
+    def _passes(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[torch.Tensor]:
         num_shared = max(1, MAX_CHANNELS // (self._shape[0] - 1))
         waiting = iter(unaries)
         while group := list(islice(waiting, num_shared)):
-            yield from self._infer_together(group, iterations)
+            yield self._infer_together(group, iterations)
 
     @torch.inference_mode()
-    def _infer_together(self, unaries: Sequence[np.ndarray], iterations: int) -> np.ndarray:
-        """Returns the (G, L, H, W) posteriors of G energies, computed in one pass."""
+    def _infer_together(self, unaries: Sequence[np.ndarray], iterations: int) -> torch.Tensor:
+        """Returns the (N, G, L) posteriors of G energies, computed in one pass over N pixels."""
         for unary in unaries:
             check_unary(unary, self._shape)
         energy = np.concatenate([relative_energy(unary) for unary in unaries])
@@ -67,7 +79,7 @@ class TorchCrf:
             for lattice, compat in self._kernels:
                 updated.add_(lattice.filter(relative), alpha=compat)
             posterior = _softmax(updated, len(unaries))
-        return posterior.permute(1, 2, 0).reshape(-1, *self._shape).cpu().numpy()
+        return posterior
 
 
 def _softmax(logits: torch.Tensor, num_unaries: int) -> torch.Tensor:

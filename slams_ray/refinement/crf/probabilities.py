@@ -34,4 +34,4 @@ class ProbabilityCrf:
         """
         energy = -np.log(probabilities.clip(SMALLEST_SCORE, 1)).astype(np.float32)
         crf = make_crf(self.backend, image, len(energy), self.kernels, self.device)
-        return crf.infer(energy, self.iterations).argmax(axis=0).astype(np.uint8)
+        return next(crf.label_all([energy], self.iterations)).astype(np.uint8)

@@ -6,6 +6,7 @@ import numpy as np
 import pydensecrf.densecrf as densecrf
 
 from slams_ray.refinement.crf.kernels import (
+    Crf,
     CrfKernels,
     check_image,
     check_num_labels,
@@ -13,7 +14,7 @@ from slams_ray.refinement.crf.kernels import (
 )
 
 
-class ReferenceCrf:
+class ReferenceCrf(Crf):
     """pydensecrf's mean-field inference on one image, whose lattices are built once.
 
     Args:
@@ -34,13 +35,11 @@ class ReferenceCrf:
             compat=kernels.bilateral_compat,
         )
 
-    def infer(self, unary: np.ndarray, iterations: int) -> np.ndarray:
-        """Returns the (L, H, W) float32 posterior of an (L, H, W) energy, -log probability."""
-        check_unary(unary, self._shape)
-        flat = np.ascontiguousarray(unary.reshape(self._shape[0], -1), dtype=np.float32)
-        self._crf.setUnaryEnergy(flat)
-        return np.array(self._crf.inference(iterations), dtype=np.float32).reshape(self._shape)
-
     def infer_all(self, unaries: Iterable[np.ndarray], iterations: int) -> Iterator[np.ndarray]:
-        """Returns the posteriors of several energies, one at a time."""
-        return (self.infer(unary, iterations) for unary in unaries)
+        """Yields the posteriors of several energies, one at a time."""
+        for unary in unaries:
+            check_unary(unary, self._shape)
+            flat = np.ascontiguousarray(unary.reshape(self._shape[0], -1), dtype=np.float32)
+            self._crf.setUnaryEnergy(flat)
+            found = np.array(self._crf.inference(iterations), dtype=np.float32)
+            yield found.reshape(self._shape)

@@ -122,8 +122,10 @@ def test_unaries_inferred_together_come_out_as_alone(
         for number in range(num_unaries)
     ]
     together = list(crf.infer_all(unaries, 4))
-    assert len(together) == num_unaries
-    for posterior, unary in zip(together, unaries, strict=True):
+    labels = list(crf.label_all(unaries, 4))
+    assert len(together) == len(labels) == num_unaries
+    for posterior, label, unary in zip(together, labels, unaries, strict=True):
+        np.testing.assert_array_equal(label, posterior.argmax(axis=0))
         np.testing.assert_allclose(posterior, crf.infer(unary, 4), atol=1e-5)
         np.testing.assert_allclose(posterior.sum(axis=0), 1, atol=1e-5)
 
