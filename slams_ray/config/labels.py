@@ -78,7 +78,7 @@ class CrfConfig:
     """
     backend: Literal["pydensecrf", "numba", "torch"] = "numba"
     """Implementation: numba compiles on its first run and is faster than pydensecrf, the reference.
-    torch is experimental: it is meant for idle GPUs, has run on CPUs alone, and is slower there."""
+    torch is for idle GPUs, and slower on CPUs."""
     iterations: int = 10
     """Number of mean-field iterations; 0 leaves seeds unrefined."""
     gt_prob: float = 0.7
