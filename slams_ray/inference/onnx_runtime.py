@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from slams_ray.errors import ConfigError
+from slams_ray.inference.joint_network import JointNetwork
 from slams_ray.networks.activation_network import ActivationNetwork
 
-_INPUT, _OUTPUT = "images", "logits"
+_INPUT = "images"
 _AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -26,16 +27,17 @@ def check_onnxruntime() -> None:
 
 
 def with_onnxruntime(network: nn.Module) -> nn.Module:
-    """Returns a float32 `ActivationNetwork` on the CPU that ONNX Runtime computes.
+    """Returns a float32 `ActivationNetwork`, or a joint one, that ONNX Runtime computes on the CPU.
 
     Logits differ by rounding. Networks of other classes are returned as they are, because they also
     take labels or know only some sizes.
     """
-    return OnnxRuntimeNetwork(network) if type(network) is ActivationNetwork else network
+    is_known = type(network) in (ActivationNetwork, JointNetwork)
+    return OnnxRuntimeNetwork(network) if is_known else network
 
 
 class OnnxRuntimeNetwork(nn.Module):
-    """Maps (B, 3, H, W) images to logits as the given network does, with as many threads as torch.
+    """Maps (B, 3, H, W) images to what the given network does, with as many threads as torch.
 
     It can neither be trained nor moved to another device.
     """
@@ -47,17 +49,21 @@ class OnnxRuntimeNetwork(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
+        self._is_joint = isinstance(network, JointNetwork)
         self._session = onnxruntime.InferenceSession(
             _exported(network), options, providers=["CPUExecutionProvider"]
         )
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        (logits,) = self._session.run([_OUTPUT], {_INPUT: images.contiguous().numpy()})
-        return torch.from_numpy(logits)
+    def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        found = self._session.run(None, {_INPUT: images.contiguous().numpy()})
+        logits = tuple(map(torch.from_numpy, found))
+        return logits if self._is_joint else logits[0]
 
 
 def _exported(network: nn.Module) -> bytes:
     """The network as ONNX, for images of any number and size."""
+    num_outputs = len(network.own) if isinstance(network, JointNetwork) else 1
+    outputs = [f"logits{number}" for number in range(num_outputs)]
     with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings():
         path = Path(directory) / "network.onnx"
         # torch advises its other exporter, which needs a further package.
@@ -67,8 +73,8 @@ def _exported(network: nn.Module) -> bytes:
             (torch.zeros((2, 3, 64, 96)),),
             path,
             input_names=[_INPUT],
-            output_names=[_OUTPUT],
-            dynamic_axes={_INPUT: _AXES, _OUTPUT: _AXES},
+            output_names=outputs,
+            dynamic_axes=dict.fromkeys([_INPUT, *outputs], _AXES),
             dynamo=False,
         )
         return path.read_bytes()

@@ -29,7 +29,10 @@ def optimize_for_inference(network: Network, dtype: torch.dtype, device: torch.d
     return network
 
 
-def _to_float32(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+def _to_float32(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    """Hook for networks that return a tensor, or a tuple of tensors."""
+    if isinstance(output, tuple):
+        return tuple(part.float() for part in output)
     return output.float()
 
 

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from slams_ray import storage
 from slams_ray.config import ActivationInferenceConfig
 from slams_ray.inference.activation_predictor import ActivationPredictor
+from slams_ray.inference.joint_network import grouped, parts
 from slams_ray.inference.onnx_runtime import with_onnxruntime
 from slams_ray.inference.precision import inference_dtype, optimize_for_inference
 from slams_ray.inference.shard_work import InferMapper
@@ -36,16 +38,17 @@ def make_mapper(settings: MapSettings) -> InferMapper:
     """Loads the networks. It runs once in every inference actor."""
     device = torch.device(assigned_device())
     dtype = inference_dtype(settings.inference.precision, device)
-    networks = {
-        system: optimize_for_inference(
-            load_network(storage.read_bytes(path), path, MAP_NETWORKS, settings.class_names),
-            dtype,
-            device,
-        )
+    loaded = {
+        system: load_network(storage.read_bytes(path), path, MAP_NETWORKS, settings.class_names)
         for system, path in settings.checkpoints.items()
     }
-    if settings.cpu_networks == "onnxruntime" and device.type == "cpu" and dtype == torch.float32:
-        networks = {system: with_onnxruntime(network) for system, network in networks.items()}
+    by_onnxruntime = settings.cpu_networks == "onnxruntime" and device.type == "cpu"
+    networks: dict[str, nn.Module] = {}
+    for systems, network in grouped(loaded):
+        network = optimize_for_inference(network, dtype, device)
+        if by_onnxruntime and dtype == torch.float32:
+            network = with_onnxruntime(network)
+        networks |= {systems[0]: network} if len(systems) == 1 else parts(network, systems)
     predictor = ActivationPredictor(
         networks,
         scales=settings.inference.scales,
