@@ -26,7 +26,8 @@ def folder(root: str = "data/photos") -> PipelineConfig:
 
     It uses MobileNetV2 with ImageNet weights and small crops, for one GPU, or a CPU and some hours.
     With --data.format voc or coco it reads small sets in those layouts; a voc tree without
-    Annotations needs --data.voc-labels-from masks.
+    Annotations needs --data.voc-labels-from masks. Another classifier.backbone.name needs another
+    number of frozen_blocks.
     """
     backbone = BackboneConfig(
         name="mobilenet_v2", weights="MobileNet_V2_Weights.IMAGENET1K_V1", output_stride=16
@@ -47,7 +48,9 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             training=replace(training, epochs=12, crop_px=128, long_side_px=(128, 192)),
             embedding_dim=64,
         ),
-        classifier=ClassifierConfig(backbone=backbone, training=training),
+        # Up to stride 8, as IRN freezes its ResNet: a step is shorter, CAM and SLAMs share these
+        # blocks in inference, and lose nothing (docs/ablations.md).
+        classifier=ClassifierConfig(backbone=replace(backbone, frozen_blocks=7), training=training),
         activation=ActivationConfig(
             training=replace(
                 training, epochs=10, learning_rate=1e-3, head_multiplier=1, weight_decay=1e-4
