@@ -26,8 +26,10 @@ from slams_ray.studies import ablate, compare
 pytestmark = pytest.mark.slow
 
 DRIVER = (
-    "import sys, time\n"
+    "import signal, sys, time\n"
     "from slams_ray.runtime.workspace_lock import workspace_lock\n"
+    # A shell that starts the tests in the background lets them ignore Ctrl-C.
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     "with workspace_lock(sys.argv[1], 'demo'):\n"
     "    print('working', flush=True)\n"
     "    time.sleep(600)\n"
