@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from slams_ray.networks.batch_norm import convolutions_with_batch_norm
+from slams_ray.networks.batch_norm import followed_by_batch_norm
 
 
 class NormalisedConv2d(nn.Conv2d):
@@ -41,8 +41,9 @@ def merge_frozen_batch_norm(module: nn.Module) -> None:
     Parameters, their names and the function of the module in eval mode stay. The statistics never
     change again.
     """
-    found: list[tuple[Any, Any]] = list(convolutions_with_batch_norm(module))
-    for convolution, norm in found:
+    convolution: Any
+    norm: Any
+    for _, (_, convolution), (_, norm) in followed_by_batch_norm(module):
         convolution.__class__ = NormalisedConv2d
         norm.__class__ = AppliedBatchNorm2d
         convolution.norms = (norm,)

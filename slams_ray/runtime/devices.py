@@ -28,6 +28,9 @@ def device_name(device: str) -> str:
 def choose_kernels(deterministic: bool) -> None:
     """Chooses the kernels of a training on a GPU: products in float32 use TF32.
 
+    Args:
+        deterministic: takes kernels that give the same sums in every run.
+
     cuDNN does not measure its kernels first: on an H100 a step then took as long.
     """
     import torch

@@ -106,6 +106,15 @@ def test_maps_of_a_predictor_stay(dtype: torch.dtype, runtime: Any) -> None:
             assert maps.max() == 255
 
 
+def test_a_predictor_runs_shared_blocks_once_a_scale() -> None:
+    first = make(0)
+    ((names, joint),) = grouped({"cam": first, "slams": with_changed(first, 3)})
+    passes = []
+    joint.shared.register_forward_hook(lambda *_: passes.append(1))
+    predicted(parts(joint, names))
+    assert len(passes) == len(SCALES)
+
+
 def test_parts_that_are_called_out_of_turn_compute_again() -> None:
     first = make(0)
     networks = {"a": first, "b": with_changed(first, 2)}
