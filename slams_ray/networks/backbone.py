@@ -3,13 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torchvision import models as torchvision_models
-from torchvision.models.resnet import BasicBlock
 
 from slams_ray.errors import ConfigError
+from slams_ray.networks.tiny_resnet import TinyResNet
+
+if TYPE_CHECKING:
+    from torchvision.models import ResNet
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -79,51 +83,20 @@ class Backbone(nn.Module):
         return shallow, features
 
 
-class TinyResNet(nn.Sequential):
-    """A stem and three residual stages of 16, 32 and 64 channels, about 0.3 million parameters.
-
-    It uses BatchNorm: GroupNorm removes the mean over the image, which a classifier pools, and
-    learnt more slowly (docs/ablations.md).
-    """
-
-    def __init__(self, output_stride: int) -> None:
-        if output_stride not in (4, 8):
-            raise ConfigError(f"tiny_resnet has output stride 4 or 8, got {output_stride}")
-        norm = nn.BatchNorm2d
-        stem = nn.Sequential(
-            nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), norm(16), nn.ReLU(inplace=True)
-        )
-        layers: list[nn.Module] = [stem]
-        num_channels = 16
-        for width, stride in ((16, 1), (32, 2), (64, 2)):
-            dilation = 2 if width == 64 and output_stride == 4 else 1
-            step = 1 if dilation == 2 else stride
-            layers.append(_residual_stage(num_channels, width, step, norm))
-            num_channels = width
-        super().__init__(*layers)
-
-
-def _residual_stage(
-    num_channels: int, width: int, stride: int, norm: Callable[..., nn.Module]
-) -> nn.Sequential:
-    shortcut = None
-    if stride != 1 or num_channels != width:
-        shortcut = nn.Sequential(
-            nn.Conv2d(num_channels, width, 1, stride=stride, bias=False), norm(width)
-        )
-    return nn.Sequential(
-        BasicBlock(num_channels, width, stride, shortcut, norm_layer=norm),
-        BasicBlock(width, width, norm_layer=norm),
-    )
-
-
 def _tiny(output_stride: int) -> Backbone:
     taps = (Tap(0, 16, 2), Tap(1, 16, 2), Tap(2, 32, 4), Tap(3, 64, output_stride))
     return Backbone(TinyResNet(output_stride), 64, taps)
 
 
+def _torchvision_models() -> ModuleType:
+    """Imports torchvision only where it is needed, because a process waits 1.5 s for it."""
+    from torchvision import models
+
+    return models
+
+
 def _resnet(name: str, output_stride: int) -> Backbone:
-    builder = getattr(torchvision_models, name)
+    builder = getattr(_torchvision_models(), name)
     bottleneck = name in ("resnet50", "resnet101")
     # torchvision's BasicBlock refuses dilation, so ResNet-18/34 are dilated after construction.
     dilate = [output_stride <= 8, output_stride <= 16]
@@ -149,7 +122,7 @@ def _resnet(name: str, output_stride: int) -> Backbone:
 class ResNetBody(nn.Module):
     """torchvision's ResNet without pooling and classifier, with torchvision's state-dict keys."""
 
-    def __init__(self, network: torchvision_models.ResNet) -> None:
+    def __init__(self, network: "ResNet") -> None:
         super().__init__()
         for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
             self.add_module(name, getattr(network, name))
@@ -173,7 +146,7 @@ class MobileNetBody(nn.Module):
 
 
 def _mobilenet_v2(output_stride: int) -> Backbone:
-    network = torchvision_models.mobilenet_v2(weights=None)
+    network = _torchvision_models().mobilenet_v2(weights=None)
     body = MobileNetBody(network.features)
     stride_at = {7: 16, 14: 32}
     dilation = 1

@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from slams_ray.errors import ConfigError
 from slams_ray.networks.backbone import build_backbone
@@ -29,6 +28,13 @@ class DeepLabV2Head(nn.Module):
         return torch.stack([branch(features) for branch in self.branches]).sum(dim=0)
 
 
+def _deeplabv3_head(num_features: int, num_classes: int) -> nn.Module:
+    # Imported here, because a process waits 1.5 s for it.
+    from torchvision.models.segmentation.deeplabv3 import DeepLabHead
+
+    return DeepLabHead(num_features, num_classes)
+
+
 class SegmentationNetwork(nn.Module):
     """Segmentation network (docs/method.md, Segmentation network).
 
@@ -45,7 +51,7 @@ class SegmentationNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone_name, output_stride, dilate)
-        heads = {"deeplabv2": DeepLabV2Head, "deeplabv3": DeepLabHead}
+        heads = {"deeplabv2": DeepLabV2Head, "deeplabv3": _deeplabv3_head}
         if head not in heads:
             raise ConfigError(f"segmentation.head is {head!r}, expected one of {', '.join(heads)}")
         self.head = heads[head](self.backbone.num_features, num_classes + 1)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
-from torchvision import models as torchvision_models
 
 from slams_ray import storage
 from slams_ray.errors import ConfigError
@@ -46,8 +45,11 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
 
 
 def _download(weights: str) -> Mapping[str, torch.Tensor]:
+    # Imported here, because a process waits 1.5 s for it, and files need no torchvision.
+    from torchvision.models import get_weight
+
     try:
-        return torchvision_models.get_weight(weights).get_state_dict(
+        return get_weight(weights).get_state_dict(
             progress=False, check_hash=True, weights_only=True
         )
     except OSError as error:

@@ -15,7 +15,8 @@ from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.networks.weights import load_backbone_weights
 from slams_ray.training.global_batch import mean_over_workers
-from slams_ray.training.task import Batch, PseudoLabelledCrops, Row, Sampler, TrainingModule
+from slams_ray.training.samples import PseudoLabelledCrops, Row, Sampler
+from slams_ray.training.task import Batch, TrainingModule
 
 _MEAN_LABELLED = "mean_labelled_pixels"
 

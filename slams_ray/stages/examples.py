@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from slams_ray.training.data_loading import ShardColumns, read_rows
-from slams_ray.training.task import Row
+from slams_ray.training.samples import Row
 
 
 def choose_examples(

@@ -29,7 +29,7 @@ from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.training import MODEL_NAME
 from slams_ray.systems.registry import titles
 from slams_ray.training.data_loading import ShardColumns
-from slams_ray.training.task import Row
+from slams_ray.training.samples import Row
 from slams_ray.workers.walk import make_walk
 
 MONTAGE_NAME = "montage.png"

@@ -24,7 +24,7 @@ from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Attempt, Result
 from slams_ray.systems.registry import titles
 from slams_ray.training.data_loading import ShardColumns
-from slams_ray.training.task import Row
+from slams_ray.training.samples import Row
 
 CURVE_NAME = "threshold_curve.png"
 MONTAGE_NAME = "settings.png"

@@ -13,7 +13,7 @@ sample, so that it does not depend on the number of workers (our reading).
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,35 +24,11 @@ from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.networks.backbone import build_backbone
 from slams_ray.networks.conditioned_network import ConditionedNetwork
 from slams_ray.systems.after_cam import AfterCamTask, copy_weights, system_after_cam
+from slams_ray.systems.crops import DROPOUT, ConditionedCrops
 from slams_ray.systems.label_losses import balanced_loss, labels_at
 from slams_ray.systems.maps import collapse_metrics, crops_of, resized
-from slams_ray.training.task import (
-    Batch,
-    PseudoLabelledCrops,
-    Row,
-    Sampler,
-    TrainingModule,
-    multi_hot,
-)
-
-DROPOUT = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConditionedCrops(PseudoLabelledCrops):
-    """Crops with pixel labels, image labels and the feature channels that dropout keeps."""
-
-    num_classes: int
-    num_features: int
-
-    def sample(
-        self, row: Row, rng: np.random.Generator, filler: Row | None = None
-    ) -> dict[str, np.ndarray]:
-        """Returns image, box and target with labels (C,) uint8 and kept (F,) uint8."""
-        crop = super().sample(row, rng)
-        labels = multi_hot(row["image_labels"], self.num_classes)
-        kept = (rng.random(self.num_features) >= DROPOUT).astype(np.uint8)
-        return crop | {"labels": labels, "kept": kept}
+from slams_ray.training.samples import Row, Sampler
+from slams_ray.training.task import Batch, TrainingModule
 
 
 class AmnTraining(TrainingModule):

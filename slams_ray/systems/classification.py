@@ -16,7 +16,7 @@ from slams_ray.data.transforms import normalise
 from slams_ray.inference.image_batches import GPU_BATCH, GPU_BATCH_PIXELS
 from slams_ray.networks.activation_network import classification_scores
 from slams_ray.training.optimisation import mixed_precision
-from slams_ray.training.task import LabelledCrops, Row, Sampler, multi_hot
+from slams_ray.training.samples import LabelledCrops, Row, Sampler, multi_hot
 
 
 class ImageLabelTask:

@@ -16,7 +16,6 @@ the paper reports that grids work as well as superpixels.
 
 import importlib
 import importlib.util
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from slams_ray.config import CpnConfig
 from slams_ray.errors import ConfigError
 from slams_ray.systems.after_cam import system_after_cam
 from slams_ray.systems.classification import classifier_loss
+from slams_ray.systems.crops import PatchedCrops
 from slams_ray.systems.maps import crops_of, mean_over_classes, mean_over_image
 from slams_ray.systems.pixel_correlation import (
     CorrelationTask,
@@ -37,44 +37,8 @@ from slams_ray.systems.pixel_correlation import (
     view_of,
     winners,
 )
-from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule
-
-SLIC_COMPACTNESS = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class PatchedCrops(LabelledCrops):
-    """Labelled crops with the mask that splits them into two patches."""
-
-    regions: str
-    num_regions: int
-
-    def sample(
-        self, row: Row, rng: np.random.Generator, filler: Row | None = None
-    ) -> dict[str, np.ndarray]:
-        """Returns a labelled crop with visible: (crop, crop) uint8, 0 in the hidden regions."""
-        crop = super().sample(row, rng)
-        return crop | {"visible": self._visible(crop["image"], rng)}
-
-    def _visible(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        of_pixel = slic_regions if self.regions == "slic" else grid_regions
-        regions = of_pixel(image, self.num_regions)
-        number = int(regions.max()) + 1
-        hidden = rng.integers(number, size=max(1, number // 2))
-        return (~np.isin(regions, hidden)).astype(np.uint8)
-
-
-def grid_regions(image: np.ndarray, num_regions: int) -> np.ndarray:
-    """(H, W) region of each pixel, from 0: the cells of a square grid."""
-    cells = max(1, round(num_regions**0.5))
-    rows, columns = (np.arange(side) * cells // side for side in image.shape[:2])
-    return rows[:, None] * cells + columns[None]
-
-
-def slic_regions(image: np.ndarray, num_regions: int) -> np.ndarray:
-    """(H, W) region of each pixel, from 0: SLIC superpixels of scikit-image."""
-    slic = importlib.import_module("skimage.segmentation").slic
-    return slic(image, n_segments=num_regions, compactness=SLIC_COMPACTNESS, start_label=0)
+from slams_ray.training.samples import Sampler
+from slams_ray.training.task import Batch, TrainingModule
 
 
 class CpnTraining(CorrelationTraining[CpnConfig]):

@@ -8,7 +8,7 @@ sampler draws what is kept, so that N workers take the step of one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -24,31 +24,16 @@ from slams_ray.networks.vision_transformer import VitSizes, build_vit, read_vit,
 from slams_ray.systems.after_cam import advice
 from slams_ray.systems.classification import ImageLabelTask, classifier_loss
 from slams_ray.systems.collapse import map_warnings
+from slams_ray.systems.crops import DeepCrops
 from slams_ray.systems.maps import collapse_metrics, crops_of, mean_over_image, resized
 from slams_ray.systems.system import NetworkTraining, System
-from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule
+from slams_ray.training.samples import Sampler
+from slams_ray.training.task import Batch, TrainingModule
 
 NAME = "mctformer"
 STAGE = f"train_{NAME}"
 BACKBONE = BackboneConfig()
 """Only says that nothing is frozen: the network has no CNN."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeepCrops(LabelledCrops):
-    """Labelled crops with the branches that stochastic depth keeps."""
-
-    depth: int
-    drop_path: float
-
-    def sample(
-        self, row: Row, rng: np.random.Generator, filler: Row | None = None
-    ) -> dict[str, np.ndarray]:
-        """Returns a labelled crop with kept: (depth, 2) float32, 0 or 1 / (share that is kept)."""
-        crop = super().sample(row, rng)
-        share = 1 - np.linspace(0, self.drop_path, self.depth)[:, None]
-        kept = (rng.random((self.depth, 2)) < share) / share
-        return crop | {"kept": kept.astype(np.float32)}
 
 
 class MctformerTraining(TrainingModule):

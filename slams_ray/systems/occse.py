@@ -12,8 +12,6 @@ cheat; here the judge is a copy without gradients. The class t is drawn with the
 depends on random seed, step and place in the batch.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch.func import functional_call
@@ -25,24 +23,10 @@ from slams_ray.networks.batch_norm import fold_batch_norm
 from slams_ray.networks.map_norms import max_normalised
 from slams_ray.systems.after_cam import AfterCamTask, system_after_cam
 from slams_ray.systems.classification import classifier_loss
+from slams_ray.systems.crops import ErasedClassCrops
 from slams_ray.systems.maps import collapse_metrics, crops_of, mean_over_image, resized
-from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule
-
-NO_CLASS = -1
-
-
-@dataclass(frozen=True)
-class ErasedClassCrops(LabelledCrops):
-    """Labelled crops with the class to erase."""
-
-    def sample(
-        self, row: Row, rng: np.random.Generator, filler: Row | None = None
-    ) -> dict[str, np.ndarray]:
-        """Returns a labelled crop with erased: () int64, a present class counted from 0, or -1."""
-        crop = super().sample(row, rng)
-        present = np.flatnonzero(crop["labels"])
-        erased = rng.choice(present) if len(present) else NO_CLASS
-        return crop | {"erased": np.array(erased, np.int64)}
+from slams_ray.training.samples import Sampler
+from slams_ray.training.task import Batch, TrainingModule
 
 
 class OccseTraining(TrainingModule):

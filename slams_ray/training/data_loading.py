@@ -7,8 +7,8 @@ import numpy as np
 
 from slams_ray import storage
 from slams_ray.errors import ArtifactError
+from slams_ray.training.samples import Row, Sampler
 from slams_ray.training.sampling import ROWS_PER_GROUP, LoadingTask, sample_order
-from slams_ray.training.task import Row, Sampler
 
 _LABELS = "image_labels"
 

@@ -10,7 +10,8 @@ import torch
 from numpy.random import default_rng as draw
 
 from slams_ray.errors import ConfigError
-from slams_ray.systems.cpn import cpn_losses, grid_regions
+from slams_ray.systems.cpn import cpn_losses
+from slams_ray.systems.crops import grid_regions
 from slams_ray.systems.pixel_correlation import View, background_first, winners
 
 Make = Callable[..., Any]

@@ -12,7 +12,7 @@ from numpy.random import default_rng as draw
 from slams_ray.config import ActivationConfig, LossConfig
 from slams_ray.errors import ConfigError
 from slams_ray.systems.slams.maskable_crops import MaskableCrops
-from slams_ray.training.task import CHOSEN_LABELS
+from slams_ray.training.samples import CHOSEN_LABELS
 from tests.tiny_tasks import CLASS_NAMES, TRAINING, make_row
 
 Make = Callable[..., Any]

@@ -22,7 +22,8 @@ from slams_ray.networks.vision_transformer import (
 )
 from slams_ray.recipes import RECIPES
 from slams_ray.systems.classification import classifier_loss
-from slams_ray.systems.mctformer import DeepCrops, MctformerTask
+from slams_ray.systems.crops import DeepCrops
+from slams_ray.systems.mctformer import MctformerTask
 from tests.tiny_tasks import CLASS_NAMES, TRAINING, TinyAttention, make_row, read_tiny_vit
 
 Make = Callable[..., Any]

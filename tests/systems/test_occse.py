@@ -10,7 +10,8 @@ from numpy.random import default_rng as draw
 from slams_ray.config import OccseConfig
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.systems.classification import classifier_loss
-from slams_ray.systems.occse import NO_CLASS, erasing_mask, judged_metrics
+from slams_ray.systems.crops import NO_CLASS
+from slams_ray.systems.occse import erasing_mask, judged_metrics
 
 Make = Callable[..., Any]
 Rows = list[dict[str, Any]]

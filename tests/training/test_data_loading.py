@@ -13,8 +13,8 @@ from slams_ray.recipes.voc12 import voc12
 from slams_ray.storage import write_table
 from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.training.data_loading import SampleLoader, ShardColumns
+from slams_ray.training.samples import Row
 from slams_ray.training.sampling import ROWS_PER_GROUP, LoadingTask, plan_loading
-from slams_ray.training.task import Row
 from slams_ray.training.training import Training
 
 

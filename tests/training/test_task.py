@@ -11,7 +11,8 @@ from numpy.random import default_rng as draw
 
 from slams_ray.config import TrainingConfig
 from slams_ray.training.optimisation import build_optimizer, train_step
-from slams_ray.training.task import PAIRS, PseudoLabelledCrops, multi_hot, with_pairs
+from slams_ray.training.samples import PseudoLabelledCrops, multi_hot
+from slams_ray.training.task import PAIRS, with_pairs
 
 TRAINING = TrainingConfig(crop_px=32, long_side_px=(28, 40))
 KINDS = ("encoder", "classifier", "activation", "segmentation")

@@ -24,7 +24,8 @@ from slams_ray.refinement.walk.affinity_loss import (
     pair_counts,
 )
 from slams_ray.training.global_batch import mean_over_workers
-from slams_ray.training.task import Batch, PseudoLabelledCrops, Row, Sampler, TrainingModule
+from slams_ray.training.samples import PseudoLabelledCrops, Row, Sampler
+from slams_ray.training.task import Batch, TrainingModule
 
 TRAINING_RADIUS = 10
 UNIFORM_CONTRAST = 0.02

@@ -20,7 +20,8 @@ from slams_ray.systems.maps import collapse_metrics
 from slams_ray.systems.slams import losses
 from slams_ray.systems.slams.maskable_crops import MaskableCrops
 from slams_ray.systems.slams.soft_masks import binarise_softly, soft_masks
-from slams_ray.training.task import Batch, Sampler, TrainingModule, pair_labels, pairs_of
+from slams_ray.training.samples import Sampler
+from slams_ray.training.task import Batch, TrainingModule, pair_labels, pairs_of
 
 FOREGROUND, BACKGROUND = "foreground", "background"
 CATEGORY_LOSSES = {

@@ -1,7 +1,6 @@
 """Trains the semantic encoder: an embedding per class (docs/method.md, Semantic encoder)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from slams_ray.config import EncoderConfig
-from slams_ray.data.transforms import normalise, random_degradation
+from slams_ray.data.transforms import normalise
 from slams_ray.networks.semantic_encoder import (
     SIMILARITY_EPSILON,
     SemanticEncoder,
@@ -18,8 +17,10 @@ from slams_ray.networks.semantic_encoder import (
 )
 from slams_ray.networks.weights import load_backbone_weights
 from slams_ray.systems.classification import ImageLabelTask
+from slams_ray.systems.slams.degraded_crops import DegradedCrops
 from slams_ray.systems.slams.losses import encoder_loss
-from slams_ray.training.task import Batch, LabelledCrops, Row, Sampler, TrainingModule
+from slams_ray.training.samples import Sampler
+from slams_ray.training.task import Batch, TrainingModule
 
 DEAD_PREFIX = "dead/"
 
@@ -58,24 +59,6 @@ class EncoderTraining(TrainingModule):
 
 def _mean_where(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * mask).sum().detach() / mask.sum().clamp(min=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DegradedCrops(LabelledCrops):
-    """Labelled crops, some of them softly masked or dimmed at random."""
-
-    masked_fraction: float
-    dimmed_fraction: float
-
-    def sample(
-        self, row: Row, rng: np.random.Generator, filler: Row | None = None
-    ) -> dict[str, np.ndarray]:
-        """Returns a labelled crop and degradation: (cells, cells) float32 soft mask in [0, 1]."""
-        sample = super().sample(row, rng)
-        sample["degradation"] = random_degradation(
-            rng, masked_fraction=self.masked_fraction, dimmed_fraction=self.dimmed_fraction
-        )
-        return sample
 
 
 class EncoderTask(ImageLabelTask):

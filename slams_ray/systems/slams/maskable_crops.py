@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slams_ray.training.task import CHOSEN_LABELS, LabelledCrops, Row, multi_hot
+from slams_ray.training.samples import CHOSEN_LABELS, LabelledCrops, Row, multi_hot
 
 MASK_THRESHOLDS = (0.25, 0.75)
 
