@@ -68,6 +68,26 @@ def test_a_step_row(trainings: dict[str, Training]) -> None:
     assert row.goal == 0.95
 
 
+def test_batches_loaded_ahead_are_those_of_the_training_in_turn(
+    trainings: dict[str, Training],
+) -> None:
+    loop, again = (
+        training_loops.OurLoop(training_loops.lasting(trainings["activation"], 4)) for _ in range(2)
+    )
+    again.load_ahead(2)
+    first, second = next(loop.batches), next(loop.batches)
+    for expected in (first, second, first):
+        found = next(again.batches)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_an_activation_row(trainings: dict[str, Training]) -> None:
+    row = training.activation_row(trainings["activation"], trainings["classifier"], 1, 3)
+    assert row.ratio > 0
+    assert row.goal == pytest.approx(1 / 1.6)
+
+
 def test_a_loss_without_weight_takes_no_second_pass_through_the_encoder(
     trainings: dict[str, Training],
 ) -> None:

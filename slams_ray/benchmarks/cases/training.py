@@ -55,7 +55,9 @@ def measure(command: TrainingCommand) -> "list[Row]":
         trainings = training_loops.make_trainings(config, data)
         for name, one in trainings.items():
             rows.append(training.step_row(name, one, command.steps, command.rounds))
-        rows.append(training.foreground_row(trainings["activation"], command.steps, command.rounds))
+        activation, classifier = trainings["activation"], trainings["classifier"]
+        rows.append(training.foreground_row(activation, command.steps, command.rounds))
+        rows.append(training.activation_row(activation, classifier, command.steps, command.rounds))
         for name, one in trainings.items():
             if command.ray_rounds:
                 rows.append(

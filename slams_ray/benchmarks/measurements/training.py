@@ -25,6 +25,9 @@ from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
 from slams_ray.training.training import Training
 
+LONGEST_ACTIVATION_STEP = 1.6
+"""Longest step of SLAMs' activation network, in steps of the CAM classifier."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
@@ -72,6 +75,25 @@ def foreground_row(training: Training, steps_each: int, rounds: int) -> Row:
         "the same step with that loss",
         lambda: with_loss.run(steps_each),
         goal=1.3,
+        rounds=rounds,
+    )
+
+
+def activation_row(activation: Training, classifier: Training, steps_each: int, rounds: int) -> Row:
+    """Returns the row of an activation step against a classifier step, with batches in memory."""
+    torch.set_num_threads(1)
+    ours, theirs = (
+        OurLoop(lasting(training, steps_each * (rounds + 1)))
+        for training in (activation, classifier)
+    )
+    for loop in (ours, theirs):
+        loop.load_ahead(steps_each)
+    return compare(
+        "activation step, batches in memory",
+        lambda: ours.run(steps_each),
+        "a classifier step",
+        lambda: theirs.run(steps_each),
+        goal=1 / LONGEST_ACTIVATION_STEP,
         rounds=rounds,
     )
 
