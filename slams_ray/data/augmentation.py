@@ -1,7 +1,7 @@
 """Augmentation of one image from a random seed (numpy).
 
-Data-loading tasks import this module. It does not import torch, which would take each of their
-processes two seconds.
+Data-loading processes import this module. It does not import torch, for which each of them would
+wait two seconds.
 """
 
 import numpy as np
@@ -72,7 +72,7 @@ def jitter_colours(
     Returns:
         (H, W, 3) uint8.
     """
-    # Torchvision takes its process two seconds to import, and most trainings change no colours.
+    # A process waits two seconds for torchvision, and most trainings change no colours.
     from torchvision.transforms import functional as torchvision_functional
 
     change = (

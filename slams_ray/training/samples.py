@@ -1,7 +1,7 @@
 """Samples of the trainings: random crops of the images of a shard, with their labels (numpy).
 
-Data-loading tasks import this module, and those of samplers. They must not import torch, see
-`slams_ray.data.augmentation`.
+Data-loading processes import this module, and those of other samplers. None of them may import
+torch, see `slams_ray.data.augmentation`.
 """
 
 from collections.abc import Mapping, Sequence
