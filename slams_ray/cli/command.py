@@ -50,8 +50,7 @@ def run_job(
     """
     recipe, command = parse(description, command_type)
     if command.dry_run:
-        # `--dry-run | head` ends quietly, as other programs do.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        _end_with_the_pipe()
         print_settings(command.config)
         if preview is not None:
             guarded(lambda: preview(command))
@@ -60,6 +59,11 @@ def run_job(
         guarded(lambda: save_settings(path, recipe, command.config))
     else:
         guarded(lambda: _start(recipe, command, work))
+
+
+def _end_with_the_pipe() -> None:
+    """Lets the process end quietly in `... | head`, as other programs do."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _start(recipe: str, command: Command, work: Callable[[str, Command], None]) -> None:
@@ -90,6 +94,8 @@ def parse(
             for name, recipe in RECIPES.items()
         }
         if {"-h", "--help"} & set(arguments):
+            if args is None:
+                _end_with_the_pipe()
             choices = {
                 name: (about, without_unread_settings(command, arguments))
                 for name, (about, command) in choices.items()

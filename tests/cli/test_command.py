@@ -74,10 +74,11 @@ def test_a_dry_run_of_many_pipelines_lists_them(arguments: list[str], expected: 
     assert shown.stdout.splitlines()[-len(expected) :] == expected
 
 
-def test_a_dry_run_ends_quietly_when_its_reader_has_ended() -> None:
+@pytest.mark.parametrize("option", ["--dry-run", "--help"])
+def test_what_is_printed_ends_quietly_when_its_reader_has_ended(option: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "jobs.pipeline", "demo", "--dry-run"]
+    command = [sys.executable, "-m", "jobs.pipeline", "demo", option]
     with os.fdopen(writer, "wb") as output:
         shown = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, check=False)
     assert shown.returncode == -signal.SIGPIPE
