@@ -231,7 +231,8 @@ def freeze_blocks(backbone: Backbone, num_blocks: int) -> None:
     blocks = backbone.blocks
     if num_blocks > len(blocks):
         raise ConfigError(
-            f"backbone.frozen_blocks is {num_blocks}, but the backbone has {len(blocks)} blocks"
+            f"backbone.frozen_blocks is {num_blocks}, but the backbone has {len(blocks)} blocks: "
+            "set the frozen_blocks of the network whose backbone.name was changed"
         )
     for block in blocks[:num_blocks]:
         block.requires_grad_(False)
