@@ -94,6 +94,7 @@ def parse(
             for name, recipe in RECIPES.items()
         }
         if {"-h", "--help"} & set(arguments):
+            # A program that passes arguments of its own may have other pipes.
             if args is None:
                 _end_with_the_pipe()
             choices = {
