@@ -26,8 +26,9 @@ class ComputeConfig:
     train_threads leaves cores."""
     data_loading_tasks: int | None = None
     """Processes that decode and augment images for each training worker. None is 2 on CPUs; on GPUs
-    it is the CPUs per GPU of a node minus one, limited to 2..16. 0 loads in a thread of the worker,
-    which starts sooner and suits small images."""
+    it is the CPUs per GPU of a node minus one, limited to 2..16. 0 loads in the worker itself: it
+    starts sooner and suits small images. A thread then loads in advance on GPUs, and on CPUs where
+    train_threads is set."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Device for training and inference; auto uses GPUs if the cluster has any."""
     gpu_actors: int | None = None

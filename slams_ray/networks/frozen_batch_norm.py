@@ -5,6 +5,8 @@ Tune mode. With fixed statistics, normalising the output of a convolution is the
 scaling its filters, which are far smaller than its output. Scale and shift still learn.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,18 +16,19 @@ from slams_ray.networks.batch_norm import followed_by_batch_norm
 
 
 class NormalisedConv2d(nn.Conv2d):
-    """A convolution followed by a BatchNorm whose statistics are fixed."""
+    """A convolution followed by a BatchNorm whose statistics are fixed.
+
+    Attributes:
+        shared: scaled filters and shift in `merged_once`, otherwise None.
+    """
 
     # In a tuple, because a module would become a part of this one and change names of parameters.
     norms: tuple[nn.Module]
+    shared: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        norm: Any = self.norms[0]
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = torch.addcmul(norm.bias, norm.running_mean, scale, value=-1)
-        if self.bias is not None:
-            shift = shift + self.bias * scale
-        return self._conv_forward(features, self.weight * scale[:, None, None, None], shift)
+        filters, shift = self.shared or _merged([self])[0]
+        return self._conv_forward(features, filters, shift)
 
 
 class AppliedBatchNorm2d(nn.Module):
@@ -47,3 +50,54 @@ def merge_frozen_batch_norm(module: nn.Module) -> None:
         convolution.__class__ = NormalisedConv2d
         norm.__class__ = AppliedBatchNorm2d
         convolution.norms = (norm,)
+
+
+@contextmanager
+def merged_once(module: nn.Module) -> Iterator[None]:
+    """Context in which all forward passes of a module use the same scaled filters.
+
+    One backward pass must follow for all of them. A GPU starts far fewer kernels: scales of all
+    convolutions are computed together, and those of a second pass not at all.
+    """
+    convolutions = [child for child in module.modules() if isinstance(child, NormalisedConv2d)]
+    groups: dict[tuple[float, bool], list[NormalisedConv2d]] = {}
+    for convolution in convolutions:
+        norm = _norm_of(convolution)
+        # Parts of one tensor learn together: beside a block that learns, frozen ones would too.
+        is_learnt = norm.weight.requires_grad or norm.bias.requires_grad
+        groups.setdefault((norm.eps, is_learnt), []).append(convolution)
+    try:
+        for group in groups.values():
+            for convolution, merged in zip(group, _merged(group), strict=True):
+                convolution.shared = merged
+        yield
+    finally:
+        for convolution in convolutions:
+            convolution.shared = None
+
+
+def _merged(convolutions: Sequence[NormalisedConv2d]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Returns filters and shift of each convolution; their BatchNorms have the same epsilon.
+
+    Both have the number format of autocast, so that passes do not convert them again.
+    """
+    norms = [_norm_of(convolution) for convolution in convolutions]
+    scale = torch.cat([norm.weight for norm in norms])
+    scale = scale * (torch.cat([norm.running_var for norm in norms]) + norms[0].eps).rsqrt()
+    mean, bias = (torch.cat([getattr(n, name) for n in norms]) for name in ("running_mean", "bias"))
+    shift = torch.addcmul(bias, mean, scale, value=-1)
+    kind = scale.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else scale.dtype
+    sizes = [convolution.out_channels for convolution in convolutions]
+    own = zip(torch.split(scale, sizes), torch.split(shift.to(dtype), sizes), strict=True)
+    merged = []
+    for convolution, (own_scale, own_shift) in zip(convolutions, own, strict=True):
+        if convolution.bias is not None:
+            own_shift = own_shift + (convolution.bias * own_scale).to(dtype)
+        filters = convolution.weight * own_scale[:, None, None, None]
+        merged.append((filters.to(dtype), own_shift))
+    return merged
+
+
+def _norm_of(convolution: NormalisedConv2d) -> Any:
+    return convolution.norms[0]

@@ -1,6 +1,7 @@
-"""What number formats a device computes in."""
+"""What number formats a device computes in, and frozen weights in them."""
 
 import torch
+from torch import nn
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -10,3 +11,14 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def convert_frozen(module: nn.Module, dtype: torch.dtype) -> None:
+    """Converts convolutions and linear layers without gradients, in place, for use in autocast.
+
+    Autocast itself would convert their weights in every pass, and gives the same result.
+    """
+    for layer in module.modules():
+        is_frozen = not any(parameter.requires_grad for parameter in layer.parameters())
+        if is_frozen and isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.to(dtype)

@@ -16,6 +16,7 @@ from slams_ray.networks.precision import multiplies_bfloat16
 from slams_ray.training.task import PAIRS
 
 POLY_POWER = 0.9
+MIXED = torch.bfloat16
 
 
 def build_optimizer(
@@ -64,10 +65,14 @@ def learning_rate_factor(step: int, num_steps: int, config: TrainingConfig) -> f
     return decay * min(1.0, (step + 1) / max(config.warmup_steps, 1))
 
 
+def is_mixed(config: TrainingConfig, device: torch.device) -> bool:
+    """Whether forward passes use mixed precision: on GPUs that compute bfloat16, as `amp` asks."""
+    return config.amp and device.type == "cuda" and multiplies_bfloat16(device)
+
+
 def mixed_precision(config: TrainingConfig, device: torch.device) -> torch.autocast:
-    """Context of forward passes: bfloat16 autocast on GPUs that compute it, as `amp` asks."""
-    enabled = config.amp and device.type == "cuda" and multiplies_bfloat16(device)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    """Context of forward passes, with bfloat16 autocast where `is_mixed`."""
+    return torch.autocast(device.type, dtype=MIXED, enabled=is_mixed(config, device))
 
 
 def train_step(

@@ -14,7 +14,8 @@ from slams_ray.networks.backbone import (
     freeze_batch_norm_affine,
     freeze_blocks,
 )
-from slams_ray.networks.frozen_batch_norm import merge_frozen_batch_norm
+from slams_ray.networks.frozen_batch_norm import merge_frozen_batch_norm, merged_once
+from slams_ray.networks.precision import convert_frozen
 from slams_ray.training.samples import CHOSEN_LABELS, Row, Sampler
 
 Batch = Mapping[str, torch.Tensor]
@@ -47,6 +48,10 @@ class TrainingModule(nn.Module):
         if backbone.freeze_batch_norm:
             merge_frozen_batch_norm(self._backbone)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with merged_once(self.network):
+            return super().__call__(*args, **kwargs)
+
     def prepare(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adds what the loss must know of the global batch, one row for each image.
 
@@ -54,6 +59,13 @@ class TrainingModule(nn.Module):
         gradient accumulation. A `forward` that gets a batch without it takes the batch as whole.
         """
         return batch
+
+    def convert_frozen(self, dtype: torch.dtype) -> None:
+        """Converts frozen networks beside the trained one, for use in autocast."""
+        for name, part in self.named_children():
+            # The trained network keeps float32 also where it is frozen: its checkpoint has it.
+            if name != "network":
+                convert_frozen(part, dtype)
 
     @property
     def exported(self) -> nn.Module:

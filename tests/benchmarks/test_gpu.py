@@ -11,7 +11,7 @@ from slams_ray.benchmarks.harness import shards, training_loops
 from slams_ray.benchmarks.harness.busy import BusyLog, check_watchable, watched_gpus
 from slams_ray.benchmarks.measurements import gpu, inference, training
 from slams_ray.benchmarks.measurements.inference import Inference
-from slams_ray.config import ActivationInferenceConfig, PipelineConfig
+from slams_ray.config import ActivationInferenceConfig, ComputeConfig, PipelineConfig
 from slams_ray.errors import ConfigError
 from slams_ray.training.training import Training
 
@@ -156,7 +156,8 @@ def test_how_busy_a_training_keeps_a_gpu(
     ray_cluster: None, driver: None, classifier: Training, tmp_path: Path
 ) -> None:
     windows = training.Windows(steps_each=2, number=2)
-    rate, busy = gpu.training_busy_rows("classifier", classifier, CPU, windows, str(tmp_path), 1)
+    compute = ComputeConfig(device="cpu", data_loading_tasks=1)
+    rate, busy = gpu.training_busy_rows("classifier", classifier, windows, str(tmp_path), compute)
     assert rate.ratio > 0
     assert busy.ratio == pytest.approx(0.75)
     assert busy.goal == gpu.GOAL_BUSY

@@ -7,11 +7,12 @@ import torch
 
 from slams_ray.benchmarks.harness import shards, training_loops
 from slams_ray.benchmarks.measurements import training
-from slams_ray.config import PipelineConfig
+from slams_ray.config import ComputeConfig, PipelineConfig
 from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.training.training import Training
 
 NUM_STEPS = 3
+ONE_TASK = ComputeConfig(data_loading_tasks=1)
 
 
 @pytest.fixture
@@ -107,7 +108,9 @@ def test_the_bare_loop_tells_its_rate_in_every_window_but_the_warm(
     trainings: dict[str, Training], tmp_path: Path
 ) -> None:
     windows = training.Windows(steps_each=1, number=2)
-    rates = training.bare_rates(trainings["classifier"], windows, str(tmp_path / "rates.json"), 1)
+    rates = training.bare_rates(
+        trainings["classifier"], windows, str(tmp_path / "rates.json"), ONE_TASK
+    )
     assert len(rates) == 2
     assert min(rates) > 0
 
@@ -123,7 +126,7 @@ def test_a_row_through_ray(
         trainings["classifier"],
         windows,
         str(tmp_path),
-        num_data_loading_tasks=1,
+        compute=ONE_TASK,
         rounds=1,
     )
     assert row.ratio > 0

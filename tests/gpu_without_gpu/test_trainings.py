@@ -27,6 +27,7 @@ def test_loss_and_metrics_are_float32_on_the_device(
     task = make_any_task(kind)
     module = task.build().train()
     synchronise_batch_norm(module, "cuda")
+    module.convert_frozen(torch.bfloat16)
     batch = make_batch(task, rows)
     shares = with_pairs({name: values.numpy() for name, values in batch.items()})
     # A fake tensor raises where a shape or a number would wait for values of the device.

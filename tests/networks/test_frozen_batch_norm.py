@@ -1,14 +1,25 @@
 """A convolution that applies the frozen BatchNorm after it computes and learns the same."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from slams_ray.networks.backbone import Backbone, build_backbone, freeze_batch_norm
+from slams_ray.networks.backbone import (
+    Backbone,
+    build_backbone,
+    freeze_batch_norm,
+    freeze_blocks,
+)
 from slams_ray.networks.batch_norm import fold_batch_norm
-from slams_ray.networks.frozen_batch_norm import NormalisedConv2d, merge_frozen_batch_norm
+from slams_ray.networks.frozen_batch_norm import (
+    NormalisedConv2d,
+    merge_frozen_batch_norm,
+    merged_once,
+)
 
 
 def make_frozen(name: str = "tiny_resnet") -> Backbone:
@@ -79,3 +90,92 @@ def test_loaded_weights_copies_and_folded_networks_are_right() -> None:
     torch.testing.assert_close(copied(images), expected)
     torch.testing.assert_close(fold_batch_norm(copied.eval())(images), expected)
     assert any(isinstance(m, NormalisedConv2d) for m in copied.modules())
+
+
+SIZES = (40, 32)
+
+
+def learn_from_sizes(backbone: nn.Module) -> list[torch.Tensor]:
+    """Returns the gradients of a loss of two passes, as multi-scale trainings have it."""
+    torch.manual_seed(1)
+    dtype = next(backbone.parameters()).dtype
+    passes = [backbone(torch.randn(2, 3, size, size, dtype=dtype)) for size in SIZES]
+    loss = torch.stack([features.float().square().mean() for features in passes]).sum()
+    return list(torch.autograd.grad(loss, [p for p in backbone.parameters() if p.requires_grad]))
+
+
+@pytest.mark.parametrize("frozen_blocks", [0, 2])
+@pytest.mark.parametrize("name", ["tiny_resnet", "mobilenet_v2"])
+def test_passes_that_share_filters_learn_the_same(name: str, frozen_blocks: int) -> None:
+    backbone = make_frozen(name)
+    freeze_blocks(backbone, frozen_blocks)
+    expected = learn_from_sizes(backbone)
+    merge_frozen_batch_norm(backbone)
+    for _ in range(2):
+        with merged_once(backbone):
+            found = learn_from_sizes(backbone)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-7)
+
+
+def test_frozen_blocks_beside_learning_ones_need_no_gradients() -> None:
+    backbone = make_frozen("mobilenet_v2")
+    freeze_blocks(backbone, 3)
+    merge_frozen_batch_norm(backbone)
+    convolutions = [m for m in backbone.modules() if isinstance(m, NormalisedConv2d)]
+    with merged_once(backbone):
+        for convolution in convolutions:
+            assert convolution.shared is not None
+            for part in convolution.shared:
+                assert part.requires_grad is convolution.weight.requires_grad
+    assert {c.weight.requires_grad for c in convolutions} == {False, True}
+
+
+def test_norms_with_another_epsilon_keep_it() -> None:
+    backbone = make_frozen()
+    norms = [m for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms[1].eps = 0.5
+    expected = learn_from_sizes(backbone)
+    merge_frozen_batch_norm(backbone)
+    with merged_once(backbone):
+        for ours, theirs in zip(learn_from_sizes(backbone), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-7)
+
+
+def test_nothing_is_shared_after_a_pass_that_failed() -> None:
+    backbone = make_frozen()
+    merge_frozen_batch_norm(backbone)
+    with pytest.raises(RuntimeError, match="channels"), merged_once(backbone):
+        backbone(torch.zeros(1, 4, 8, 8, dtype=torch.float64))
+    for module in backbone.modules():
+        assert getattr(module, "shared", None) is None
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations that compute, not views. On a GPU each starts at least one kernel."""
+
+    number = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        is_view = function.is_view or function._schema.name.startswith("aten::empty")
+        self.number += not is_view
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_a_gpu_starts_fewer_kernels_than_with_batch_norm(is_mixed: bool) -> None:
+    backbone = make_frozen("resnet50").float()
+    counts = []
+    for is_merged in (False, True):
+        if is_merged:
+            merge_frozen_batch_norm(backbone)
+        with (
+            Operations() as operations,
+            torch.autocast("cpu", torch.bfloat16, enabled=is_mixed),
+            merged_once(backbone),
+        ):
+            learn_from_sizes(backbone)
+        counts.append(operations.number)
+    assert counts[1] < counts[0]

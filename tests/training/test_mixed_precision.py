@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from slams_ray.networks.precision import convert_frozen
 from tests.tiny_tasks import TRAININGS
 
 Make = Callable[..., Any]
@@ -32,3 +34,39 @@ def test_gradients_of_mixed_precision_point_where_those_of_float32_do(
         gradients.append(torch.cat(learnt))
     torch.testing.assert_close(losses[1], losses[0], rtol=0.05, atol=0.02)
     assert torch.cosine_similarity(*gradients, dim=0) > 0.95
+
+
+@pytest.mark.parametrize("kind", ["slams", "occse", "clims"])
+def test_frozen_networks_may_hold_the_format_that_autocast_computes_in(
+    kind: str, make_any_task: Make, make_batch: Make, rows: list[dict[str, Any]]
+) -> None:
+    task = make_any_task(kind)
+    batch = make_batch(task, rows)
+    losses, gradients = [], []
+    for is_converted in (False, True):
+        torch.manual_seed(0)
+        module = task.build().train()
+        if is_converted:
+            module.convert_frozen(torch.bfloat16)
+        assert (torch.bfloat16 in {p.dtype for p in module.parameters()}) is is_converted
+        assert {p.dtype for p in module.network.parameters()} == {torch.float32}
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss, _ = module(module.prepare(batch), np.random.default_rng(0), True)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append([p.grad for p in module.network.parameters() if p.grad is not None])
+    assert torch.equal(*losses)
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_layers_that_learn_keep_float32() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    layers[0].requires_grad_(False)
+    layers[2].requires_grad_(False)
+    convert_frozen(layers, torch.bfloat16)
+    assert [layer.weight.dtype for layer in layers] == [
+        torch.bfloat16,
+        torch.float32,
+        torch.float32,
+    ]

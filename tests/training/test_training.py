@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from slams_ray.networks.frozen_batch_norm import NormalisedConv2d
 from slams_ray.training.training import Training, seed_generators
 
 Make = Callable[..., Any]
@@ -57,6 +59,35 @@ def test_a_training_continues_from_its_state_without_the_frozen_network(
         steps(other, other_optimizer, range(2, NUM_STEPS))
         for entry, value in module.state_dict().items():
             assert torch.equal(other.state_dict()[entry], value), entry
+
+
+@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_frozen_networks_are_converted_once_where_precision_is_mixed(
+    device: str, amp: bool, make_system_task: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    task = make_system_task("slams")
+    config = replace(task.training, amp=amp)
+    module = Training(task=task, config=config, shard_rows=[], sources=[]).build(device)
+    frozen = {layer.weight.dtype for layer in module.encoder.modules() if hasattr(layer, "weight")}
+    assert (torch.bfloat16 in frozen) is (amp and device == "cuda")
+    assert {parameter.dtype for parameter in module.network.parameters()} == {torch.float32}
+
+
+def test_passes_of_a_step_share_their_filters(
+    make_task: Make, make_batch: Make, rows: list[dict[str, Any]]
+) -> None:
+    task = make_task("activation", frozen=True)
+    module = task.build().train()
+    first = next(m for m in module.network.modules() if isinstance(m, NormalisedConv2d))
+    used = []
+    first.register_forward_hook(lambda own, inputs, output: used.append(own.shared))
+    module(make_batch(task, rows), np.random.default_rng(0), True)
+    assert len(used) > 1
+    assert used[0] is not None
+    assert all(shared is used[0] for shared in used)
+    assert first.shared is None
 
 
 @pytest.mark.parametrize("kind", ["encoder", "classifier", "activation", "segmentation"])

@@ -3,7 +3,7 @@
 python -m jobs.benchmark gpu --voc-dir VOC2012
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from slams_ray.benchmarks.cases.command import BenchmarkCommand
@@ -67,9 +67,10 @@ def measure(command: GpuCommand) -> "list[Row]":
         )
         if command.device == "gpu":
             num_tasks = command.data_loading_tasks
+            compute = replace(config.compute, device="gpu", data_loading_tasks=num_tasks)
             for name, one in trainings.items():
                 windows = gpu.fed_windows(one, num_tasks, command.steps, command.waves)
-                rows += gpu.training_busy_rows(name, one, device, windows, directory, num_tasks)
+                rows += gpu.training_busy_rows(name, one, windows, directory, compute)
             for number in command.actors_per_gpu:
                 rows += gpu.inference_busy_rows(work, device, number)
         rows += gpu.inference_rows(work, device, command.rounds)

@@ -66,7 +66,7 @@ def measure(command: TrainingCommand) -> "list[Row]":
                         one,
                         windows,
                         directory,
-                        num_data_loading_tasks=config.compute.data_loading_tasks,
+                        compute=config.compute,
                         rounds=command.ray_rounds,
                     )
                 )

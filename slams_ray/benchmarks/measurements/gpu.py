@@ -18,6 +18,7 @@ from slams_ray.benchmarks.harness.training_loops import SEED, lasting, planned_b
 from slams_ray.benchmarks.harness.workers import map_by_ray, ray_connection, warm_rate, warm_since
 from slams_ray.benchmarks.measurements.inference import Inference, inference_comparison
 from slams_ray.benchmarks.measurements.training import Windows, ray_points
+from slams_ray.config import ComputeConfig
 from slams_ray.errors import ConfigError
 from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.precision import inference_dtype
@@ -152,10 +153,9 @@ def fed_windows(
 def training_busy_rows(
     name: str,
     training: Training,
-    device: torch.device,
     windows: Windows,
     directory: str,
-    num_data_loading_tasks: int | None,
+    compute: ComputeConfig,
 ) -> list[Row]:
     """Returns rows of images per second and GPU utilisation of a training through Ray."""
     # Ray workers need the GPU memory that this process holds without need.
@@ -165,8 +165,7 @@ def training_busy_rows(
     with ray_connection(), watched_gpus() as busy:
         # The time of the point before the measured windows is their start.
         wider = replace(windows, num_warm=windows.num_warm - 1, number=windows.number + 1)
-        kind = "gpu" if device.type == "cuda" else "cpu"
-        points = ray_points(training, wider, output_dir, num_data_loading_tasks, kind)
+        points = ray_points(training, wider, output_dir, compute)
     began, ended = points[0]["time"], points[-1]["time"]
     images = windows.steps_each * windows.number * training.config.batch_size
     what = f"training of {name} through Ray"

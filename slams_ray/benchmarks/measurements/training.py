@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +20,7 @@ from slams_ray.benchmarks.harness.training_loops import (
     with_foreground,
 )
 from slams_ray.benchmarks.harness.workers import ray_connection
+from slams_ray.config import ComputeConfig
 from slams_ray.runtime.cluster import LOADING_TASKS_ON_CPU
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
@@ -104,34 +105,31 @@ def ray_row(
     windows: Windows,
     directory: str,
     *,
-    num_data_loading_tasks: int | None,
+    compute: ComputeConfig,
     rounds: int,
 ) -> Row:
     """Returns the row of a training through Ray against the bare loop, in images per second.
 
-    Both have the same number of data-loading processes, and all cores of this process.
+    Both have the threads and the number of data-loading processes that `compute` sets.
     """
-    num_tasks = num_data_loading_tasks
+    num_tasks = compute.data_loading_tasks
     if num_tasks is None:
         num_tasks = LOADING_TASKS_ON_CPU
+    compute = replace(compute, device="cpu", data_loading_tasks=num_tasks)
     ratios = []
     with ray_connection():
         for number in range(rounds):
             own_dir = storage.join(directory, f"{name}-{number}")
-            points = ray_points(training, windows, own_dir, num_tasks)
+            points = ray_points(training, windows, own_dir, compute)
             own = [point["images_per_second"] for point in points]
             path = storage.join(directory, f"{name}-{number}.json")
-            ratios.append(median(own) / median(bare_rates(training, windows, path, num_tasks)))
+            ratios.append(median(own) / median(bare_rates(training, windows, path, compute)))
     against = f"a bare loop, DataLoader of {num_tasks}"
     return row(f"training of {name} through Ray", against, ratios, goal=0.95)
 
 
 def ray_points(
-    training: Training,
-    windows: Windows,
-    output_dir: str,
-    num_data_loading_tasks: int | None,
-    device: str = "cpu",
+    training: Training, windows: Windows, output_dir: str, compute: ComputeConfig
 ) -> list[dict[str, float]]:
     """Runs a training through Ray, and returns what it logs at the end of each measured window."""
     result = fit(
@@ -146,10 +144,10 @@ def ray_points(
             seed=SEED,
             num_workers=1,
             min_workers=None,
-            num_threads=None,
-            data_loading_tasks=num_data_loading_tasks,
-            device=device,
-            deterministic=False,
+            num_threads=compute.train_threads,
+            data_loading_tasks=compute.data_loading_tasks,
+            device=compute.device,
+            deterministic=compute.deterministic,
             max_failures=0,
             tracking_uri="",
             run_id=None,
@@ -159,10 +157,11 @@ def ray_points(
 
 
 def bare_rates(
-    training: Training, windows: Windows, path: str, num_data_loading_tasks: int
+    training: Training, windows: Windows, path: str, compute: ComputeConfig
 ) -> list[float]:
     """Runs the bare loop in a process of its own; returns images per second of measured windows."""
-    arguments = (training, windows, path, num_data_loading_tasks, len(os.sched_getaffinity(0)))
+    num_threads = compute.train_threads or len(os.sched_getaffinity(0))
+    arguments = (training, windows, path, compute.data_loading_tasks, num_threads)
     process = multiprocessing.get_context("spawn").Process(target=_bare_process, args=arguments)
     process.start()
     process.join()
