@@ -1,16 +1,20 @@
 from math import log
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from slams_ray.refinement.walk import affinity_loss as affinity_loss_module
 from slams_ray.refinement.walk.affinity_loss import (
     affinity_loss,
     affinity_sums,
     affinity_terms,
     decided_pairs,
     labels_on_grid,
+    pair_counts,
 )
+from slams_ray.refinement.walk.pair_groups import gathered_pairs
 from slams_ray.refinement.walk.paths import half_plane_offsets, path_cells
 
 IGNORED = 255
@@ -64,6 +68,26 @@ def test_sums_counts_and_gradients_are_those_of_a_loop_over_pairs(
         total = sum(w * s for w, s in zip(weights[i], expected, strict=True))
         (expected_gradient,) = torch.autograd.grad(total, logits)
         torch.testing.assert_close(gradient[i], expected_gradient[i], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+@pytest.mark.parametrize(("size", "radius"), [((7, 9), 4), ((3, 2), 5), ((1, 6), 3), ((4, 4), 1)])
+def test_offsets_taken_at_once_as_on_a_gpu_give_the_same_counts(
+    size: tuple[int, int], radius: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits, labels = random_logits(3, *size), random_labels(3, *size)
+    logits[1] = 0
+    expected = decided_pairs(logits, labels.long(), radius)
+
+    def gathered(radius: int, _size: Any, _number: int, device: torch.device) -> list[Any]:
+        return gathered_pairs(radius, at_once, device)
+
+    monkeypatch.setattr(affinity_loss_module, "pair_groups", gathered)
+    monkeypatch.setattr(affinity_loss_module, "stored_size", lambda *_: size)
+    found = decided_pairs(logits, labels.long(), radius)
+    assert bool(found.any()) is (radius > 1)
+    assert torch.equal(found, expected)
+    assert torch.equal(pair_counts(labels, radius), found.sum(dim=(2, 3)))
 
 
 def test_gradients_are_those_of_finite_differences() -> None:

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from slams_ray.data.stored_maps import stored_size
 from slams_ray.metrics import IGNORE_INDEX
-from slams_ray.refinement.walk.path_maxima import path_maxima
-from slams_ray.refinement.walk.paths import pairs_within
+from slams_ray.refinement.walk.pair_groups import pair_groups
 
 EPSILON = 1e-5
 KINDS = ("background", "foreground", "different")
@@ -63,11 +62,11 @@ def pair_counts(labels: torch.Tensor, radius: int) -> torch.Tensor:
     """
     size = stored_size(labels.shape[1], labels.shape[2])
     small = labels_on_grid(labels, size)
-    counts = torch.zeros(len(labels), IGNORED + 1, device=labels.device)
-    for pairs in pairs_within(radius, size):
-        kinds = _kinds(small[pairs.sources], small[pairs.targets]).flatten(1)
-        counts.scatter_add_(1, kinds, torch.ones_like(kinds, dtype=counts.dtype))
-    return counts[:, :IGNORED]
+    counts = torch.zeros(len(labels), IGNORED, dtype=torch.int64, device=labels.device)
+    for group in pair_groups(radius, size, len(labels), labels.device):
+        kinds = _kinds(*group.ends(small)).flatten(1)
+        counts += torch.stack([(kinds == kind).sum(dim=1) for kind in range(IGNORED)], dim=1)
+    return counts.float()
 
 
 def affinity_terms(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
@@ -104,14 +103,14 @@ def decided_pairs(edges: torch.Tensor, labels: torch.Tensor, radius: int) -> tor
     num_images, height, width = edges.shape
     num_cells = height * width
     ranks = _ranks(edges.flatten(1)).view_as(edges)
-    image = torch.arange(num_images, device=edges.device).view(-1, 1, 1) * (IGNORED + 1)
+    image = torch.arange(num_images, device=edges.device)[:, None] * (IGNORED + 1)
     counts = torch.zeros(
         num_images * (IGNORED + 1) * num_cells, dtype=torch.int32, device=edges.device
     )
     one = counts.new_ones(1)
-    for pairs in pairs_within(radius, (height, width)):
-        kinds = _kinds(labels[pairs.sources], labels[pairs.targets])
-        index = (image + kinds) * num_cells + path_maxima(ranks, pairs)
+    for group in pair_groups(radius, (height, width), num_images, edges.device):
+        kinds = _kinds(*group.ends(labels)).flatten(1)
+        index = (image + kinds) * num_cells + group.largest(ranks).flatten(1)
         counts.scatter_add_(0, index.flatten(), one.expand(index.numel()))
     by_rank = counts.view(num_images, IGNORED + 1, num_cells)[:, :IGNORED]
     cells = ranks.flatten(1).long()[:, None].expand(-1, IGNORED, -1)
