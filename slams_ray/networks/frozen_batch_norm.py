@@ -5,9 +5,10 @@ Tune mode. With fixed statistics, normalising the output of a convolution is the
 scaling its filters, which are far smaller than its output. Scale and shift still learn.
 """
 
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -15,20 +16,42 @@ from torch import nn
 from slams_ray.networks.batch_norm import followed_by_batch_norm
 
 
+class Merged(NamedTuple):
+    """A convolution and its BatchNorm as one convolution.
+
+    Attributes:
+        sources: the parameters it was made of.
+    """
+
+    sources: tuple[torch.Tensor, ...]
+    filters: torch.Tensor
+    shift: torch.Tensor
+
+
 class NormalisedConv2d(nn.Conv2d):
     """A convolution followed by a BatchNorm whose statistics are fixed.
 
     Attributes:
-        shared: scaled filters and shift in `merged_once`, otherwise None.
+        shared: what passes in `merged_once` share, otherwise None.
     """
 
     # In a tuple, because a module would become a part of this one and change names of parameters.
     norms: tuple[nn.Module]
-    shared: tuple[torch.Tensor, torch.Tensor] | None = None
+    shared: Merged | None = None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        filters, shift = self.shared or _merged([self])[0]
-        return self._conv_forward(features, filters, shift)
+        merged = self.shared
+        # functional_call puts other tensors in the place of the parameters for one pass.
+        if merged is None or any(map(operator.is_not, merged.sources, self.sources)):
+            merged = _merged([self])[0]
+        return self._conv_forward(features, merged.filters, merged.shift)
+
+    @property
+    def sources(self) -> tuple[torch.Tensor, ...]:
+        """The parameters of the convolution and of the BatchNorm."""
+        norm = _norm_of(self)
+        own = (self.weight,) if self.bias is None else (self.weight, self.bias)
+        return *own, norm.weight, norm.bias
 
 
 class AppliedBatchNorm2d(nn.Module):
@@ -56,14 +79,15 @@ def merge_frozen_batch_norm(module: nn.Module) -> None:
 def merged_once(module: nn.Module) -> Iterator[None]:
     """Context in which all forward passes of a module use the same scaled filters.
 
-    One backward pass must follow for all of them. A GPU starts far fewer kernels: scales of all
-    convolutions are computed together, and those of a second pass not at all.
+    One backward pass must follow for all of them. A GPU starts fewer kernels: scales of all
+    convolutions are computed together, and those of a second pass not at all. A pass with other
+    parameters, as by `functional_call`, scales its own filters.
     """
     convolutions = [child for child in module.modules() if isinstance(child, NormalisedConv2d)]
     groups: dict[tuple[float, bool], list[NormalisedConv2d]] = {}
     for convolution in convolutions:
         norm = _norm_of(convolution)
-        # Parts of one tensor learn together: beside a block that learns, frozen ones would too.
+        # A concatenation needs gradients if any part does. So frozen norms have their own group.
         is_learnt = norm.weight.requires_grad or norm.bias.requires_grad
         groups.setdefault((norm.eps, is_learnt), []).append(convolution)
     try:
@@ -76,10 +100,10 @@ def merged_once(module: nn.Module) -> Iterator[None]:
             convolution.shared = None
 
 
-def _merged(convolutions: Sequence[NormalisedConv2d]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Returns filters and shift of each convolution; their BatchNorms have the same epsilon.
+def _merged(convolutions: Sequence[NormalisedConv2d]) -> list[Merged]:
+    """Merges each convolution with its BatchNorm. The BatchNorms must have the same epsilon.
 
-    Both have the number format of autocast, so that passes do not convert them again.
+    Filters and shift have the number format of autocast, so that passes do not convert them again.
     """
     norms = [_norm_of(convolution) for convolution in convolutions]
     scale = torch.cat([norm.weight for norm in norms])
@@ -95,7 +119,7 @@ def _merged(convolutions: Sequence[NormalisedConv2d]) -> list[tuple[torch.Tensor
         if convolution.bias is not None:
             own_shift = own_shift + (convolution.bias * own_scale).to(dtype)
         filters = convolution.weight * own_scale[:, None, None, None]
-        merged.append((filters.to(dtype), own_shift))
+        merged.append(Merged(convolution.sources, filters.to(dtype), own_shift))
     return merged
 
 

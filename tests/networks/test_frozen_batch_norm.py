@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from slams_ray.networks.backbone import (
@@ -126,9 +127,23 @@ def test_frozen_blocks_beside_learning_ones_need_no_gradients() -> None:
     with merged_once(backbone):
         for convolution in convolutions:
             assert convolution.shared is not None
-            for part in convolution.shared:
+            for part in (convolution.shared.filters, convolution.shared.shift):
                 assert part.requires_grad is convolution.weight.requires_grad
     assert {c.weight.requires_grad for c in convolutions} == {False, True}
+
+
+def test_a_pass_with_other_parameters_scales_their_filters() -> None:
+    backbone = make_frozen()
+    images = torch.randn(2, 3, 40, 40, dtype=torch.float64)
+    merge_frozen_batch_norm(backbone)
+    others = {name: 1.1 * value.detach() for name, value in backbone.named_parameters()}
+    expected = functional_call(backbone, others, (images,))
+    with merged_once(backbone):
+        found = functional_call(backbone, others, (images,))
+        own = backbone(images)
+    assert torch.equal(found, expected)
+    assert not found.requires_grad
+    assert not torch.equal(own, found)
 
 
 def test_norms_with_another_epsilon_keep_it() -> None:
@@ -165,7 +180,7 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("is_mixed", [False, True])
-def test_a_gpu_starts_fewer_kernels_than_with_batch_norm(is_mixed: bool) -> None:
+def test_two_passes_need_fewer_operations_than_with_batch_norm(is_mixed: bool) -> None:
     backbone = make_frozen("resnet50").float()
     counts = []
     for is_merged in (False, True):

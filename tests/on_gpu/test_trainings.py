@@ -12,8 +12,8 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from slams_ray.runtime.devices import choose_kernels
-from slams_ray.training.optimisation import build_optimizer, train_step
-from slams_ray.training.task import with_pairs
+from slams_ray.training.optimisation import MIXED, build_optimizer, train_step
+from slams_ray.training.task import TrainingModule, with_pairs
 from tests.tiny_tasks import TRAINING, TRAININGS
 
 pytestmark = [
@@ -28,9 +28,12 @@ CONFIG = replace(TRAINING, optimizer="sgd", learning_rate=0.01, max_gradient_nor
 NUM_STEPS = 3
 
 
-def trained(module: torch.nn.Module, batch: Batch, device: str, amp: bool) -> tuple[State, State]:
+def trained(module: TrainingModule, batch: Batch, device: str, amp: bool) -> tuple[State, State]:
     """Takes steps; returns the parameters before and after them."""
     module.to(device).to(memory_format=torch.channels_last).train()
+    if amp:
+        # As `Training.build` does.
+        module.convert_frozen(MIXED)
     before = {name: value.detach().cpu().clone() for name, value in module.named_parameters()}
     optimizer = build_optimizer(module.network, CONFIG, module.slow_parameters)
     on_device = {name: values.to(device) for name, values in batch.items()}

@@ -9,6 +9,7 @@ from numpy.random import default_rng as draw
 
 from slams_ray.config import OccseConfig
 from slams_ray.networks.checkpoint import dump_network
+from slams_ray.networks.frozen_batch_norm import merge_frozen_batch_norm, merged_once
 from slams_ray.systems.classification import classifier_loss
 from slams_ray.systems.crops import NO_CLASS
 from slams_ray.systems.occse import erasing_mask, judged_metrics
@@ -36,6 +37,20 @@ def test_the_judge_keeps_parameters_and_statistics_and_the_head_gets_a_gradient(
         assert not any(m.training for m in module.judge.modules())
         assert all(p.grad is None for p in module.judge.parameters())
     assert module.network.head.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["OC-CSE", "GAIN"])
+def test_the_judge_gives_gradients_to_images_alone(
+    form: dict[str, Any], make_system_task: Make, make_batch: Make, rows: Rows
+) -> None:
+    module = make_system_task("occse", **form).build().train()
+    merge_frozen_batch_norm(module.network)
+    images = torch.randn(2, 3, 32, 32, requires_grad=True)
+    with merged_once(module.network):
+        module._judged(images, torch.ones(2, 1, 32, 32)).sum().backward()
+    assert images.grad is not None
+    assert images.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in module.parameters())
 
 
 @pytest.mark.parametrize("form", FORMS, ids=["OC-CSE", "GAIN"])

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from slams_ray.networks.frozen_batch_norm import NormalisedConv2d
+from slams_ray.networks.frozen_batch_norm import (
+    NormalisedConv2d,
+    merge_frozen_batch_norm,
+    merged_once,
+)
 from slams_ray.training.training import Training, seed_generators
+from tests.tiny_tasks import TRAININGS
 
 Make = Callable[..., Any]
 FROZEN_BESIDE = {"slams": "encoder.", "occse": "judge.", "clims": "encoder."}
@@ -73,6 +79,36 @@ def test_frozen_networks_are_converted_once_where_precision_is_mixed(
     frozen = {layer.weight.dtype for layer in module.encoder.modules() if hasattr(layer, "weight")}
     assert (torch.bfloat16 in frozen) is (amp and device == "cuda")
     assert {parameter.dtype for parameter in module.network.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", [*TRAININGS, "GAIN"])
+def test_gradients_are_those_of_passes_that_share_nothing(
+    kind: str,
+    make_any_task: Make,
+    make_system_task: Make,
+    make_batch: Make,
+    rows: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = make_system_task("occse", judge="self") if kind == "GAIN" else make_any_task(kind)
+    batch = make_batch(task, rows)
+    gradients = []
+    for context in (merged_once, nullcontext):
+        monkeypatch.setattr("slams_ray.training.task.merged_once", context)
+        torch.manual_seed(0)
+        module = task.build().train()
+        merge_frozen_batch_norm(module.network)
+        assert any(isinstance(m, NormalisedConv2d) for m in module.modules()) is (
+            kind != "mctformer"
+        )
+        loss, _ = module(module.prepare(batch), np.random.default_rng(0), False)
+        loss.backward()
+        gradients.append({n: p.grad for n, p in module.named_parameters() if p.grad is not None})
+    shared, apart = gradients
+    assert shared.keys() == apart.keys()
+    for name, gradient in shared.items():
+        scale = apart[name].abs().max().clamp(min=1e-6)
+        torch.testing.assert_close(gradient / scale, apart[name] / scale, atol=1e-3, rtol=0)
 
 
 def test_passes_of_a_step_share_their_filters(
