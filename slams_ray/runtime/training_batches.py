@@ -28,9 +28,10 @@ def batches(
     planned = job.task.loading_tasks(rank, num_workers, first_step)
     share = job.task.batch_share(rank, num_workers)
     if job.data_loading_tasks == 0:
-        # Where the training takes all cores, a thread beside it makes steps 1.1 times as long.
-        has_core = device.type == "cuda" or job.num_threads is not None
-        loaded = _loaded_here(job, planned, share, in_advance=has_core)
+        # Without a set number of threads a training takes all cores, and another thread makes its
+        # steps 1.15 times as long.
+        may_share = device.type == "cuda" or job.num_threads is not None
+        loaded = _loaded_here(job, planned, share, in_advance=may_share)
     else:
         loaded = _loaded_by_ray(job, planned, share)
     return on_device(map(job.task.complete, loaded), device)

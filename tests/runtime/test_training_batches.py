@@ -70,7 +70,7 @@ def test_a_worker_loads_its_share_of_every_step(
 
 
 @pytest.mark.parametrize(("num_threads", "is_thread"), [(1, True), (None, False)])
-def test_a_thread_loads_in_advance_only_where_the_training_leaves_it_a_core(
+def test_a_thread_loads_in_advance_only_where_the_training_does_not_take_all_cores(
     num_threads: int | None, is_thread: bool
 ) -> None:
     plan = Plan(num_steps=2 * STEPS_PER_TASK)

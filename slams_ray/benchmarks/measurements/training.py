@@ -110,7 +110,8 @@ def ray_row(
 ) -> Row:
     """Returns the row of a training through Ray against the bare loop, in images per second.
 
-    Both have the threads and the number of data-loading processes that `compute` sets.
+    Both have the computing threads and the data-loading processes that `compute` sets. Without such
+    a process, ours may load in another thread, and the bare loop loads between its steps.
     """
     num_tasks = compute.data_loading_tasks
     if num_tasks is None:
