@@ -14,7 +14,10 @@ ANSWER_SECONDS = 0.05
 
 
 class Handler(BaseHTTPRequestHandler):
+    """Answers once as many requests are there as a test expects at a time."""
+
     most_at_a_time = running = 0
+    expected = threading.Barrier(1)
     lock = threading.Lock()
 
     def do_POST(self) -> None:
@@ -23,6 +26,7 @@ class Handler(BaseHTTPRequestHandler):
             cls.running += 1
             cls.most_at_a_time = max(cls.most_at_a_time, cls.running)
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        cls.expected.wait(timeout=60)
         time.sleep(ANSWER_SECONDS)
         with cls.lock:
             cls.running -= 1
@@ -45,6 +49,7 @@ def address() -> Iterator[str]:
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_requests_are_as_many_at_a_time_as_asked_for(address: str, concurrency: int) -> None:
+    Handler.expected = threading.Barrier(concurrency)
     found = load(address, [b"good", b"bad", b"good"], concurrency)
     assert found.num_failed == 1
     assert Handler.most_at_a_time == concurrency
