@@ -26,8 +26,8 @@ def folder(root: str = "data/photos") -> PipelineConfig:
 
     It uses MobileNetV2 with ImageNet weights and small crops, for one GPU, or a CPU and some hours.
     With --data.format voc or coco it reads small sets in those layouts; a voc tree without
-    Annotations needs --data.voc-labels-from masks. Trainings and inference on a CPU are faster with
-    --classifier.backbone.frozen-blocks 14 --activation.encoder-input-px 80, and labels worse.
+    Annotations needs --data.voc-labels-from masks. With --classifier.backbone.frozen-blocks 14 and
+    --activation.encoder-input-px 80 trainings are faster, and labels are worse.
     """
     backbone = BackboneConfig(
         name="mobilenet_v2", weights="MobileNet_V2_Weights.IMAGENET1K_V1", output_stride=16
