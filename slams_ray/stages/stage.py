@@ -129,8 +129,7 @@ def run_stage(
     record = read_record(output_dir)
     if record is not None:
         context.own_outputs.add(output_dir)
-        logger.info("%-18s kept      %s", name, output_dir)
-        _warn_of_other_arithmetic(name, record, output_dir)
+        _log_kept(name, record, output_dir)
         return Result(output_dir=output_dir, record=record, cached=True)
     logger.info("%-18s started   %s", name, output_dir)
     _explain(context, stage, config, inputs)
@@ -209,17 +208,19 @@ def _earlier_outputs(workspace: str, stage: str, current: str) -> list[str]:
     return [storage.join(parent, name) for name in storage.list_names(parent) if name != current]
 
 
-def _warn_of_other_arithmetic(name: str, record: Record, output_dir: str) -> None:
+def _log_kept(name: str, record: Record, output_dir: str) -> None:
     now = provenance.arithmetic()
-    if record.arithmetic != now:
-        logger.warning(
-            "%-18s was computed by another version of the arithmetic (%s, now %s): remove %s to "
-            "compute it again",
-            name,
-            record.arithmetic or "not recorded",
-            now,
-            output_dir,
-        )
+    if record.arithmetic == now:
+        logger.info("%-18s kept      %s", name, output_dir)
+        return
+    logger.warning(
+        "%-18s kept      %s, which another version of the arithmetic computed (%s, now %s): remove "
+        "it to compute it again",
+        name,
+        output_dir,
+        record.arithmetic or "not recorded",
+        now,
+    )
 
 
 def _explain(
