@@ -26,8 +26,8 @@ def folder(root: str = "data/photos") -> PipelineConfig:
 
     It uses MobileNetV2 with ImageNet weights and small crops, for one GPU, or a CPU and some hours.
     With --data.format voc or coco it reads small sets in those layouts; a voc tree without
-    Annotations needs --data.voc-labels-from masks. With --classifier.backbone.frozen-blocks 7 steps
-    of CAM and SLAMs take 0.7 of the time, and labels lose about a point.
+    Annotations needs --data.voc-labels-from masks. Steps of CAM and SLAMs take 0.7 of the time
+    with --classifier.backbone.frozen-blocks 7; labels of SLAMs lost a point on average.
     """
     backbone = BackboneConfig(
         name="mobilenet_v2", weights="MobileNet_V2_Weights.IMAGENET1K_V1", output_stride=16
@@ -48,8 +48,8 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             training=replace(training, epochs=12, crop_px=128, long_side_px=(128, 192)),
             embedding_dim=64,
         ),
-        # Frozen blocks make training and inference faster, but labels and networks lose a point
-        # with seven of them, two with 14 and smaller images for the encoder (docs/results.md).
+        # Frozen blocks make training and inference faster, but SLAMs' labels and networks lost a
+        # point on average with seven, two with 14 and 80 px for the encoder (docs/results.md).
         classifier=ClassifierConfig(backbone=backbone, training=training),
         activation=ActivationConfig(
             training=replace(

@@ -214,8 +214,8 @@ def _log_kept(name: str, record: Record, output_dir: str) -> None:
         logger.info("%-18s kept      %s", name, output_dir)
         return
     logger.warning(
-        "%-18s kept      %s, which another version of the arithmetic computed (%s, now %s): remove "
-        "it to compute it again",
+        "%-18s kept      %s  (another version of the arithmetic computed it: %s, now %s; remove it "
+        "to compute it again)",
         name,
         output_dir,
         record.arithmetic or "not recorded",

@@ -67,9 +67,12 @@ def test_an_output_of_another_version_of_the_arithmetic_is_told(
     with caplog.at_level("INFO"):
         result = pipeline.run(finished.config, str(workspace), "tiny", until="train_encoder")
     assert result.results["train_encoder"].cached
-    (line,) = [r.getMessage() for r in caplog.records if str(path.parent) in r.getMessage()]
+    (told,) = [r for r in caplog.records if str(path.parent) in r.getMessage()]
+    assert told.levelname == "WARNING"
+    line = told.getMessage()
     assert "kept" in line
-    assert "another version of the arithmetic computed (0123456789ab, now" in line
+    assert "another version of the arithmetic computed it: 0123456789ab, now" in line
+    assert "remove it to compute it again" in line
 
 
 def test_every_image_reaches_every_shard(finished: Any) -> None:
