@@ -26,8 +26,8 @@ def folder(root: str = "data/photos") -> PipelineConfig:
 
     It uses MobileNetV2 with ImageNet weights and small crops, for one GPU, or a CPU and some hours.
     With --data.format voc or coco it reads small sets in those layouts; a voc tree without
-    Annotations needs --data.voc-labels-from masks. Steps of CAM and SLAMs take 0.7 of the time
-    with --classifier.backbone.frozen-blocks 7; labels of SLAMs lost a point on average.
+    Annotations needs --data.voc-labels-from masks. Training and inference are faster with
+    the option --classifier.backbone.frozen-blocks 7, but labels can be worse (docs/results.md).
     """
     backbone = BackboneConfig(
         name="mobilenet_v2", weights="MobileNet_V2_Weights.IMAGENET1K_V1", output_stride=16
