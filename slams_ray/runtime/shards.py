@@ -18,6 +18,7 @@ import ray
 
 from slams_ray import errors, storage
 from slams_ray.runtime import cluster
+from slams_ray.runtime.allocator import keep_freed_memory
 from slams_ray.runtime.attempts import AttemptLog
 from slams_ray.runtime.devices import device_name
 from slams_ray.runtime.finished_shards import KEY, ShardNote, read_notes, take_over
@@ -271,6 +272,8 @@ def _map_with_ray(job: ShardJob, waiting: Sequence[str]) -> Iterator[tuple[str, 
 
 def _make_kept(make_work: Callable[[], ShardWork]) -> ShardWork:
     """Builds the work of an actor, which lives as long as its process."""
+    if cluster.assigned_device() == "cpu":
+        keep_freed_memory()
     work = make_work()
     # Ray collects garbage in every process each 10 s while a pool waits for CPUs. With torch and a
     # network that takes 0.26 s, and no time once their objects are frozen.

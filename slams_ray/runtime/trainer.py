@@ -29,6 +29,7 @@ from torch import nn
 
 from slams_ray import storage
 from slams_ray.runtime import cluster
+from slams_ray.runtime.allocator import keep_freed_memory
 from slams_ray.runtime.devices import choose_kernels, device_name
 from slams_ray.runtime.interrupts import in_thread
 from slams_ray.runtime.metric_window import MetricWindow, Sums
@@ -145,7 +146,9 @@ def _train_worker(config: dict[str, Any]) -> None:
 def _train(job: TrainingJob, drain: DrainWatch) -> None:
     context = train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
-    _set_threads(job, context)
+    if get_device().type == "cpu":
+        keep_freed_memory()
+        _set_threads(job, context)
     torch.manual_seed(job.seed)
     device = get_device()
     if device.type == "cuda":
@@ -204,10 +207,9 @@ def _system_metrics(job: TrainingJob, rank: int) -> SystemMetrics:
 
 
 def _set_threads(job: TrainingJob, context: Any) -> None:
-    """Divides the cores of a node among its workers on CPUs; Ray would give each one thread."""
-    if get_device().type == "cpu":
-        share = max(1, _num_usable_cores() // context.get_local_world_size())
-        torch.set_num_threads(job.num_threads or share)
+    """Divides the cores of a node among its workers; Ray would give each one thread."""
+    share = max(1, _num_usable_cores() // context.get_local_world_size())
+    torch.set_num_threads(job.num_threads or share)
 
 
 def _num_usable_cores() -> int:

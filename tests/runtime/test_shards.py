@@ -2,6 +2,7 @@
 
 import gc
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from slams_ray.errors import ArtifactError, DataError
 from slams_ray.runtime.finished_shards import read_note, worked
 from slams_ray.runtime.pools import Pool
 from slams_ray.runtime.shards import ShardInput, ShardJob, ShardMapper, run_shards, sum_shards
+from tests.runtime import page_faults
 
 NAMES = [f"{i:06d}.parquet" for i in range(5)]
 
@@ -44,6 +46,14 @@ def count_frozen(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, d
 
 def make_count_frozen() -> Callable[..., Any]:
     return count_frozen
+
+
+def count_page_faults(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
+    return tables["images"], {"number": page_faults.of_a_large_array()}
+
+
+def make_count_page_faults() -> Callable[..., Any]:
+    return count_page_faults
 
 
 def make_refuse() -> Callable[..., Any]:
@@ -96,6 +106,21 @@ def test_an_actor_hides_its_imports_and_networks_from_the_garbage_collector(
     )
     for _, summary in run_shards(frozen):
         assert summary["num_seen"] < summary["num_frozen"] / 4
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory")
+def test_an_actor_on_a_cpu_makes_large_arrays_from_freed_memory(
+    ray_cluster: None, images: Path, tmp_path: Path
+) -> None:
+    counted = job(
+        images,
+        tmp_path / "out",
+        make_work=make_count_page_faults,
+        pool=lambda: Pool(num_actors=1, num_gpus=0),
+    )
+    for _, summary in run_shards(counted):
+        assert summary["number"] < page_faults.FEWEST_OF_A_NEW_ARRAY
 
 
 @pytest.mark.ray

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import platform
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from slams_ray.errors import ArtifactError, TrainingError
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
 from slams_ray.training.optimisation import check_finite
+from tests.runtime import page_faults
 
 pytestmark = pytest.mark.ray
 
@@ -82,11 +84,14 @@ class Line:
 
     num_workers: int = 1
 
-    def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> int:
-        return torch.get_num_threads()
+    def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> dict[str, int]:
+        return {
+            "num_threads": torch.get_num_threads(),
+            "page_faults": page_faults.of_a_large_array(),
+        }
 
     def summarise(self, results: Any) -> dict[str, float]:
-        return {"num_results": len(results), "num_threads": results[0]}
+        return {"num_results": len(results), **results[0]}
 
     def state(self, module: nn.Module) -> dict[str, torch.Tensor]:
         return module.state_dict()
@@ -133,8 +138,15 @@ def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> 
     output = tmp_path_factory.mktemp("undisturbed")
     result = fit(training_job(output, Line()))
     assert [point["step"] for point in result["history"]] == list(range(1, NUM_STEPS + 1))
-    assert result["metrics"] == {"num_results": 1, "num_threads": NUM_THREADS}
+    assert result["metrics"]["num_results"] == 1
+    assert result["metrics"]["num_threads"] == NUM_THREADS
     return output
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory")
+def test_a_training_on_a_cpu_makes_large_arrays_from_freed_memory(undisturbed: Path) -> None:
+    result = json.loads((undisturbed / "training.json").read_text())
+    assert result["metrics"]["page_faults"] < page_faults.FEWEST_OF_A_NEW_ARRAY
 
 
 def test_a_training_that_loads_its_own_images_gives_the_same_weights(

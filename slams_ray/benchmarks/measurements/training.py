@@ -21,6 +21,7 @@ from slams_ray.benchmarks.harness.training_loops import (
 )
 from slams_ray.benchmarks.harness.workers import ray_connection
 from slams_ray.config import ComputeConfig
+from slams_ray.runtime.allocator import keep_freed_memory
 from slams_ray.runtime.cluster import LOADING_TASKS_ON_CPU
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
@@ -83,6 +84,8 @@ def foreground_row(training: Training, steps_each: int, rounds: int) -> Row:
 def activation_row(activation: Training, classifier: Training, steps_each: int, rounds: int) -> Row:
     """Returns the row of an activation step against a classifier step, with batches in memory."""
     torch.set_num_threads(1)
+    # As in a training. It lasts for the process, so bare loops that come later have it too.
+    keep_freed_memory()
     ours, theirs = (
         OurLoop(lasting(training, steps_each * (rounds + 1)))
         for training in (activation, classifier)

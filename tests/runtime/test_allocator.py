@@ -1,0 +1,41 @@
+"""Freed memory that a process keeps for its next arrays."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.runtime import page_faults
+
+COUNT = """
+import threading
+from slams_ray.runtime.allocator import keep_freed_memory
+from tests.runtime import page_faults
+
+def count():
+    is_kept = {keeps} and keep_freed_memory()
+    print(is_kept, page_faults.of_a_large_array())
+
+if {in_thread}:
+    thread = threading.Thread(target=count)
+    thread.start()
+    thread.join()
+else:
+    count()
+"""
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_an_array_reuses_the_pages_of_the_one_before(in_thread: bool) -> None:
+    assert _counted(keeps=False, in_thread=in_thread)[1] >= page_faults.FEWEST_OF_A_NEW_ARRAY
+    is_kept, number = _counted(keeps=True, in_thread=in_thread)
+    if not is_kept:
+        pytest.skip("this C library has no such settings")
+    assert number <= page_faults.FEWEST_OF_A_NEW_ARRAY / 10
+
+
+def _counted(keeps: bool, in_thread: bool) -> tuple[bool, int]:
+    code = COUNT.format(keeps=keeps, in_thread=in_thread)
+    command = [sys.executable, "-c", code]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return shown[0] == "True", int(shown[1])
