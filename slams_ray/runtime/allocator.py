@@ -1,13 +1,13 @@
-"""Settings of the C library's memory allocator, for processes that compute networks on a CPU."""
+"""Settings of the C library's memory allocator, for processes that compute on a CPU."""
 
 import ctypes
 from typing import Any
 
 # Numbers of the parameters in glibc's malloc.h, see mallopt(3).
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-_LARGEST = 2**31 - 1
-# The size of a heap of a thread other than the first. With less, glibc gives empty heaps back.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+# The largest heap of a thread other than the first. With less, glibc gives empty heaps back.
 _HEAP_BYTES = 2**26
+_SETTINGS = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, _HEAP_BYTES))
 
 
 def keep_freed_memory() -> bool:
@@ -20,12 +20,6 @@ def keep_freed_memory() -> bool:
     Returns:
         whether the allocator has these settings; only glibc has them.
     """
+    # A larger M_MMAP_THRESHOLD would do as well, but glibc up to 2.34 refuses more than 32 MiB.
     mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    settings = (
-        (_MMAP_THRESHOLD, _LARGEST),
-        (_TRIM_THRESHOLD, _LARGEST),
-        (_TOP_PAD, _HEAP_BYTES),
-    )
-    return all(mallopt(name, value) == 1 for name, value in settings)
+    return mallopt is not None and all(mallopt(name, value) == 1 for name, value in _SETTINGS)

@@ -3,8 +3,6 @@
 import resource
 from statistics import median
 
-import torch
-
 FEWEST_OF_A_NEW_ARRAY = 20
 """Page faults of `of_a_large_array` where each array is new and pages have 2 MiB."""
 
@@ -14,6 +12,9 @@ def of_a_large_array() -> int:
 
     The first arrays are new in any case, because small objects take parts of what is free.
     """
+    # Here, because a process that imports this module would wait for torch.
+    import torch
+
     counts = []
     for _ in range(25):
         before = _so_far()

@@ -84,7 +84,7 @@ def foreground_row(training: Training, steps_each: int, rounds: int) -> Row:
 def activation_row(activation: Training, classifier: Training, steps_each: int, rounds: int) -> Row:
     """Returns the row of an activation step against a classifier step, with batches in memory."""
     torch.set_num_threads(1)
-    # As in a training. It lasts for the process, so bare loops that come later have it too.
+    # As in a training. Rows through Ray have processes of their own, and bare loops have it not.
     keep_freed_memory()
     ours, theirs = (
         OurLoop(lasting(training, steps_each * (rounds + 1)))
