@@ -5,7 +5,7 @@ from typing import Any
 
 # Numbers of the parameters in glibc's malloc.h, see mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-# The largest heap of a thread other than the first. With less, glibc gives empty heaps back.
+# The largest heap of a thread other than the first. With less padding, glibc returns empty heaps.
 _HEAP_BYTES = 2**26
 _SETTINGS = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_TOP_PAD, _HEAP_BYTES))
 

@@ -146,13 +146,13 @@ def _train_worker(config: dict[str, Any]) -> None:
 def _train(job: TrainingJob, drain: DrainWatch) -> None:
     context = train.get_context()
     rank, num_workers = context.get_world_rank(), context.get_world_size()
-    if get_device().type == "cpu":
-        keep_freed_memory()
-        _set_threads(job, context)
-    torch.manual_seed(job.seed)
     device = get_device()
     if device.type == "cuda":
         choose_kernels(job.deterministic)
+    else:
+        keep_freed_memory()
+        _set_threads(job, context)
+    torch.manual_seed(job.seed)
     module = job.task.build(device.type).to(device)
     optimizer = job.task.optimizer(module)
     first_step, history, unlogged = _restore(job, module, optimizer)

@@ -82,6 +82,16 @@ def job(images: Path, output: Path, **changes: Any) -> ShardJob:
     return ShardJob(**settings | changes)
 
 
+def summaries_of_an_actor(
+    images: Path, output: Path, make_work: Callable[[], Callable[..., Any]]
+) -> list[dict[str, Any]]:
+    """Maps all shards with one actor."""
+    made = job(images, output, make_work=make_work, pool=lambda: Pool(num_actors=1, num_gpus=0))
+    summaries = [summary for _, summary in run_shards(made)]
+    assert len(summaries) == len(NAMES)
+    return summaries
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize("pool", [None, lambda: Pool(num_actors=2, num_gpus=0)])
 def test_summaries_come_in_the_order_of_the_names(
@@ -98,13 +108,7 @@ def test_summaries_come_in_the_order_of_the_names(
 def test_an_actor_hides_its_imports_and_networks_from_the_garbage_collector(
     ray_cluster: None, images: Path, tmp_path: Path
 ) -> None:
-    frozen = job(
-        images,
-        tmp_path / "out",
-        make_work=make_count_frozen,
-        pool=lambda: Pool(num_actors=1, num_gpus=0),
-    )
-    for _, summary in run_shards(frozen):
+    for summary in summaries_of_an_actor(images, tmp_path / "out", make_count_frozen):
         assert summary["num_seen"] < summary["num_frozen"] / 4
 
 
@@ -113,13 +117,7 @@ def test_an_actor_hides_its_imports_and_networks_from_the_garbage_collector(
 def test_an_actor_on_a_cpu_makes_large_arrays_from_freed_memory(
     ray_cluster: None, images: Path, tmp_path: Path
 ) -> None:
-    counted = job(
-        images,
-        tmp_path / "out",
-        make_work=make_count_page_faults,
-        pool=lambda: Pool(num_actors=1, num_gpus=0),
-    )
-    for _, summary in run_shards(counted):
+    for summary in summaries_of_an_actor(images, tmp_path / "out", make_count_page_faults):
         assert summary["number"] < page_faults.FEWEST_OF_A_NEW_ARRAY
 
 

@@ -84,7 +84,7 @@ def foreground_row(training: Training, steps_each: int, rounds: int) -> Row:
 def activation_row(activation: Training, classifier: Training, steps_each: int, rounds: int) -> Row:
     """Returns the row of an activation step against a classifier step, with batches in memory."""
     torch.set_num_threads(1)
-    # As in a training. Rows through Ray have processes of their own, and bare loops have it not.
+    # As a training does. It lasts for this process. Rows through Ray start other processes.
     keep_freed_memory()
     ours, theirs = (
         OurLoop(lasting(training, steps_each * (rounds + 1)))
