@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from slams_ray.networks.batch_norm import fold_batch_norm
+from slams_ray.networks.cpu_convolutions import use_onednn
 from slams_ray.networks.precision import multiplies_bfloat16
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -14,14 +15,15 @@ Network = TypeVar("Network", bound=nn.Module)
 def optimize_for_inference(network: Network, dtype: torch.dtype, device: torch.device) -> Network:
     """Optimizes a network in place: eval mode, folded BatchNorm, channels last, dtype.
 
-    The network computes in dtype, and takes and returns float32. On a CPU, MobileNetV2 then needs
-    0.6 (500 px) to 0.7 (256 px) of the time, and half of that with native bfloat16. Maps differ by
-    rounding: one of 255 levels in 0.2 % of the stored pixels.
+    The network computes in dtype, and takes and returns float32. In float32, maps differ by
+    rounding: one of 255 levels in 0.2 % of the stored pixels. Times are in docs/performance.md.
 
     Args:
         device: device that the network is moved to.
     """
     network = fold_batch_norm(network.eval()).to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        use_onednn(network)
     if dtype != torch.float32:
         network.to(dtype)
         network.register_forward_pre_hook(lambda _, inputs: tuple(i.to(dtype) for i in inputs))

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from slams_ray.networks.batch_norm import followed_by_batch_norm
+from slams_ray.networks.cpu_convolutions import convolve
 
 
 class Merged(NamedTuple):
@@ -44,7 +45,7 @@ class NormalisedConv2d(nn.Conv2d):
         # functional_call puts other tensors in the place of the parameters for one pass.
         if merged is None or any(map(operator.is_not, merged.sources, self.sources)):
             merged = _merged([self])[0]
-        return self._conv_forward(features, merged.filters, merged.shift)
+        return convolve(self, features, merged.filters, merged.shift)
 
     @property
     def sources(self) -> tuple[torch.Tensor, ...]:

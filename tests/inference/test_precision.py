@@ -102,3 +102,14 @@ def test_auto_does_not_take_emulation_on_a_gpu_for_support(
     )
     expected = torch.bfloat16 if supported else torch.float32
     assert inference_dtype("auto", torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_pointwise_convolutions_are_left_to_onednn_on_cpus(device: str) -> None:
+    network = optimize_for_inference(activation_network(), torch.float32, torch.device(device))
+    rates = {
+        layer.dilation
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)
+    }
+    assert rates == {(2, 2) if device == "cpu" else (1, 1)}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from slams_ray.networks.cpu_convolutions import DilatedConv2d
 from slams_ray.networks.frozen_batch_norm import (
     NormalisedConv2d,
     merge_frozen_batch_norm,
@@ -152,3 +153,16 @@ def test_networks_compute_channels_last_and_learn_the_same(
     for (name, ours), theirs in zip(module.named_parameters(), plain.parameters(), strict=True):
         if ours.grad is not None:
             torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_trainings_on_cpus_compute_slow_convolutions_in_faster_ways(
+    device: str, make_task: Make
+) -> None:
+    task = make_task("segmentation", frozen=True)
+    training = Training(task=task, config=task.config.training, shard_rows=[], sources=[])
+    layers = [m for m in training.build(device).modules() if isinstance(m, torch.nn.Conv2d)]
+    pointwise = [layer for layer in layers if layer.kernel_size == (1, 1)]
+    assert pointwise
+    assert {layer.dilation != (1, 1) for layer in pointwise} == {device == "cpu"}
+    assert any(isinstance(layer, DilatedConv2d) for layer in layers) is (device == "cpu")

@@ -1,0 +1,159 @@
+"""Convolutions computed in faster ways give the same numbers, and are used where they pay."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from slams_ray.networks.activation_network import ActivationNetwork
+from slams_ray.networks.batch_norm import fold_batch_norm
+from slams_ray.networks.cpu_convolutions import (
+    DilatedConv2d,
+    use_fast_gradients,
+    use_onednn,
+)
+from slams_ray.networks.segmentation_network import SegmentationNetwork
+
+ONEDNN, OTHER = "aten::mkldnn_convolution", "aten::_slow_conv2d_forward"
+Gradients = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    number = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(number)
+
+
+def operations(network: nn.Module, images: torch.Tensor) -> set[str]:
+    with profile(activities=[ProfilerActivity.CPU]) as found, torch.inference_mode():
+        network(images)
+    return {event.key for event in found.key_averages()}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_pointwise_convolutions_of_few_images_are_computed_by_onednn() -> None:
+    torch.manual_seed(0)
+    network = fold_batch_norm(ActivationNetwork("mobilenet_v2", 16, 3).eval())
+    images = torch.randn(2, 3, 48, 64).to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = network(images)
+    # Where torch no longer has another way, `use_onednn` has no purpose.
+    assert OTHER in operations(network, images)
+    use_onednn(network)
+    assert operations(network, images) & {ONEDNN, OTHER} == {ONEDNN}
+    with torch.inference_mode():
+        found = network(images)
+    scale = expected.abs().max()
+    torch.testing.assert_close(found / scale, expected / scale, atol=1e-5, rtol=0)
+
+
+def gradients(layer: nn.Module, features: torch.Tensor) -> tuple[torch.Tensor, Gradients]:
+    """Output, and gradients of a loss that treats all pixels in different ways."""
+    own = features.clone().requires_grad_(features.requires_grad)
+    output = layer(own)
+    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(own.dtype)
+    learnt = {name: p for name, p in layer.named_parameters() if p.requires_grad}
+    if own.requires_grad:
+        learnt["features"] = own
+    found = torch.autograd.grad((output * weights).sum(), list(learnt.values()))
+    return output, dict(zip(learnt, found, strict=True))
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("rows", "columns"), [(8, 12), (7, 5), (3, 1)])
+@pytest.mark.parametrize("rate", [2, 3, 6])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups", "bias"),
+    [(6, 6, 6, True), (6, 6, 6, False), (6, 4, 1, True), (6, 1, 1, False)],
+    ids=["depthwise", "depthwise-without-bias", "dense", "dense-one-output"],
+)
+def test_fast_gradients_are_those_of_torch(
+    inputs: int,
+    outputs: int,
+    groups: int,
+    bias: bool,
+    rate: int,
+    rows: int,
+    columns: int,
+    layout: torch.memory_format,
+) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(
+        inputs, outputs, 3, padding=rate, dilation=rate, groups=groups, bias=bias
+    ).double()
+    fast = nn.Sequential(copy.deepcopy(plain))
+    use_fast_gradients(fast)
+    assert isinstance(fast[0], DilatedConv2d)
+    features = torch.randn(2, inputs, rows, columns, dtype=torch.float64, requires_grad=True)
+    features = features.detach().to(memory_format=layout).requires_grad_()
+    expected_output, expected = gradients(plain, features)
+    output, found = gradients(fast[0], features)
+    torch.testing.assert_close(output, expected_output)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("part", ["features", "weight", "bias"])
+def test_only_what_learns_gets_a_gradient(part: str, groups: int) -> None:
+    layer = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=groups).requires_grad_(False)
+    features = torch.randn(1, 4, 6, 6)
+    if part == "features":
+        features.requires_grad_()
+    else:
+        layer.get_parameter(part).requires_grad_()
+    expected = gradients(layer, features)[1] if part != "bias" else None
+    use_fast_gradients(layer)
+    _, found = gradients(layer, features)
+    assert found.keys() == {part}
+    if expected is not None:
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8), True),
+        (nn.Conv2d(64, 21, 3, padding=6, dilation=6), True),
+        (nn.Conv2d(64, 256, 3, padding=6, dilation=6), False),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8), False),
+        (nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8, stride=2), False),
+        (nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=2), False),
+        (nn.Conv2d(8, 8, 3, padding=1, dilation=2, groups=8), False),
+        (nn.Conv2d(8, 8, 1, dilation=2, groups=8), False),
+    ],
+)
+def test_only_dilated_convolutions_with_slow_gradients_change(
+    layer: nn.Conv2d, expected: bool
+) -> None:
+    use_fast_gradients(layer)
+    assert isinstance(layer, DilatedConv2d) is expected
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: ActivationNetwork("mobilenet_v2", 8, 3),
+        lambda: SegmentationNetwork("tiny_resnet", 4, 3, "deeplabv2"),
+    ],
+    ids=["depthwise", "head"],
+)
+def test_a_network_keeps_its_names_and_its_gradients(build: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    network = fold_batch_norm(build().eval()).double()
+    fast = copy.deepcopy(network)
+    use_onednn(fast)
+    use_fast_gradients(fast)
+    assert any(isinstance(layer, DilatedConv2d) for layer in fast.modules())
+    assert list(fast.state_dict()) == list(network.state_dict())
+    images = torch.randn(2, 3, 40, 48, dtype=torch.float64, requires_grad=True)
+    expected_output, expected = gradients(network, images)
+    output, found = gradients(fast, images)
+    torch.testing.assert_close(output, expected_output)
+    torch.testing.assert_close(found, expected)
