@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from slams_ray.networks.batch_norm import fold_batch_norm
-from slams_ray.networks.cpu_convolutions import use_onednn
+from slams_ray.networks.cpu_convolutions import use_fast_convolutions
 from slams_ray.networks.precision import multiplies_bfloat16
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -23,7 +23,7 @@ def optimize_for_inference(network: Network, dtype: torch.dtype, device: torch.d
     """
     network = fold_batch_norm(network.eval()).to(memory_format=torch.channels_last)
     if device.type == "cpu":
-        use_onednn(network)
+        use_fast_convolutions(network)
     if dtype != torch.float32:
         network.to(dtype)
         network.register_forward_pre_hook(lambda _, inputs: tuple(i.to(dtype) for i in inputs))

@@ -14,48 +14,56 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 NUM_FEW_CHANNELS = 128
 """Largest number of output channels, such as classes, whose gradient is a matrix product."""
 _POINTWISE, _KERNEL = (1, 1), (3, 3)
-# A kernel of one pixel has nothing to dilate, so that this changes nothing but the library.
+# A kernel of one pixel has nothing to dilate, so that this only chooses the library.
 _ONEDNN = (2, 2)
+# torch never gives fewer values of a single image to oneDNN. Dilated, they are slowest.
+_FEWEST_VALUES = 20480
 # torch does not annotate these.
 _of_features: Any = conv2d_input
 _of_filters: Any = conv2d_weight
 
 
-def use_onednn(module: nn.Module) -> None:
-    """Lets torch compute all 1x1 convolutions of a module with oneDNN on a CPU, in place.
-
-    For batches of fewer than 16 images on one thread torch prefers matrix products of another
-    library (use_mkldnn in ATen/native/Convolution.cpp), but never for a dilated convolution. With
-    channels last, oneDNN needs 0.4 to 0.9 of that time. With channels first it can be slower.
-    """
+def use_fast_convolutions(module: nn.Module) -> None:
+    """Lets the convolutions of a module that are slow on a CPU compute as `convolve`, in place."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size == _POINTWISE:
-            layer.dilation = _ONEDNN
+        if type(layer) is nn.Conv2d and (_is_pointwise(layer) or _has_slow_gradient(layer)):
+            layer.__class__ = FastConv2d
 
 
-def use_fast_gradients(module: nn.Module) -> None:
-    """Lets all dilated convolutions of a module compute their gradients fast, in place."""
-    for layer in module.modules():
-        if type(layer) is nn.Conv2d and _has_slow_gradient(layer):
-            layer.__class__ = DilatedConv2d
+class FastConv2d(nn.Conv2d):
+    """A convolution that `convolve` computes."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return convolve(self, features, self.weight, self.bias)
 
 
 def convolve(
     layer: nn.Conv2d, features: torch.Tensor, filters: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """Convolves (B, C, H, W) features as a layer does, with other filters and another bias."""
-    is_learnt = torch.is_grad_enabled() and (features.requires_grad or filters.requires_grad)
-    if is_learnt and features.device.type == "cpu" and _has_slow_gradient(layer):
-        convolved: torch.Tensor = _Dilated.apply(features, filters, bias, layer.dilation[0])
-        return convolved
+    """Convolves (B, C, H, W) features as a layer does, with other filters and another bias.
+
+    On one thread torch computes 1x1 convolutions of fewer than 16 images by matrix products of
+    another library, unless they are dilated (use_mkldnn in ATen/native/Convolution.cpp). Here
+    oneDNN computes them. Gradients of dilated convolutions are those of others, see `_Dilated`.
+    """
+    # A trace for ONNX must not depend on the size of its example.
+    if features.device.type == "cpu" and not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        is_learnt = torch.is_grad_enabled() and (features.requires_grad or filters.requires_grad)
+        if is_learnt and _has_slow_gradient(layer):
+            convolved: torch.Tensor = _Dilated.apply(features, filters, bias, layer.dilation[0])
+            return convolved
+        if _is_pointwise(layer) and _is_for_onednn(features):
+            return F.conv2d(features, filters, bias, layer.stride, dilation=_ONEDNN)
     return layer._conv_forward(features, filters, bias)
 
 
-class DilatedConv2d(nn.Conv2d):
-    """A convolution whose gradients `convolve` computes."""
+def _is_pointwise(layer: nn.Conv2d) -> bool:
+    return layer.kernel_size == _POINTWISE and layer.groups == 1 and layer.padding == (0, 0)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return convolve(self, features, self.weight, self.bias)
+
+def _is_for_onednn(features: torch.Tensor) -> bool:
+    is_large = len(features) > 1 or features.numel() > _FEWEST_VALUES
+    return is_large and features.dtype == torch.float32
 
 
 def _has_slow_gradient(layer: nn.Conv2d) -> bool:

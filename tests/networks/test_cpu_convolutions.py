@@ -10,11 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.batch_norm import fold_batch_norm
-from slams_ray.networks.cpu_convolutions import (
-    DilatedConv2d,
-    use_fast_gradients,
-    use_onednn,
-)
+from slams_ray.networks.cpu_convolutions import FastConv2d, use_fast_convolutions
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 
 ONEDNN, OTHER = "aten::mkldnn_convolution", "aten::_slow_conv2d_forward"
@@ -35,21 +31,43 @@ def operations(network: nn.Module, images: torch.Tensor) -> set[str]:
     return {event.key for event in found.key_averages()}
 
 
+def made_fast(layer: nn.Module) -> nn.Module:
+    """Returns a copy of a layer that computes in the fast way."""
+    fast = nn.Sequential(copy.deepcopy(layer))
+    use_fast_convolutions(fast)
+    return fast[0]
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_pointwise_convolutions_of_few_images_are_computed_by_onednn() -> None:
     torch.manual_seed(0)
     network = fold_batch_norm(ActivationNetwork("mobilenet_v2", 16, 3).eval())
     images = torch.randn(2, 3, 48, 64).to(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        expected = network(images)
-    # Where torch no longer has another way, `use_onednn` has no purpose.
+    # Where torch no longer has another way, there is nothing to avoid.
     assert OTHER in operations(network, images)
-    use_onednn(network)
-    assert operations(network, images) & {ONEDNN, OTHER} == {ONEDNN}
+    fast = made_fast(network)
+    assert operations(fast, images) & {ONEDNN, OTHER} == {ONEDNN}
     with torch.inference_mode():
-        found = network(images)
+        expected, found = network(images), fast(images)
     scale = expected.abs().max()
     torch.testing.assert_close(found / scale, expected / scale, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("number", "side"), [(1, 4), (1, 160), (2, 4)])
+@pytest.mark.usefixtures("one_thread")
+def test_pointwise_convolutions_are_never_computed_as_dilated_ones(
+    number: int, side: int, dtype: torch.dtype, stride: int
+) -> None:
+    """Torch's own dilated convolution takes several times as long as any other."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 5, 1, stride=stride).to(dtype)
+    images = torch.randn(number, 3, side, side, dtype=dtype)
+    fast = made_fast(layer)
+    assert isinstance(fast, FastConv2d)
+    assert "aten::slow_conv_dilated2d" not in operations(fast, images)
+    torch.testing.assert_close(fast(images), layer(images))
 
 
 def gradients(layer: nn.Module, features: torch.Tensor) -> tuple[torch.Tensor, Gradients]:
@@ -86,13 +104,12 @@ def test_fast_gradients_are_those_of_torch(
     plain = nn.Conv2d(
         inputs, outputs, 3, padding=rate, dilation=rate, groups=groups, bias=bias
     ).double()
-    fast = nn.Sequential(copy.deepcopy(plain))
-    use_fast_gradients(fast)
-    assert isinstance(fast[0], DilatedConv2d)
+    fast = made_fast(plain)
+    assert isinstance(fast, FastConv2d)
     features = torch.randn(2, inputs, rows, columns, dtype=torch.float64, requires_grad=True)
     features = features.detach().to(memory_format=layout).requires_grad_()
     expected_output, expected = gradients(plain, features)
-    output, found = gradients(fast[0], features)
+    output, found = gradients(fast, features)
     torch.testing.assert_close(output, expected_output)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -109,8 +126,7 @@ def test_only_what_learns_gets_a_gradient(part: str, groups: int) -> None:
     else:
         layer.get_parameter(part).requires_grad_()
     expected = gradients(layer, features)[1] if part != "bias" else None
-    use_fast_gradients(layer)
-    _, found = gradients(layer, features)
+    _, found = gradients(made_fast(layer), features)
     assert found.keys() == {part}
     if expected is not None:
         torch.testing.assert_close(found, expected)
@@ -126,14 +142,13 @@ def test_only_what_learns_gets_a_gradient(part: str, groups: int) -> None:
         (nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8, stride=2), False),
         (nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=2), False),
         (nn.Conv2d(8, 8, 3, padding=1, dilation=2, groups=8), False),
-        (nn.Conv2d(8, 8, 1, dilation=2, groups=8), False),
+        (nn.Conv2d(8, 8, 1, groups=8), False),
+        (nn.Conv2d(8, 8, 1, padding=1), False),
+        (nn.Conv2d(8, 8, 1), True),
     ],
 )
-def test_only_dilated_convolutions_with_slow_gradients_change(
-    layer: nn.Conv2d, expected: bool
-) -> None:
-    use_fast_gradients(layer)
-    assert isinstance(layer, DilatedConv2d) is expected
+def test_only_slow_convolutions_change(layer: nn.Conv2d, expected: bool) -> None:
+    assert isinstance(made_fast(layer), FastConv2d) is expected
 
 
 @pytest.mark.parametrize(
@@ -147,10 +162,8 @@ def test_only_dilated_convolutions_with_slow_gradients_change(
 def test_a_network_keeps_its_names_and_its_gradients(build: type[nn.Module]) -> None:
     torch.manual_seed(0)
     network = fold_batch_norm(build().eval()).double()
-    fast = copy.deepcopy(network)
-    use_onednn(fast)
-    use_fast_gradients(fast)
-    assert any(isinstance(layer, DilatedConv2d) for layer in fast.modules())
+    fast = made_fast(network)
+    assert any(isinstance(layer, FastConv2d) for layer in fast.modules())
     assert list(fast.state_dict()) == list(network.state_dict())
     images = torch.randn(2, 3, 40, 48, dtype=torch.float64, requires_grad=True)
     expected_output, expected = gradients(network, images)

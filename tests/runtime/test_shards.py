@@ -49,7 +49,7 @@ def make_count_frozen() -> Callable[..., Any]:
 
 
 def count_page_faults(tables: dict[str, pa.Table], payload: Any) -> tuple[pa.Table, dict[str, Any]]:
-    return tables["images"], {"number": page_faults.of_a_large_array()}
+    return tables["images"], {"number": page_faults.of_large_arrays()}
 
 
 def make_count_page_faults() -> Callable[..., Any]:
@@ -118,7 +118,7 @@ def test_an_actor_on_a_cpu_makes_large_arrays_from_freed_memory(
     ray_cluster: None, images: Path, tmp_path: Path
 ) -> None:
     for summary in summaries_of_an_actor(images, tmp_path / "out", make_count_page_faults):
-        assert summary["number"] < page_faults.FEWEST_OF_A_NEW_ARRAY
+        assert summary["number"] < page_faults.FEWEST_OF_NEW_ARRAYS
 
 
 @pytest.mark.ray

@@ -87,7 +87,7 @@ class Line:
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> dict[str, int]:
         return {
             "num_threads": torch.get_num_threads(),
-            "page_faults": page_faults.of_a_large_array(),
+            "page_faults": page_faults.of_large_arrays(),
         }
 
     def summarise(self, results: Any) -> dict[str, float]:
@@ -146,7 +146,7 @@ def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory")
 def test_a_training_on_a_cpu_makes_large_arrays_from_freed_memory(undisturbed: Path) -> None:
     result = json.loads((undisturbed / "training.json").read_text())
-    assert result["metrics"]["page_faults"] < page_faults.FEWEST_OF_A_NEW_ARRAY
+    assert result["metrics"]["page_faults"] < page_faults.FEWEST_OF_NEW_ARRAYS
 
 
 def test_a_training_that_loads_its_own_images_gives_the_same_weights(

@@ -45,8 +45,8 @@ class Windows:
 
 
 def step_row(name: str, training: Training, steps_each: int, rounds: int) -> Row:
-    """Returns the row of our step and data loading against the bare loop, each in one process."""
-    torch.set_num_threads(1)
+    """Returns the row of our step and data loading against the bare loop, both in this process."""
+    _compute_as_a_training()
     # One more round is the warm-up.
     ours = OurLoop(lasting(training, steps_each * (rounds + 1)))
     theirs = BareLoop(training, 0)
@@ -66,7 +66,7 @@ def foreground_row(training: Training, steps_each: int, rounds: int) -> Row:
     Args:
         training: training of the activation network. Its foreground weight is replaced.
     """
-    torch.set_num_threads(1)
+    _compute_as_a_training()
     without, with_loss = (
         OurLoop(lasting(with_foreground(training, weight), steps_each * (rounds + 1)))
         for weight in (0.0, 1.0)
@@ -83,9 +83,7 @@ def foreground_row(training: Training, steps_each: int, rounds: int) -> Row:
 
 def activation_row(activation: Training, classifier: Training, steps_each: int, rounds: int) -> Row:
     """Returns the row of an activation step against a classifier step, with batches in memory."""
-    torch.set_num_threads(1)
-    # As a training does. It lasts for this process. Rows through Ray start other processes.
-    keep_freed_memory()
+    _compute_as_a_training()
     ours, theirs = (
         OurLoop(lasting(training, steps_each * (rounds + 1)))
         for training in (activation, classifier)
@@ -100,6 +98,15 @@ def activation_row(activation: Training, classifier: Training, steps_each: int, 
         goal=1 / LONGEST_ACTIVATION_STEP,
         rounds=rounds,
     )
+
+
+def _compute_as_a_training() -> None:
+    """Uses one thread, and keeps freed memory, for the rest of this process.
+
+    Rows through Ray start other processes.
+    """
+    torch.set_num_threads(1)
+    keep_freed_memory()
 
 
 def ray_row(
