@@ -38,7 +38,7 @@ class ComputeConfig:
     computes, at the cost of a second copy of the networks in GPU memory."""
     cpu_networks: Literal["torch", "onnxruntime"] = "torch"
     """What computes the networks of CAM and SLAMs in infer_activation on CPUs in float32.
-    onnxruntime needs about half the time there, and the extra `export`; other devices, networks and
+    onnxruntime is faster there, and needs the extra `export`; other devices, networks and
     number formats always use torch."""
     deterministic: bool = False
     """Uses deterministic kernels in trainings on GPUs, which are slower. Without it the figures of

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 STAGE = "infer_activation"
 COLUMNS = ("image_id", "image", "height", "width", "image_labels")
-ADVICE = "--compute.cpu-networks onnxruntime can halve the time (pip install 'slams-ray[export]')"
+ADVICE = "--compute.cpu-networks onnxruntime is faster (pip install 'slams-ray[export]')"
 
 
 def map_settings(

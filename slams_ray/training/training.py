@@ -12,6 +12,7 @@ from slams_ray.config import TrainingConfig
 from slams_ray.networks.batch_norm import synchronise_batch_norm
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.cpu_convolutions import use_fast_convolutions
+from slams_ray.networks.relu6 import use_lean_relu6
 from slams_ray.training.data_loading import SampleLoader, ShardColumns, iterate_rows
 from slams_ray.training.optimisation import (
     MIXED,
@@ -67,6 +68,7 @@ class Training:
             module.convert_frozen(MIXED)
         if device == "cpu":
             use_fast_convolutions(module)
+        use_lean_relu6(module)
         # On a CPU a step of MobileNetV2 takes 0.6 to 0.8 of its time with channels first.
         return module.to(memory_format=torch.channels_last)
 
