@@ -16,11 +16,11 @@ NUM_FEW_CHANNELS = 128
 _POINTWISE, _KERNEL = (1, 1), (3, 3)
 # A kernel of one pixel has nothing to dilate, so that this only chooses the library.
 _ONEDNN = (2, 2)
-# torch never gives fewer values of a single image to oneDNN. Dilated, they are slowest.
-_FEWEST_VALUES = 20480
+# torch keeps a single image of so few values from oneDNN, and computes it slowest if it is dilated.
+_FEW_VALUES = 20480
 # torch does not annotate these.
-_of_features: Any = conv2d_input
-_of_filters: Any = conv2d_weight
+_input_gradient: Any = conv2d_input
+_filter_gradient: Any = conv2d_weight
 
 
 def use_fast_convolutions(module: nn.Module) -> None:
@@ -62,14 +62,16 @@ def _is_pointwise(layer: nn.Conv2d) -> bool:
 
 
 def _is_for_onednn(features: torch.Tensor) -> bool:
-    is_large = len(features) > 1 or features.numel() > _FEWEST_VALUES
-    return is_large and features.dtype == torch.float32
+    if features.dtype != torch.float32 or not torch.backends.mkldnn.enabled:
+        return False
+    return features.shape[0] > 1 or features.numel() > _FEW_VALUES
 
 
 def _has_slow_gradient(layer: nn.Conv2d) -> bool:
     rate = layer.dilation
-    keeps_size = layer.stride == (1, 1) and layer.padding == rate and rate[0] == rate[1]
-    if layer.kernel_size != _KERNEL or rate == (1, 1) or not keeps_size:
+    is_even = layer.kernel_size == _KERNEL and layer.stride == (1, 1) and rate[0] == rate[1]
+    keeps_size = layer.padding == rate and layer.padding_mode == "zeros"
+    if rate == (1, 1) or not is_even or not keeps_size:
         return False
     if layer.groups == 1:
         return layer.out_channels <= NUM_FEW_CHANNELS
@@ -96,7 +98,7 @@ class _Dilated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         features, filters = ctx.saved_tensors
-        is_depthwise = filters.shape[1] == 1
+        is_depthwise = features.shape[1] > filters.shape[1]
         found: list[torch.Tensor | None] = [None] * 4
         if ctx.needs_input_grad[0]:
             of_features = _depthwise_features if is_depthwise else _dense_features
@@ -123,7 +125,7 @@ def _depthwise_filters(
     """Gradient of a convolution without dilation, of the grids of every rate-th pixel."""
     grids, grid_gradients = _grids(features, rate), _grids(gradient, rate)
     groups = features.shape[1]
-    return _of_filters(grids, filters.shape, grid_gradients, padding=1, groups=groups)
+    return _filter_gradient(grids, filters.shape, grid_gradients, padding=1, groups=groups)
 
 
 def _grids(maps: torch.Tensor, rate: int) -> torch.Tensor:
@@ -140,7 +142,7 @@ def _grids(maps: torch.Tensor, rate: int) -> torch.Tensor:
 def _dense_features(
     features: torch.Tensor, filters: torch.Tensor, gradient: torch.Tensor, rate: int
 ) -> torch.Tensor:
-    return _of_features(features.shape, filters, gradient, padding=rate, dilation=rate)
+    return _input_gradient(features.shape, filters, gradient, padding=rate, dilation=rate)
 
 
 def _dense_filters(
@@ -162,7 +164,7 @@ def _dense_filters(
     ]
     num_filters, num_channels = filters.shape[:2]
     shape = (len(taps) * num_filters, num_channels, *_POINTWISE)
-    of_taps = _of_filters(features, shape, torch.cat(seen, dim=1), dilation=_ONEDNN)
+    of_taps = _filter_gradient(features, shape, torch.cat(seen, dim=1), dilation=_ONEDNN)
     found = torch.zeros_like(filters)
     for (row, column), of_tap in zip(taps, of_taps.split(num_filters), strict=True):
         found[:, :, row, column] = of_tap[:, :, 0, 0]

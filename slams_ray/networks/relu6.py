@@ -20,7 +20,7 @@ class LeanReLU6(nn.ReLU6):
     """Keeps its output for the backward pass.
 
     torch copies the input before it overwrites it, although the output says as much: the gradient
-    is 0 where the output is 0 or 6.
+    is 0 where the output is 0 or 6. So nothing may overwrite the output before the backward pass.
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

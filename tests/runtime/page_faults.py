@@ -1,8 +1,10 @@
 """Counts how often the kernel gives this process a page of memory."""
 
+import ctypes
 import resource
 from statistics import median
 
+ARRAY_BYTES = 40 * 2**20
 FEWEST_OF_NEW_ARRAYS = 100
 """Page faults of `of_large_arrays` where each array is new and pages have 2 MiB."""
 MOST_OF_KEPT_MEMORY = 2
@@ -10,20 +12,23 @@ MOST_OF_KEPT_MEMORY = 2
 
 
 def of_large_arrays() -> int:
-    """Makes five arrays of 40 MiB and frees them, 15 times; returns the median of the page faults.
+    """Fills five arrays of 40 MiB and frees them, 15 times; returns the median of the page faults.
 
     The first arrays are new in any case, because small objects take parts of what is free. Five of
     them need more memory than one heap of a thread has, and more than the padding of the first.
+    They come from malloc itself: a library may keep small objects above them, which glibc then
+    cannot give back.
     """
-    # Here, because a process that imports this module would wait for torch.
-    import torch
-
+    library = ctypes.CDLL(None)
+    library.malloc.restype = ctypes.c_void_p
     counts = []
     for _ in range(15):
         before = _so_far()
-        arrays = [torch.ones(10 * 2**20) for _ in range(5)]
-        while arrays:
-            arrays.pop()
+        arrays = [ctypes.c_void_p(library.malloc(ARRAY_BYTES)) for _ in range(5)]
+        for array in arrays:
+            ctypes.memset(array, 1, ARRAY_BYTES)
+        for array in reversed(arrays):
+            library.free(array)
         counts.append(_so_far() - before)
     return int(median(counts))
 

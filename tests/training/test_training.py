@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from slams_ray.config import BackboneConfig, ClassifierConfig
 from slams_ray.networks.cpu_convolutions import FastConv2d
 from slams_ray.networks.frozen_batch_norm import (
     NormalisedConv2d,
     merge_frozen_batch_norm,
     merged_once,
 )
+from slams_ray.networks.relu6 import LeanReLU6
+from slams_ray.systems.cam import ClassifierTask
 from slams_ray.training.training import Training, seed_generators
-from tests.tiny_tasks import TRAININGS
+from tests.tiny_tasks import CLASS_NAMES, TRAININGS
 
 Make = Callable[..., Any]
 FROZEN_BESIDE = {"slams": "encoder.", "occse": "judge.", "clims": "encoder."}
@@ -156,10 +159,10 @@ def test_networks_compute_channels_last_and_learn_the_same(
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_trainings_on_cpus_compute_slow_convolutions_in_faster_ways(
-    device: str, make_task: Make
-) -> None:
-    task = make_task("segmentation", frozen=True)
-    training = Training(task=task, config=task.config.training, shard_rows=[], sources=[])
-    layers = [m for m in training.build(device).modules() if isinstance(m, torch.nn.Conv2d)]
+def test_trainings_use_the_fast_and_the_lean_layers(device: str) -> None:
+    backbone = BackboneConfig(name="mobilenet_v2", weights="none", freeze_batch_norm=False)
+    task = ClassifierTask(ClassifierConfig(backbone=backbone), CLASS_NAMES)
+    training = Training(task=task, config=task.training, shard_rows=[], sources=[])
+    layers = list(training.build(device).modules())
     assert any(isinstance(layer, FastConv2d) for layer in layers) is (device == "cpu")
+    assert {type(layer) for layer in layers if isinstance(layer, torch.nn.ReLU6)} == {LeanReLU6}
