@@ -44,7 +44,7 @@ def convolve(
 
     On one thread torch computes 1x1 convolutions of fewer than 16 images by matrix products of
     another library, unless they are dilated (use_mkldnn in ATen/native/Convolution.cpp). Here
-    oneDNN computes them. Gradients of dilated convolutions are those of others, see `_Dilated`.
+    oneDNN computes them. `_Dilated` computes the gradients of dilated convolutions.
     """
     # A trace for ONNX must not depend on the size of its example.
     if features.device.type == "cpu" and not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
@@ -79,7 +79,11 @@ def _has_slow_gradient(layer: nn.Conv2d) -> bool:
 
 
 class _Dilated(torch.autograd.Function):
-    """A dilated 3x3 convolution: depthwise, or from all channels to few."""
+    """A dilated 3x3 convolution, depthwise or to few channels, with fast gradients.
+
+    torch computes these gradients slowly (docs/performance.md). Here they are made of convolutions
+    without dilation, or with mirrored filters.
+    """
 
     @staticmethod
     def forward(
