@@ -105,11 +105,11 @@ class CrfConfig:
     """Weight of the bilateral kernel."""
     foreground_margin: float = 0.1
     """label and constant forms: distance of the foreground threshold of the confident pair above
-    the background threshold."""
+    the chosen threshold."""
     background_margin: float = 0.1
     """label and constant forms: distance of the background threshold of the confident pair below
-    the background threshold. Pixels between the two become 255; with both margins 0 no pixel
-    does, as in published results."""
+    the chosen one, of which it is at least a third. Pixels between the pair become 255; with both
+    margins 0 no pixel does, as in published results."""
     export: Literal["none", "masks", "voc"] = "masks"
     """Additional output in VOC layout: none, palette PNGs with lists (masks), or these and the
     images (voc)."""

@@ -23,6 +23,10 @@ from slams_ray.workers.refinement import LabelSettings, make_mapper, make_refine
 STAGE = "refine"
 LABELS_DIGEST = "labels_digest"
 """Note with the digest of the pseudo labels, which does not depend on their scores."""
+LOWEST_BACKGROUND = 1 / 3
+"""Lowest background threshold of a confident pair, as a share of the threshold: 0.05 of 0.15 in
+IRN. Where a margin reaches 0, hardly any pixel is confident background
+(docs/ablations.md#confident-pairs)."""
 REFINERS_PER_GPU = 4
 """Several, because one decodes or encodes on a CPU while another uses the GPU. Not measured."""
 
@@ -46,10 +50,10 @@ class RefineInputs:
 
     def pair(self, config: CrfConfig) -> ConfidentPair:
         """Returns the threshold and the confident pair around it."""
-        chosen = self.background_threshold
-        if chosen is None:
-            chosen = chosen_threshold(self.threshold, self.system)
-        return confident_pair(config, chosen)
+        if self.background_threshold is not None:
+            # A search tried this pair itself, so it stays as it is.
+            return confident_pair(config, self.background_threshold, lowest_background=0.0)
+        return confident_pair(config, chosen_threshold(self.threshold, self.system))
 
 
 def run(
@@ -125,14 +129,21 @@ def refiners(config: CrfConfig, compute: ComputeConfig) -> Callable[[], Pool | N
     return gpu_pool(compute.device, compute.gpu_actors, REFINERS_PER_GPU)
 
 
-def confident_pair(config: CrfConfig, threshold: float) -> ConfidentPair:
-    """Returns the confident pair around a background threshold, or of alphas in the power form."""
+def confident_pair(
+    config: CrfConfig, threshold: float, lowest_background: float = LOWEST_BACKGROUND
+) -> ConfidentPair:
+    """Returns the confident pair around a background threshold, or of alphas in the power form.
+
+    Args:
+        lowest_background: share of the threshold below which the background threshold of the pair
+            does not go, whatever the margin.
+    """
     if config.form == "power":
         # A lower alpha raises the background score, so its objects are confident.
         low, high = config.alpha_pair
         return ConfidentPair(background=high, chosen=config.alpha, foreground=low)
     return ConfidentPair(
-        background=max(threshold - config.background_margin, 0.0),
+        background=max(threshold - config.background_margin, lowest_background * threshold),
         chosen=threshold,
         foreground=min(threshold + config.foreground_margin, 1.0),
     )

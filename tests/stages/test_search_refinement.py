@@ -15,7 +15,7 @@ from slams_ray.config import CrfConfig, SearchConfig
 from slams_ray.errors import ConfigError
 from slams_ray.refinement.pseudo_label import ConfidentPair
 from slams_ray.refinement.trial import MAPS
-from slams_ray.stages import pipeline, search_choice
+from slams_ray.stages import pipeline, refine, search_choice
 from slams_ray.stages.map_sets import MapSet
 from slams_ray.stages.prepare import open_prepared
 from slams_ray.stages.search_refinement import SPACE
@@ -133,7 +133,21 @@ def test_refine_uses_what_was_chosen(results: Any, content: dict[str, Any]) -> N
     best = content["best"]
     for name in set(SPACE) & set(best["point"]):
         assert config[name] == best["point"][name]
-    assert config["pair"]["chosen"] == pytest.approx(best["chosen"])
+    assert config["pair"] == pytest.approx({name: best[name] for name in search_choice.PAIR})
+
+
+def test_a_pair_that_a_search_chose_stays_as_it_is(results: Any) -> None:
+    inputs = refine.RefineInputs(
+        data=open_prepared(results["prepare"]),
+        activations=results["infer_activation"],
+        threshold=results["search_threshold"],
+        system="slams",
+        background_threshold=0.3,
+    )
+    below_a_third = CrfConfig(background_margin=0.25)
+    assert inputs.pair(below_a_third).background == pytest.approx(0.05)
+    chosen_by_seeds = replace(inputs, background_threshold=None).pair(below_a_third)
+    assert chosen_by_seeds.background >= chosen_by_seeds.chosen / 3
 
 
 def test_all_maps_have_the_scales_that_were_chosen(results: Any, content: dict[str, Any]) -> None:
