@@ -121,6 +121,17 @@ def test_the_activation_network_has_the_batch_norm_of_the_classifier() -> None:
         PipelineConfig(data=data, activation=parts, classifier=learning)
 
 
+@pytest.mark.parametrize("network", ["encoder", "classifier", "segmentation"])
+def test_random_blocks_must_learn(network: str) -> None:
+    folder = RECIPES["folder"]()
+    part = getattr(folder, network)
+    frozen = dataclasses.replace(part.backbone, frozen_blocks=2)
+    assert dataclasses.replace(folder, **{network: dataclasses.replace(part, backbone=frozen)})
+    random = dataclasses.replace(frozen, weights="none")
+    with pytest.raises(ConfigError, match=rf"{network}\.backbone\.frozen_blocks is 2, expected 0"):
+        dataclasses.replace(folder, **{network: dataclasses.replace(part, backbone=random)})
+
+
 def test_a_batch_that_workers_cannot_share_names_the_number_of_workers() -> None:
     with pytest.raises(ConfigError, match=r"is 3, expected at least .*train_workers \(4\)"):
         pipeline(3, 4)

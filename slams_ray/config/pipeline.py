@@ -134,6 +134,7 @@ class PipelineConfig:
         self._check_walk()
         self._check_pairs()
         self._check_weights()
+        self._check_frozen_blocks()
         self._check_accumulation()
         self._check_tiles()
 
@@ -146,6 +147,17 @@ class PipelineConfig:
                 None,
                 f"a file with {GIVEN_WEIGHTS[name]}, because system {name} needs it and nothing "
                 "downloads it",
+            )
+
+    def _check_frozen_blocks(self) -> None:
+        """Checks that no network keeps random blocks for good."""
+        for name in ("encoder", "classifier", "segmentation"):
+            backbone = getattr(self, name).backbone
+            check(
+                backbone.weights != "none" or not backbone.frozen_blocks,
+                f"{name}.backbone.frozen_blocks",
+                backbone.frozen_blocks,
+                f"0 with {name}.backbone.weights none, because random blocks must learn",
             )
 
     def _check_walk(self) -> None:

@@ -43,7 +43,8 @@ class AffinityConfig:
     5."""
     margin: float = 0.1
     """Distance of the confident background and foreground thresholds from the chosen threshold, for
-    the labels that the network learns from. The lower one is at least a third of the chosen."""
+    the labels that the network learns from. The lower one is at least a third of the chosen
+    one."""
     pair: tuple[float, float] | None = None
     """Both thresholds as fixed values, such as 0.05 0.3 in IRN; None uses affinity.margin."""
     averaging: Literal["batch", "image"] = "batch"

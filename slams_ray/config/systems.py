@@ -141,7 +141,7 @@ class AmnConfig:
     margin: float = 0.1
     """Distance of the confident background and foreground thresholds from the chosen threshold of
     the CAM maps, for the labels that the network learns. The lower one is at least a third of
-    the chosen."""
+    the chosen one."""
     pair: tuple[float, float] | None = None
     """Both thresholds as fixed values, such as 0.05 0.3 in IRN; None uses amn.margin."""
     smoothing: float = 0.4

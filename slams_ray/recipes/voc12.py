@@ -114,7 +114,7 @@ def voc12(root: str = "data/VOC2012") -> PipelineConfig:
         crf=CrfConfig(foreground_margin=0.0, background_margin=0.0),
         # IRN: batch 32, 3 epochs, 512 px, 0.1 at an effective momentum near 0. The edge network
         # learns from the confident pair alone. Its margin around the chosen threshold is ours: on
-        # photographs IRN's pair (0.05 0.3) gained nothing (docs/ablations.md).
+        # photographs IRN's pair (0.05 0.3) gained nothing on early maps (docs/ablations.md).
         affinity=AffinityConfig(
             training=replace(
                 cam, epochs=3, batch_size=32, long_side_px=(250, 750), head_multiplier=1

@@ -25,7 +25,7 @@ LABELS_DIGEST = "labels_digest"
 """Note with the digest of the pseudo labels, which does not depend on their scores."""
 LOWEST_BACKGROUND = 1 / 3
 """Lowest background threshold of a confident pair, as a share of the threshold: 0.05 of 0.15 in
-IRN. Where a margin reaches 0, hardly any pixel is confident background
+IRN. Where a margin reaches 0, too many pixels of background are ignored
 (docs/ablations.md#confident-pairs)."""
 REFINERS_PER_GPU = 4
 """Several, because one decodes or encodes on a CPU while another uses the GPU. Not measured."""

@@ -28,3 +28,8 @@ def test_a_margin_leaves_a_third_of_the_threshold(
 def test_without_margins_the_pair_is_the_threshold() -> None:
     config = CrfConfig(foreground_margin=0.0, background_margin=0.0)
     assert astuple(confident_pair(config, 0.1)) == (0.1, 0.1, 0.1)
+
+
+def test_the_power_form_has_exponents_for_a_pair() -> None:
+    config = CrfConfig(form="power", alpha=10.0, alpha_pair=(1.0, 40.0))
+    assert astuple(confident_pair(config, 0.1)) == (40.0, 10.0, 1.0)

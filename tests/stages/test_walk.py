@@ -39,7 +39,7 @@ def walking(config: PipelineConfig) -> PipelineConfig:
     return replace(
         config,
         refinement=RefinementConfig(steps=("walk", "pixel_adaptive", "crf")),
-        affinity=AffinityConfig(training=training, radius=4, margin=0.2),
+        affinity=AffinityConfig(training=training, radius=4, margin=0.5),
     )
 
 
@@ -130,9 +130,17 @@ def test_the_confident_pair_of_the_edge_network_is_its_own(finished: Any, result
     pair = results["affinity_labels"].record.config["pair"]
     chosen = results["search_threshold"].record.metrics["slams_background_threshold"]
     assert pair["chosen"] == chosen
-    assert pair["background"] == pytest.approx(max(chosen - 0.2, chosen / 3))
-    assert pair["foreground"] == min(chosen + 0.2, 1)
+    assert pair["background"] == pytest.approx(chosen / 3)  # the margin alone would be lower
+    assert pair["foreground"] == min(chosen + 0.5, 1)
     assert "edge_mean" in results["train_affinity"].record.notes["last_metrics"]
+
+
+def test_a_fixed_pair_of_the_edge_network_stays_as_it_is(finished: Any, tmp_path: Path) -> None:
+    config = walking(finished.config)
+    config = replace(config, affinity=replace(config.affinity, pair=(0.01, 0.6)))
+    run = pipeline.run(config, str(finished.copy_to(tmp_path)), "tiny", until="affinity_labels")
+    pair = run.results["affinity_labels"].record.config["pair"]
+    assert (pair["background"], pair["foreground"]) == (0.01, 0.6)
 
 
 def test_a_second_run_keeps_every_stage(finished: Any, results: Any, workspace: Path) -> None:
