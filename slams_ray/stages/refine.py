@@ -39,7 +39,8 @@ class RefineInputs:
         activations: stage that inferred the maps.
         threshold: stage that chose the background threshold.
         system: system whose maps become pseudo labels.
-        background_threshold: replaces the chosen threshold; None keeps it.
+        background_threshold: a search chose it, and the margins of its pair; None takes the chosen
+            threshold of the maps.
     """
 
     data: PreparedData
