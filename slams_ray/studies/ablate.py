@@ -21,6 +21,8 @@ NAME = "ablate"
 RECIPE = "as the recipe"
 
 _LOSSES = "activation.losses"
+_OWN = ("foreground", "background", "regularization", "equivariance", "complementation")
+"""Losses of the paper. Without them SLAMs learns image labels, and pseudo labels if there are."""
 VARIANTS: dict[str, dict[str, Any]] = {
     RECIPE: {},
     "foreground loss": {f"{_LOSSES}.foreground": 1.0},
@@ -31,6 +33,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "equivariance": {f"{_LOSSES}.equivariance": 1.0, f"{_LOSSES}.complementation": 0.0},
     "complementation": {f"{_LOSSES}.equivariance": 0.0, f"{_LOSSES}.complementation": 1.0},
     "no classification loss": {f"{_LOSSES}.classification": 0.0},
+    "pseudo labels of CAM": {f"{_LOSSES}.pseudo_labels": 1.0},
+    "no pseudo labels of CAM": {f"{_LOSSES}.pseudo_labels": 0.0},
+    "no losses of SLAMs": dict.fromkeys((f"{_LOSSES}.{name}" for name in _OWN), 0.0),
     "log form": {f"{_LOSSES}.form": "log"},
     "sigmoid masks": {"activation.mask": "sigmoid"},
     "normalised masks": {"activation.mask": "normalised"},
