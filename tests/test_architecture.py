@@ -291,17 +291,26 @@ def test_importing_it_loads_no_heavy_library(module: str) -> None:
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("job", ["jobs.pipeline", "jobs.benchmark"])
-def test_the_help_of_a_job_loads_no_heavy_library(job: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "start"),
+    [
+        ("jobs.pipeline --help", "usage: jobs.pipeline"),
+        ("jobs.benchmark --help", "usage: jobs.benchmark"),
+        ("jobs.compare demo --dry-run", "data.format"),
+        ("jobs.ablate demo --dry-run", "data.format"),
+    ],
+)
+def test_what_only_prints_loads_no_heavy_library(command: str, start: str) -> None:
+    arguments = command.split()
     code = (
-        f"import atexit, runpy, sys; sys.argv = ['{job}', '--help']\n"
+        f"import atexit, runpy, sys; sys.argv = {arguments}\n"
         f"atexit.register(lambda: print(sorted({HEAVY} & set(sys.modules)), file=sys.stderr))\n"
-        f"runpy.run_module('{job}', run_name='__main__')"
+        f"runpy.run_module('{arguments[0]}', run_name='__main__')"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    assert run.stdout.startswith(f"usage: {job}")
+    assert run.stdout.startswith(start)
     assert run.stderr.strip() == "[]"
 
 

@@ -3,7 +3,7 @@ import pytest
 from slams_ray.config import PipelineConfig
 from slams_ray.config.overrides import override
 from slams_ray.errors import ConfigError
-from slams_ray.studies.ablate import RECIPE, VARIANTS
+from slams_ray.studies.variants import RECIPE, VARIANTS
 
 
 def test_named_places_change_and_nothing_else(tiny_config: PipelineConfig) -> None:

@@ -27,20 +27,21 @@ class AblateCommand(PipelineCommand):
 
 
 def _preview(command: AblateCommand) -> None:
-    from slams_ray.studies import ablate
+    from slams_ray.studies.variants import choose
 
     print(f"\nrandom seeds {', '.join(map(str, command.seeds))}, each with:")
-    for variant in ablate.choose(command.config, command.variants):
+    for variant in choose(command.config, command.variants):
         print(variant)
 
 
 def _ablate(recipe: str, command: AblateCommand) -> None:
     from slams_ray.studies import ablate
+    from slams_ray.studies.variants import RECIPE
 
     workspace = workspace_of(recipe, command)
 
     def show(scores: "Sequence[Score]") -> None:
-        print_scores(scores, ablate.RECIPE)
+        print_scores(scores, RECIPE)
         print(f"rows and figure: {workspace}/ablate.json and ablate.png")
 
     ablate.run(

@@ -12,8 +12,8 @@ from slams_ray.cli.tables import print_scores
 from slams_ray.config.pipeline import SystemName
 
 if TYPE_CHECKING:
-    from slams_ray.studies.compare import Rows
     from slams_ray.studies.comparison import Score
+    from slams_ray.studies.rows import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,9 @@ class CompareCommand(PipelineCommand):
 
 
 def _rows(command: CompareCommand) -> "Rows":
-    from slams_ray.studies.compare import Rows
+    from slams_ray.studies.rows import Rows
 
-    default = Rows.of(command.config)
+    default = Rows.of(command.config, command.until)
     return Rows(
         systems=command.systems or default.systems,
         refinements=command.refinements or default.refinements,

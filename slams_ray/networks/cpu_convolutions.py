@@ -81,8 +81,8 @@ def _has_slow_gradient(layer: nn.Conv2d) -> bool:
 class _Dilated(torch.autograd.Function):
     """A dilated 3x3 convolution, depthwise or to few channels, with fast gradients.
 
-    torch computes these gradients slowly (docs/performance_notes.md). Here they are made of convolutions
-    without dilation, or with mirrored filters.
+    torch computes these gradients slowly (docs/performance_notes.md). Here they are made of
+    convolutions without dilation, or with mirrored filters.
     """
 
     @staticmethod

@@ -6,81 +6,19 @@ several of them need runs once.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import get_args
 
 from slams_ray import storage
-from slams_ray.config import PipelineConfig, RefinementConfig
-from slams_ray.config.pipeline import LABEL_SOURCES, MapSystem, SystemName
-from slams_ray.errors import ConfigError
+from slams_ray.config import PipelineConfig
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import evaluate, pipeline, prepare
 from slams_ray.studies.comparison import Score
+from slams_ray.studies.rows import Rows
 from slams_ray.studies.scores import PRIMARY, Show, Study, collect, finish, no_show
 from slams_ray.studies.trials import Point, of_trial, run_grid, to_report, to_scores
 from slams_ray.systems.registry import titles
 
 NAME = "compare"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """What is compared.
-
-    Attributes:
-        systems: names of systems, the baseline first.
-        refinements: refinements between maps and labels, their steps joined by +.
-        until: the last stage to run, such as refine for no segmentation networks.
-    """
-
-    systems: tuple[SystemName, ...]
-    refinements: tuple[str, ...]
-    until: str = evaluate.STAGE
-
-    @classmethod
-    def of(cls, config: PipelineConfig) -> "Rows":
-        """Returns the systems and the refinement of a recipe."""
-        return cls(systems=config.systems, refinements=("+".join(config.refinement.steps),))
-
-    def pipelines(self, config: PipelineConfig) -> list[tuple[str, PipelineConfig]]:
-        """Returns the pipelines of one random seed, each with the name of its refinement.
-
-        Raises:
-            ConfigError: a refinement is unknown.
-        """
-        maps: list[MapSystem] = [s for s in self.systems if s not in LABEL_SOURCES]  # type: ignore[misc]
-        # The order of systems stays the same, so all pipelines of a seed share their maps.
-        return [
-            (
-                refinement if has_maps else "",
-                replace(
-                    config,
-                    system=system,
-                    baselines=tuple(maps),
-                    refinement=parse_refinement(refinement),
-                ),
-            )
-            for system in self.systems
-            for has_maps in (system not in LABEL_SOURCES,)
-            for refinement in (self.refinements if has_maps else self.refinements[:1])
-        ]
-
-
-def parse_refinement(name: str) -> RefinementConfig:
-    """Parses the steps of a refinement, such as walk+crf.
-
-    Raises:
-        ConfigError: a step is unknown, repeated, or in the wrong place.
-    """
-    known = get_args(get_args(RefinementConfig.__annotations__["steps"])[0])
-    steps = name.split("+")
-    unknown = [step for step in steps if step not in known]
-    if unknown:
-        raise ConfigError(
-            f"there is no refinement {unknown[0]!r}: join some of {', '.join(known)} by +"
-        )
-    return RefinementConfig(steps=tuple(steps))  # type: ignore[arg-type]
 
 
 def run(
@@ -108,7 +46,7 @@ def run(
         TrainingError: some seeds failed. The table holds the others, and the same command tries
             the failed ones again.
     """
-    rows = rows or Rows.of(config)
+    rows = rows or Rows.of(config, evaluate.STAGE)
     _, config = rows.pipelines(config)[-1]
     name = f"{NAME} {recipe}"
     with (

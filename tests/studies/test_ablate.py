@@ -11,6 +11,7 @@ from slams_ray.config.overrides import override
 from slams_ray.errors import ConfigError, TrainingError
 from slams_ray.studies import ablate
 from slams_ray.studies.comparison import Score
+from slams_ray.studies.variants import RECIPE, VARIANTS
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 
@@ -32,7 +33,7 @@ def test_the_table_has_cam_the_recipe_and_the_variant(scores: list[Score], works
     rows = json.loads((workspace / "ablate.json").read_text())
     assert rows == [vars(score) for score in scores]
     seeds = {s.method: s.value for s in scores if s.metric == "seed_miou"}
-    assert set(seeds) == {"cam", ablate.RECIPE, VARIANT}
+    assert set(seeds) == {"cam", RECIPE, VARIANT}
     assert (workspace / "ablate.png").is_file()
 
 
@@ -62,13 +63,13 @@ def test_a_failing_variant_leaves_a_table_of_the_others(
 ) -> None:
     shown: list[Score] = []
     broken = {"classifier.backbone.weights": "/nowhere/weights.pth"}
-    monkeypatch.setitem(ablate.VARIANTS, "broken", broken)
+    monkeypatch.setitem(VARIANTS, "broken", broken)
     with pytest.raises(TrainingError, match="broken, seed 0"):
         ablate.run(
             tiny_config, str(workspace), "tiny", (0,), (VARIANT, "broken"), show=shown.extend
         )
     rows = json.loads((workspace / "ablate.json").read_text())
-    assert {row["method"] for row in rows} == {"cam", ablate.RECIPE, VARIANT}
+    assert {row["method"] for row in rows} == {"cam", RECIPE, VARIANT}
     assert [vars(score) for score in shown] == rows
 
 
@@ -76,6 +77,6 @@ def test_variants_that_the_recipe_is_are_left_out(
     scores: list[Score], tiny_config: PipelineConfig, workspace: Path
 ) -> None:
     same = "initialised from CAM"
-    assert override(tiny_config, ablate.VARIANTS[same]) == tiny_config
+    assert override(tiny_config, VARIANTS[same]) == tiny_config
     again = ablate.run(tiny_config, str(workspace), "tiny", (0,), (VARIANT, same))
-    assert {score.method for score in again} == {"cam", ablate.RECIPE, VARIANT}
+    assert {score.method for score in again} == {"cam", RECIPE, VARIANT}

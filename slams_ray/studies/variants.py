@@ -1,0 +1,61 @@
+"""What an ablation changes. It imports neither torch nor Ray, so that a dry run takes no time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from slams_ray.config import PipelineConfig
+from slams_ray.config.overrides import override
+from slams_ray.errors import ConfigError
+
+RECIPE = "as the recipe"
+
+_LOSSES = "activation.losses"
+_OWN = ("foreground", "background", "regularization", "equivariance", "complementation")
+"""Losses of the paper. Without them SLAMs learns image labels, and pseudo labels if there are."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    RECIPE: {},
+    "foreground loss": {f"{_LOSSES}.foreground": 1.0},
+    "no foreground loss": {f"{_LOSSES}.foreground": 0.0},
+    "no background loss": {f"{_LOSSES}.background": 0.0},
+    "no regularization": {f"{_LOSSES}.regularization": 0.0},
+    "no consistency": {f"{_LOSSES}.equivariance": 0.0, f"{_LOSSES}.complementation": 0.0},
+    "equivariance": {f"{_LOSSES}.equivariance": 1.0, f"{_LOSSES}.complementation": 0.0},
+    "complementation": {f"{_LOSSES}.equivariance": 0.0, f"{_LOSSES}.complementation": 1.0},
+    "no classification loss": {f"{_LOSSES}.classification": 0.0},
+    "pseudo labels of CAM": {f"{_LOSSES}.pseudo_labels": 1.0},
+    "no pseudo labels of CAM": {f"{_LOSSES}.pseudo_labels": 0.0},
+    "no losses of SLAMs": dict.fromkeys((f"{_LOSSES}.{name}" for name in _OWN), 0.0),
+    "log form": {f"{_LOSSES}.form": "log"},
+    "sigmoid masks": {"activation.mask": "sigmoid"},
+    "normalised masks": {"activation.mask": "normalised"},
+    "filled with grey": {"activation.fill": "grey"},
+    "filled with other images": {"activation.fill": "image"},
+    "normalised masks filled with other images": {
+        "activation.mask": "normalised",
+        "activation.fill": "image",
+    },
+    "soft binarisation of masks": {"activation.binarisation_width": 0.1},
+    "no soft binarisation of masks": {"activation.binarisation_width": 0.0},
+    "encoder without masked images": {"encoder.masked_fraction": 0.0},
+    "encoder without dimmed images": {"encoder.dimmed_fraction": 0.0},
+    "initialised from CAM": {"activation.initialise_from_cam": True},
+    "not initialised from CAM": {"activation.initialise_from_cam": False},
+}
+"""Variant -> settings that differ from the recipe."""
+
+
+def choose(config: PipelineConfig, variants: Sequence[str] = ()) -> list[str]:
+    """Returns the recipe and the variants that differ from it.
+
+    Args:
+        variants: names of `VARIANTS`; none means all.
+
+    Raises:
+        ConfigError: there is no such variant.
+    """
+    unknown = [name for name in variants if name not in VARIANTS]
+    if unknown:
+        raise ConfigError(f"there is no variant {unknown[0]!r}: choose from {', '.join(VARIANTS)}")
+    # A variant equal to the recipe would be trained at the same time in the same directory.
+    others = [name for name in variants or VARIANTS if override(config, VARIANTS[name]) != config]
+    return [RECIPE, *others]
