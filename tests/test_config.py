@@ -232,3 +232,9 @@ def test_settings_that_would_mislead_are_refused(changes: dict[str, object], fie
         override(RECIPES["demo"](), changes)
     kept = dict(list(changes.items())[:-1])
     assert override(RECIPES["demo"](), kept).refinement.steps == changes["refinement.steps"]
+
+
+def test_a_system_whose_labels_nobody_learns_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"pseudo_labels_of is 'recam', expected cam where"):
+        override(RECIPES["demo"](), {"activation.pseudo_labels_of": "recam"})
+    assert override(RECIPES["folder"](), {"activation.pseudo_labels_of": "recam"}).teacher

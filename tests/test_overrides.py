@@ -38,6 +38,6 @@ def test_a_variant_changes_what_is_not_so_already(
         "sigmoid masks",
         "no soft binarisation of masks",
         "filled with grey",
-        "no pseudo labels of CAM",
+        "no pseudo labels",
         "initialised from CAM",
     }

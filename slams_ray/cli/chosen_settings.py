@@ -31,12 +31,14 @@ def without_unread_settings(command: Any, arguments: Sequence[str]) -> Any:
 
     Args:
         command: settings of a recipe, a dataclass with the field `config`.
-        arguments: the command line, whose --system and --baselines count before the recipe's.
+        arguments: the command line, whose names of systems count before the recipe's.
     """
     config = command.config
     systems = {
         *(named_systems(arguments, "system") or [config.system]),
         *(named_systems(arguments, "baselines") or config.baselines),
+        *named_systems(arguments, "activation.pseudo-labels-of"),
+        *([config.teacher] if config.teacher else []),
     }
     hidden = unread_fields(systems)
     types = {f.name: Annotated[f.type, tyro.conf.Suppress] for f in fields(config)}

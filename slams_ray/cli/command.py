@@ -155,7 +155,7 @@ def print_settings(config: PipelineConfig) -> None:
     """Prints one setting per line, as dotted name = value, without those of other systems."""
     from slams_ray.artifacts import flatten, to_plain
 
-    unread = unread_fields(config.systems)
+    unread = unread_fields(config.trained_systems)
     settings = {name: value for name, value in to_plain(config).items() if name not in unread}
     for name, value in flatten(settings).items():
         print(f"{name} = {value}")

@@ -78,8 +78,8 @@ class LossConfig:
     classification: float = 1.0
     """Image-level classification loss on the activation network, against drift."""
     pseudo_labels: float = 0.0
-    """Cross-entropy with the pseudo labels of CAM, refined as refinement.steps says. It pays where
-    those labels are good, which needs pretrained weights."""
+    """Cross-entropy with the pseudo labels of activation.pseudo_labels_of, refined as
+    refinement.steps says. It pays where those labels are good, which needs pretrained weights."""
 
     def __post_init__(self) -> None:
         weights = {k: v for k, v in vars(self).items() if isinstance(v, int | float)}
@@ -97,6 +97,9 @@ class ActivationConfig:
     initialise_from_cam: bool = False
     """Whether the network starts from the trained CAM classifier; otherwise it starts from
     classifier.backbone.weights. Switch it on with pretrained weights."""
+    pseudo_labels_of: Literal["cam", "recam", "occse", "puzzle", "seam", "cpn"] = "cam"
+    """System whose pseudo labels are learnt where losses.pseudo_labels is above 0. Its networks are
+    trained, and its maps made and refined, before the activation network."""
     mask: Literal["sigmoid", "normalised"] = "sigmoid"
     """How logits become the mask A: their sigmoid, or their softplus divided by its maximum as in
     inference. Choose normalised to start from a pretrained CAM classifier, whose sigmoid is
@@ -117,6 +120,12 @@ class ActivationConfig:
     less time."""
 
     def __post_init__(self) -> None:
+        check(
+            self.pseudo_labels_of == "cam" or self.losses.pseudo_labels > 0,
+            "activation.pseudo_labels_of",
+            self.pseudo_labels_of,
+            "cam where activation.losses.pseudo_labels is 0, because no labels are learnt then",
+        )
         masked = self.masked_classes
         check(masked is None or masked >= 1, "activation.masked_classes", masked, ">= 1")
         scales = self.equivariance_scales

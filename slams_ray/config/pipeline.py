@@ -118,7 +118,7 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         trained = {"classifier", "affinity", "segmentation"}
         trained.update(name for names in SETTINGS_OF.values() for name in names)
-        for name in sorted(trained - unread_fields(self.systems)):
+        for name in sorted(trained - unread_fields(self.trained_systems)):
             if not hasattr(getattr(self, name), "training"):
                 continue
             batch_size = getattr(self, name).training.batch_size
@@ -216,7 +216,7 @@ class PipelineConfig:
         )
 
     def _check_tiles(self) -> None:
-        if "puzzle" not in self.systems:
+        if "puzzle" not in self.trained_systems:
             return
         crop_px, stride = self.puzzle.training.crop_px, self.classifier.backbone.output_stride
         check(
@@ -254,3 +254,15 @@ class PipelineConfig:
         if not self.has_maps:
             return (self.system,)
         return tuple(dict.fromkeys((*self.baselines, self.system)))
+
+    @property
+    def teacher(self) -> MapSystem | None:
+        """System whose pseudo labels SLAMs learns; None if SLAMs does not run or learns none."""
+        learns = "slams" in self.systems and self.activation.losses.pseudo_labels > 0
+        return self.activation.pseudo_labels_of if learns else None
+
+    @property
+    def trained_systems(self) -> tuple[SystemName, ...]:
+        """All systems, and the one whose pseudo labels SLAMs learns, each once."""
+        teacher = () if self.teacher is None else (self.teacher,)
+        return tuple(dict.fromkeys((*teacher, *self.systems)))

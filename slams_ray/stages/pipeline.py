@@ -83,7 +83,7 @@ def open_session(
     Args:
         group: id of the parent run, or None.
     """
-    unread = unread_fields(config.systems)
+    unread = unread_fields(config.trained_systems)
     read = {name: value for name, value in to_plain(config).items() if name not in unread}
     settings = {k: v for k, v in read.items() if k not in ("compute", "tracking")}
     return TrackingSession(

@@ -17,10 +17,12 @@ from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.train_systems import MapNetwork, map_networks
 from slams_ray.stages.training import with_absolute_weights
-from slams_ray.systems.cam import STAGE as CLASSIFIER
+from slams_ray.systems.registry import trainings_of
 
-CAM_PREFIX = "cam_"
-"""Prefix of the stages that make pseudo labels of CAM, for a system that learns them."""
+
+def teacher_prefix(config: PipelineConfig) -> str:
+    """Returns the prefix of the stages that make the pseudo labels which another system learns."""
+    return f"{config.teacher}_"
 
 
 class PipelineRun:
@@ -36,12 +38,15 @@ class PipelineRun:
         self.results: dict[str, Result] = {}
 
     @cached_property
-    def cam(self) -> "PipelineRun":
-        """The pipeline of the system cam, whose pseudo labels another system learns."""
+    def teacher(self) -> "PipelineRun":
+        """The pipeline of the system whose pseudo labels another system learns."""
+        assert self.config.teacher is not None
         search = replace(self.config.search, num_samples=0)
-        config = replace(self.config, system="cam", baselines=(), search=search)
-        run = PipelineRun(config, replace(self.context, prefix=CAM_PREFIX))
-        run.results = {name: self.results[name] for name in (prepare.STAGE, CLASSIFIER)}
+        # The maps of CAM guide a threshold without masks, and its classifier the walk.
+        config = replace(self.config, system=self.config.teacher, baselines=("cam",), search=search)
+        run = PipelineRun(config, replace(self.context, prefix=teacher_prefix(self.config)))
+        trained = [training.stage for training in trainings_of(config)]
+        run.results = {name: self.results[name] for name in (prepare.STAGE, *trained)}
         return run
 
     @cached_property

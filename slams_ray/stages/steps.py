@@ -22,7 +22,7 @@ from slams_ray.stages import (
     train_systems,
 )
 from slams_ray.stages.map_sets import Walks
-from slams_ray.stages.pipeline_run import CAM_PREFIX, PipelineRun
+from slams_ray.stages.pipeline_run import PipelineRun, teacher_prefix
 from slams_ray.stages.stage import Result
 from slams_ray.systems.registry import SYSTEMS, trainings_of
 from slams_ray.systems.system import NetworkStage
@@ -60,7 +60,11 @@ def steps(config: PipelineConfig) -> list[Step]:
     ]
     return [
         (prepare.STAGE, _prepare),
-        *(step for training in trainings_of(config) for step in _training_steps(training, refined)),
+        *(
+            step
+            for training in trainings_of(config)
+            for step in _training_steps(training, teacher_prefix(config), refined)
+        ),
         *maps,
         *(search if config.search.num_samples else []),
         *refined,
@@ -68,28 +72,29 @@ def steps(config: PipelineConfig) -> list[Step]:
     ]
 
 
-def _training_steps(training: NetworkStage, refined: Sequence[Step]) -> list[Step]:
+def _training_steps(training: NetworkStage, prefix: str, refined: Sequence[Step]) -> list[Step]:
     """Returns a training after the stages that make the pixel labels it needs.
 
     Args:
+        prefix: prefix of stages that make another system's pseudo labels.
         refined: stages from maps to pseudo labels.
     """
     labels: list[Step] = []
     if training.pixel_labels == "confident":
         labels = pixel_labels.STEPS
     elif training.pixel_labels == "pseudo":
-        cam = [
+        teacher = [
             (infer_activation.STAGE, _infer),
             (search_threshold.STAGE, _search_threshold),
             *refined,
         ]
-        labels = [(CAM_PREFIX + name, partial(_work_on_cam, name, work)) for name, work in cam]
+        labels = [(prefix + name, partial(_work_on_teacher, name, work)) for name, work in teacher]
     return [*labels, (training.stage, partial(_train, training.stage))]
 
 
-def _work_on_cam(name: str, work: Callable[[PipelineRun], Result], run: PipelineRun) -> Result:
-    result = work(run.cam)
-    run.cam.results[name] = result
+def _work_on_teacher(name: str, work: Callable[[PipelineRun], Result], run: PipelineRun) -> Result:
+    result = work(run.teacher)
+    run.teacher.results[name] = result
     return result
 
 
@@ -157,7 +162,7 @@ def training_of(stage: str, run: PipelineRun) -> train_systems.SystemTraining:
     if found.pixel_labels == "confident":
         labels = pixel_labels.confident(run.config, run.results)
     elif found.pixel_labels == "pseudo":
-        labels = pixel_labels.of_stage(run.cam.results[refine.STAGE])
+        labels = pixel_labels.of_stage(run.teacher.results[refine.STAGE])
     return train_systems.SystemTraining(
         stage=found,
         seed=run.config.seed,

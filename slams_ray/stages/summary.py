@@ -9,7 +9,7 @@ from slams_ray.model.source import SUMMARY_NAME
 from slams_ray.runtime.tracking import Run
 from slams_ray.stages import evaluate, prepare, publish_model, report
 from slams_ray.stages.config_file import CONFIG_NAME
-from slams_ray.stages.pipeline_run import CAM_PREFIX
+from slams_ray.stages.pipeline_run import teacher_prefix
 from slams_ray.stages.stage import Result, StageContext
 
 
@@ -27,7 +27,8 @@ def summarise(
     config: PipelineConfig, results: dict[str, Result], workspace: str, recipe: str
 ) -> dict[str, Any]:
     """Returns the content of summary.json."""
-    own = {stage: r for stage, r in results.items() if not stage.startswith(CAM_PREFIX)}
+    prefix = teacher_prefix(config)
+    own = {stage: r for stage, r in results.items() if not stage.startswith(prefix)}
     metrics = {k: v for r in own.values() for k, v in r.record.metrics.items()}
     stages = [
         {

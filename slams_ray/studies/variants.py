@@ -22,8 +22,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "equivariance": {f"{_LOSSES}.equivariance": 1.0, f"{_LOSSES}.complementation": 0.0},
     "complementation": {f"{_LOSSES}.equivariance": 0.0, f"{_LOSSES}.complementation": 1.0},
     "no classification loss": {f"{_LOSSES}.classification": 0.0},
-    "pseudo labels of CAM": {f"{_LOSSES}.pseudo_labels": 1.0},
-    "no pseudo labels of CAM": {f"{_LOSSES}.pseudo_labels": 0.0},
+    "pseudo labels of CAM": {
+        "activation.pseudo_labels_of": "cam",
+        f"{_LOSSES}.pseudo_labels": 1.0,
+    },
+    "pseudo labels of ReCAM": {
+        f"{_LOSSES}.pseudo_labels": 1.0,
+        "activation.pseudo_labels_of": "recam",
+    },
+    "no pseudo labels": {
+        "activation.pseudo_labels_of": "cam",
+        f"{_LOSSES}.pseudo_labels": 0.0,
+    },
     "no losses of SLAMs": dict.fromkeys((f"{_LOSSES}.{name}" for name in _OWN), 0.0),
     "log form": {f"{_LOSSES}.form": "log"},
     "sigmoid masks": {"activation.mask": "sigmoid"},
@@ -41,7 +51,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "initialised from CAM": {"activation.initialise_from_cam": True},
     "not initialised from CAM": {"activation.initialise_from_cam": False},
 }
-"""Variant -> settings that differ from the recipe."""
+"""Variant -> settings that differ from the recipe, in the order in which they are changed."""
 
 
 def choose(config: PipelineConfig, variants: Sequence[str] = ()) -> list[str]:

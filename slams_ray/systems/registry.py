@@ -41,5 +41,12 @@ def trainings_of(config: PipelineConfig, names: Iterable[str] | None = None) -> 
         names: some systems; None takes all of the pipeline.
     """
     chosen = config.systems if names is None else names
-    found = {t.stage: t for name in chosen for t in SYSTEMS[name].trainings(config)}
+    found = {t.stage: t for name in chosen for t in _trainings(config, name)}
     return list(found.values())
+
+
+def _trainings(config: PipelineConfig, name: str) -> list[NetworkStage]:
+    """Returns the networks of a system, after those of the pipeline whose labels it learns."""
+    teacher = config.teacher if name == slams.SYSTEM.name else None
+    needed = [name] if teacher is None else [BASELINE, teacher, name]
+    return [training for system in needed for training in SYSTEMS[system].trainings(config)]

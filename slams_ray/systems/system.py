@@ -29,8 +29,8 @@ class NetworkStage:
         stage: name of the stage, and of its directory in the workspace.
         config: settings of the network, and of its training.
         needs: stages whose checkpoints are needed to build the network.
-        pixel_labels: labels of the CAM maps that samples need: confident ones of their own
-            settings, or the pseudo labels of a pipeline with the system cam.
+        pixel_labels: labels that samples need: confident ones of the CAM maps by settings of their
+            own, or the pseudo labels of another system's pipeline.
     """
 
     stage: str

@@ -38,6 +38,7 @@ def test_systems_named_on_a_command_line(arguments: list[str], expected: list[st
         ([], {"encoder", "activation"}),
         (["--system=recam"], {"recam"}),
         (["--baselines", "recam"], {"recam", "encoder", "activation"}),
+        (["--activation.pseudo-labels-of", "recam"], {"recam", "encoder", "activation"}),
         (["--system", "clip_es", "--clip-es.weights", "given.pt"], {"clip_es"}),
     ],
 )

@@ -1,4 +1,4 @@
-"""SLAMs learns the pseudo labels of CAM, on the tiny pipeline."""
+"""SLAMs learns the pseudo labels of another system, on the tiny pipeline."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +12,16 @@ from slams_ray.stages.training import LAST
 pytestmark = pytest.mark.ray
 
 
-def test_slams_learns_the_pseudo_labels_of_the_pipeline_of_cam(
-    finished: Any, tmp_path: Path
-) -> None:
+def test_slams_learns_the_pseudo_labels_of_another_pipeline(finished: Any, tmp_path: Path) -> None:
     workspace, config = str(finished.copy_to(tmp_path)), finished.config
     losses = replace(config.activation.losses, pseudo_labels=1.0)
-    config = replace(config, activation=replace(config.activation, losses=losses))
+    activation = replace(config.activation, losses=losses, pseudo_labels_of="recam")
+    config = replace(config, activation=activation)
     run = pipeline.run(config, workspace, "tiny", until="train_activation")
-    training, labels = run.results["train_activation"].record, run.results["cam_refine"]
+    training, labels = run.results["train_activation"].record, run.results["recam_refine"]
     assert training.inputs["pixel_labels"] == labels.record.notes[refine.LABELS_DIGEST]
     assert training.notes[LAST]["loss_pseudo_labels"] > 0
-    # What CAM's labels score is no score of this pipeline.
+    # What ReCAM's labels score is no score of this pipeline.
     assert run.summary["scores"]["refined_miou"] is None
-    cam = pipeline.run(
-        replace(config, system="cam", baselines=()), workspace, "cam", until="refine"
-    )
-    assert cam.results["refine"].output_dir == labels.output_dir
+    recam = pipeline.run(replace(config, system="recam"), workspace, "recam", until="refine")
+    assert recam.results["refine"].output_dir == labels.output_dir

@@ -8,7 +8,6 @@ import pytest
 
 from slams_ray.config import ComputeConfig, TrackingConfig
 from slams_ray.runtime.session import TrackingSession
-from slams_ray.stages.pipeline_run import CAM_PREFIX
 from slams_ray.stages.stage import Outcome, StageContext, run_stage
 
 
@@ -30,7 +29,7 @@ def test_a_stage_that_runs_twice_in_a_pipeline_is_told_apart(
 ) -> None:
     first = context(tmp_path)
     with caplog.at_level(logging.INFO, logger="slams_ray"), first.session as session:
-        run_refine(replace(first, prefix=CAM_PREFIX), 5)
+        run_refine(replace(first, prefix="cam_"), 5)
         run_refine(first, 10)
     started = [r.getMessage() for r in caplog.records if "started" in r.getMessage()]
     assert [message.split()[0] for message in started] == ["cam_refine", "refine"]

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from slams_ray.config import PipelineConfig
+from slams_ray.config.overrides import override
 from slams_ray.recipes.demo import demo
+from slams_ray.recipes.folder import folder
 from slams_ray.runtime import cluster
 from slams_ray.stages import pipeline, together
 from slams_ray.stages.stage import Result
 from slams_ray.stages.steps import Step, groups, stage_names, steps
 from slams_ray.stages.training import MODEL_NAME
+from slams_ray.systems.registry import trainings_of
 
 
 def names_of(config: PipelineConfig) -> list[list[str]]:
@@ -36,6 +39,41 @@ def test_groups_keep_every_step_in_order() -> None:
     assert "train_classifier" not in peers
     # AMN learns labels, which other stages make from the CAM maps.
     assert found[[g[0] for g in found].index("amn_labels") + 1][0] == "train_amn"
+
+
+def test_the_system_whose_labels_slams_learns_comes_before_it() -> None:
+    config = override(
+        folder(), {"activation.pseudo_labels_of": "recam", "baselines": ("cam", "seam")}
+    )
+    found = names_of(config)
+    names = [name for group in found for name in group]
+    first = names.index("recam_infer_activation")
+    labels = names[first : names.index("train_activation")]
+    assert (
+        labels
+        == [f"recam_{name}" for name in stage_names(replace(config, system="recam"))][
+            -len(labels) - 2 : -2
+        ]
+    )
+    assert set(names[:first]) >= {"train_classifier", "train_recam", "train_encoder"}
+    assert names.index("train_seam") < names.index("infer_activation")
+    assert "recam" in config.trained_systems
+    assert "recam" not in config.systems
+    assert replace(config, system="cam").teacher is None
+
+
+def test_all_networks_of_the_system_whose_labels_slams_learns_are_trained() -> None:
+    values = {
+        "activation.pseudo_labels_of": "puzzle",
+        "activation.initialise_from_cam": False,
+        "puzzle.initialise_from_cam": False,
+        "baselines": (),
+    }
+    config = override(folder(), values)
+    teacher = replace(config, system="puzzle", baselines=("cam",))
+    trained = [training.stage for training in trainings_of(config)]
+    assert trained[:2] == [training.stage for training in trainings_of(teacher)]
+    assert trained[2:] == ["train_encoder", "train_activation"]
 
 
 def step(name: str, work: Callable[[], Any]) -> Step:

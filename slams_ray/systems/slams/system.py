@@ -16,12 +16,9 @@ ENCODER_STAGE, ACTIVATION_STAGE = "train_encoder", "train_activation"
 def trainings(config: PipelineConfig) -> list[NetworkTraining]:
     """Returns the trainings of encoder, classifier and activation network, in this order.
 
-    The CAM classifier is trained only where the activation network starts from it, or learns from
-    its pseudo labels.
+    The CAM classifier is trained only where the activation network starts from it.
     """
-    activation = config.activation
-    needs_cam = activation.initialise_from_cam or activation.losses.pseudo_labels > 0
-    cam = [classifier_training(config)] if needs_cam else []
+    cam = [classifier_training(config)] if config.activation.initialise_from_cam else []
     return [_encoder_training(config), *cam, _activation_training(config)]
 
 
