@@ -17,7 +17,7 @@ def named_systems(arguments: Sequence[str], option: str) -> list[str]:
     for argument in arguments:
         if argument.startswith("--"):
             name, _, value = argument.partition("=")
-            is_value = name == f"--{option}"
+            is_value = name.replace("_", "-") == f"--{option}"
             found += [value] if is_value and value else []
         elif is_value:
             found.append(argument)
@@ -37,9 +37,10 @@ def without_unread_settings(command: Any, arguments: Sequence[str]) -> Any:
     systems = {
         *(named_systems(arguments, "system") or [config.system]),
         *(named_systems(arguments, "baselines") or config.baselines),
-        *named_systems(arguments, "activation.pseudo-labels-of"),
-        *([config.teacher] if config.teacher else []),
     }
+    if "slams" in systems:
+        of = named_systems(arguments, "activation.pseudo-labels-of")
+        systems.update(of or [config.activation.pseudo_labels_of])
     hidden = unread_fields(systems)
     types = {f.name: Annotated[f.type, tyro.conf.Suppress] for f in fields(config)}
     config_type = _with_fields(PipelineConfig, {name: types[name] for name in hidden})

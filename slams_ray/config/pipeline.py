@@ -140,7 +140,7 @@ class PipelineConfig:
 
     def _check_weights(self) -> None:
         """Checks that systems on networks of the user have a file of weights."""
-        for name in GIVEN_WEIGHTS.keys() & set(self.systems):
+        for name in GIVEN_WEIGHTS.keys() & set(self.trained_systems):
             check(
                 getattr(self, name).weights is not None,
                 f"{name}.weights",

@@ -121,7 +121,7 @@ def run_stages(
     check_stage(config, until)
     names = [name for name, _ in steps(config)]
     run = PipelineRun(config, context)
-    for system in config.systems:
+    for system in config.trained_systems:
         SYSTEMS[system].check(run.config)
     last = len(names) if until is None else len(names) - names[::-1].index(until)
     for group in groups(config, steps(config)[:last]):

@@ -20,9 +20,9 @@ from slams_ray.stages.training import with_absolute_weights
 from slams_ray.systems.registry import trainings_of
 
 
-def teacher_prefix(config: PipelineConfig) -> str:
-    """Returns the prefix of the stages that make the pseudo labels which another system learns."""
-    return f"{config.teacher}_"
+def teacher_prefix(teacher: str) -> str:
+    """Returns the prefix of the stages that make pseudo labels for another system."""
+    return f"{teacher}_"
 
 
 class PipelineRun:
@@ -40,11 +40,12 @@ class PipelineRun:
     @cached_property
     def teacher(self) -> "PipelineRun":
         """The pipeline of the system whose pseudo labels another system learns."""
-        assert self.config.teacher is not None
+        name = self.config.teacher
+        assert name is not None
         search = replace(self.config.search, num_samples=0)
         # The maps of CAM guide a threshold without masks, and its classifier the walk.
-        config = replace(self.config, system=self.config.teacher, baselines=("cam",), search=search)
-        run = PipelineRun(config, replace(self.context, prefix=teacher_prefix(self.config)))
+        config = replace(self.config, system=name, baselines=("cam",), search=search)
+        run = PipelineRun(config, replace(self.context, prefix=teacher_prefix(name)))
         trained = [training.stage for training in trainings_of(config)]
         run.results = {name: self.results[name] for name in (prepare.STAGE, *trained)}
         return run

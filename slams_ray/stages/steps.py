@@ -63,7 +63,7 @@ def steps(config: PipelineConfig) -> list[Step]:
         *(
             step
             for training in trainings_of(config)
-            for step in _training_steps(training, teacher_prefix(config), refined)
+            for step in _training_steps(training, config.teacher, refined)
         ),
         *maps,
         *(search if config.search.num_samples else []),
@@ -72,23 +72,27 @@ def steps(config: PipelineConfig) -> list[Step]:
     ]
 
 
-def _training_steps(training: NetworkStage, prefix: str, refined: Sequence[Step]) -> list[Step]:
+def _training_steps(
+    training: NetworkStage, teacher: str | None, refined: Sequence[Step]
+) -> list[Step]:
     """Returns a training after the stages that make the pixel labels it needs.
 
     Args:
-        prefix: prefix of stages that make another system's pseudo labels.
+        teacher: system whose pseudo labels another system learns.
         refined: stages from maps to pseudo labels.
     """
     labels: list[Step] = []
     if training.pixel_labels == "confident":
         labels = pixel_labels.STEPS
     elif training.pixel_labels == "pseudo":
-        teacher = [
+        assert teacher is not None
+        prefix = teacher_prefix(teacher)
+        works = [
             (infer_activation.STAGE, _infer),
             (search_threshold.STAGE, _search_threshold),
             *refined,
         ]
-        labels = [(prefix + name, partial(_work_on_teacher, name, work)) for name, work in teacher]
+        labels = [(prefix + name, partial(_work_on_teacher, name, work)) for name, work in works]
     return [*labels, (training.stage, partial(_train, training.stage))]
 
 

@@ -27,8 +27,10 @@ def summarise(
     config: PipelineConfig, results: dict[str, Result], workspace: str, recipe: str
 ) -> dict[str, Any]:
     """Returns the content of summary.json."""
-    prefix = teacher_prefix(config)
-    own = {stage: r for stage, r in results.items() if not stage.startswith(prefix)}
+    own = results
+    if config.teacher is not None:
+        prefix = teacher_prefix(config.teacher)
+        own = {stage: r for stage, r in results.items() if not stage.startswith(prefix)}
     metrics = {k: v for r in own.values() for k, v in r.record.metrics.items()}
     stages = [
         {

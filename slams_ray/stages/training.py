@@ -143,6 +143,8 @@ def network_settings(config: TrainedConfig | FixedConfig) -> dict[str, Any]:
         kept = {k: v for k, v in settings["training"].items() if k not in _NO_RESULT}
         settings["training"] = kept
     settings.pop("backbone", None)
+    # The labels themselves are an input of the training.
+    settings.pop("pseudo_labels_of", None)
     return settings
 
 

@@ -34,7 +34,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "activation.pseudo_labels_of": "cam",
         f"{_LOSSES}.pseudo_labels": 0.0,
     },
-    "no losses of SLAMs": dict.fromkeys((f"{_LOSSES}.{name}" for name in _OWN), 0.0),
+    "no losses of SLAMs": {
+        f"{_LOSSES}.classification": 1.0,
+        **dict.fromkeys((f"{_LOSSES}.{name}" for name in _OWN), 0.0),
+    },
     "log form": {f"{_LOSSES}.form": "log"},
     "sigmoid masks": {"activation.mask": "sigmoid"},
     "normalised masks": {"activation.mask": "normalised"},

@@ -39,6 +39,8 @@ def test_systems_named_on_a_command_line(arguments: list[str], expected: list[st
         (["--system=recam"], {"recam"}),
         (["--baselines", "recam"], {"recam", "encoder", "activation"}),
         (["--activation.pseudo-labels-of", "recam"], {"recam", "encoder", "activation"}),
+        (["--activation.pseudo_labels_of=recam"], {"recam", "encoder", "activation"}),
+        (["--system", "cam", "--activation.pseudo-labels-of", "recam"], set()),
         (["--system", "clip_es", "--clip-es.weights", "given.pt"], {"clip_es"}),
     ],
 )

@@ -93,8 +93,8 @@ def test_pseudo_labels_of_cam_come_before_the_training_that_learns_them() -> Non
     assert names[-2:] == ["train_segmentation", "evaluate"]
     alone = replace(learns, refinement=config.refinement, baselines=())
     assert [t.stage for t in trainings_of(alone)] == [
-        "train_encoder",
         "train_classifier",
+        "train_encoder",
         "train_activation",
     ]
     assert not any(name.startswith("cam_") for name, _ in steps(config))
