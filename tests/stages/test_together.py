@@ -16,7 +16,7 @@ from slams_ray.runtime import cluster
 from slams_ray.stages import pipeline, together
 from slams_ray.stages.stage import Result
 from slams_ray.stages.steps import Step, groups, stage_names, steps
-from slams_ray.stages.training import MODEL_NAME
+from slams_ray.stages.training import MODEL_NAME, network_settings
 from slams_ray.systems.registry import trainings_of
 
 
@@ -74,6 +74,11 @@ def test_all_networks_of_the_system_whose_labels_slams_learns_are_trained() -> N
     trained = [training.stage for training in trainings_of(config)]
     assert trained[:2] == [training.stage for training in trainings_of(teacher)]
     assert trained[2:] == ["train_encoder", "train_activation"]
+
+
+def test_whose_labels_are_learnt_tell_the_labels_and_not_the_settings() -> None:
+    learns = override(folder(), {"activation.pseudo_labels_of": "recam"})
+    assert network_settings(learns.activation) == network_settings(folder().activation)
 
 
 def step(name: str, work: Callable[[], Any]) -> Step:
