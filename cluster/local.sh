@@ -32,7 +32,7 @@ fail() {
 is_open() { (: <"/dev/tcp/$host/$1") 2>/dev/null; }
 
 # The id in a pid file may belong to another process by now.
-is_ours() { [[ "$(ps -o args= -p "$1" 2>/dev/null)" == *"--temp-dir=$dir/ray"* ]]; }
+is_ours() { [[ "$(ps -ww -o args= -p "$1" 2>/dev/null)" == *"--temp-dir=$dir/ray"* ]]; }
 
 # Ray replaces 127.0.0.1 by the machine's external address and listens on all interfaces, unless it
 # believes that nodes cannot join, as on macOS.
