@@ -15,14 +15,15 @@ INSTALL = $(VENV)/bin/uv pip install --python $(RUN) --compile-bytecode --constr
 demo: $(STAMP)
 	$(RUN) -m jobs.pipeline demo --workspace $(WORKSPACE)
 
+# Two processes (test-fast too): tests with Ray wait for its processes most of the time, and the others run beside them.
 test: $(DEV_STAMP)
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses 2 --dist loadgroup
 
 test-long: $(DEV_STAMP)
 	SLAMS_LONG_TESTS=1 $(RUN) -m pytest -m long
 
 test-fast: $(DEV_STAMP)
-	$(RUN) -m pytest -m "not ray and not slow"
+	$(RUN) -m pytest --numprocesses 2 --dist loadgroup -m "not ray and not slow"
 
 lint: $(DEV_STAMP)
 	$(VENV)/bin/ruff check .

@@ -50,13 +50,27 @@ def pytest_report_header() -> str:
     return "" if HAS_REFERENCE else "pydensecrf is not installed: no tests of the CRF against it"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Starts of several nodes and of trainings on them take minutes on two cores."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips the longest tests, and says which tests share a process where several run them.
+
+    Tests with Ray share one cluster and wait for its processes most of their time. So `make test`
+    runs the others beside them, file by file.
+    """
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            group = "ray" if _needs_ray(item) else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
     if os.environ.get("SLAMS_LONG_TESTS"):
         return
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(pytest.mark.skip(reason="takes many minutes: make test-long"))
+
+
+def _needs_ray(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return item.get_closest_marker("ray") is not None or "ray_cluster" in fixtures
 
 
 @pytest.fixture(scope="session")
