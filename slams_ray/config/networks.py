@@ -97,6 +97,7 @@ class ActivationConfig:
     initialise_from_cam: bool = False
     """Whether the network starts from the trained CAM classifier; otherwise it starts from
     classifier.backbone.weights. Switch it on with pretrained weights."""
+    # AMN makes labels by stages of its own; the others left out need weights or files of the user.
     pseudo_labels_of: Literal["cam", "recam", "occse", "puzzle", "seam", "cpn"] = "cam"
     """System whose pseudo labels are learnt where losses.pseudo_labels is above 0. Its networks are
     trained, and its maps made and refined, before the activation network."""

@@ -48,13 +48,9 @@ def test_the_system_whose_labels_slams_learns_comes_before_it() -> None:
     found = names_of(config)
     names = [name for group in found for name in group]
     first = names.index("recam_infer_activation")
-    labels = names[first : names.index("train_activation")]
-    assert (
-        labels
-        == [f"recam_{name}" for name in stage_names(replace(config, system="recam"))][
-            -len(labels) - 2 : -2
-        ]
-    )
+    alone = stage_names(replace(config, system="recam"))
+    to_labels = alone[alone.index("infer_activation") : alone.index("refine") + 1]
+    assert names[first : names.index("train_activation")] == [f"recam_{n}" for n in to_labels]
     assert set(names[:first]) >= {"train_classifier", "train_recam", "train_encoder"}
     assert names.index("train_seam") < names.index("infer_activation")
     assert "recam" in config.trained_systems
