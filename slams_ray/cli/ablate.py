@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slams_ray.cli.command import PipelineCommand, run_job, workspace_of
+from slams_ray.cli.command import PipelineCommand, check_seed, run_job, workspace_of
 from slams_ray.cli.tables import print_scores
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ class AblateCommand(PipelineCommand):
     """Names of variants, such as "log form"; by default all variants."""
     max_concurrent: int | None = None
     """Number of concurrent trials; by default one per node, or as many as there are GPUs for."""
+
+    def __post_init__(self) -> None:
+        check_seed(self.config, self.seeds)
 
 
 def _preview(command: AblateCommand) -> None:

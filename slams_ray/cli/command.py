@@ -36,6 +36,16 @@ class PipelineCommand:
     """Writes the resolved settings to this YAML file and exits. --config FILE starts from them."""
 
 
+def check_seed(config: PipelineConfig, seeds: Sequence[int]) -> None:
+    """Refuses a `--seed` of a job that takes `--seeds`.
+
+    Raises:
+        ConfigError: the settings name another random seed than their default and `seeds`.
+    """
+    if config.seed not in (PipelineConfig.seed, *seeds):
+        raise ConfigError(f"seed is {config.seed}, but this job takes --seeds: use that instead")
+
+
 def run_job(
     description: str | None,
     command_type: type[Command],
@@ -104,6 +114,8 @@ def parse(
         else:
             # A suggestion for a misspelt setting then comes from this recipe, and not from all.
             choices = {name: choices[name] for name in named[:1]} or choices
+        if not named:
+            description = f"{description}\n\n`{program_name()} demo --help` lists all settings."
         command = tyro.extras.overridable_config_cli(
             choices, description=description, args=arguments, prog=program_name()
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slams_ray.cli.command import PipelineCommand, run_job, workspace_of
+from slams_ray.cli.command import PipelineCommand, check_seed, run_job, workspace_of
 from slams_ray.cli.tables import print_scores
 from slams_ray.config.pipeline import SystemName
 
@@ -23,8 +23,8 @@ class CompareCommand(PipelineCommand):
     seeds: tuple[int, ...] = (0, 1, 2)
     """Random seeds; each one trains all systems, in a Ray task of its own."""
     systems: tuple[SystemName, ...] = ()
-    """Systems to compare, the baseline first; by default those of the recipe. masks gives the
-    supervised upper bound of the segmentation network."""
+    """Systems to compare, the baseline first; they replace --system and --baselines. By default
+    those of the recipe. masks gives the supervised upper bound of the segmentation network."""
     refinements: tuple[str, ...] = ()
     """Refinements to compare, steps joined by +: crf, walk+crf. By default that of the recipe."""
     until: str = "evaluate"
@@ -32,6 +32,9 @@ class CompareCommand(PipelineCommand):
     max_concurrent: int | None = None
     """Number of concurrent random seeds; by default one per node, or as many as there are GPUs for.
     """
+
+    def __post_init__(self) -> None:
+        check_seed(self.config, self.seeds)
 
 
 def _rows(command: CompareCommand) -> "Rows":

@@ -28,6 +28,8 @@ from slams_ray.data.voc import IndexMask, index_lookup
 from slams_ray.errors import DataError
 
 LABEL_SEPARATOR = ";"
+NO_SPLIT = (None, "")
+"""Values of the column split in rows that belong to every split."""
 
 
 def load_folder(
@@ -42,11 +44,13 @@ def load_folder(
     """Loads the rows of a split; without a split column every row belongs to every split.
 
     Raises:
-        DataError: labels.csv is missing, has a wrong column, or names a class that classes.txt does
-            not list.
+        DataError: labels.csv is missing, has a wrong column, has no row of the split, or names a
+            class that classes.txt does not list.
     """
     path = storage.join(root, "labels.csv")
     rows = _read_rows(path)
+    if list_path is None:
+        _check_split(rows, split, path)
     available = _class_names(root, rows, path)
     names = choose_classes(available, classes, path)
     description = DatasetDescription(
@@ -64,7 +68,7 @@ def load_folder(
     items, bad = [], []
     for row in rows:
         stem = _stem(row)
-        in_split = stem in wanted if wanted is not None else row.get("split") in (None, "", split)
+        in_split = stem in wanted if wanted is not None else row.get("split") in (*NO_SPLIT, split)
         if not in_split:
             continue
         mask_path = storage.join(root, "masks", f"{stem}.png")
@@ -93,7 +97,7 @@ def load_folder(
 def _read_rows(path: str) -> list[dict[str, str]]:
     if not storage.exists(path):
         raise DataError(f"{path} is missing: it must have the columns image and labels")
-    reader = csv.DictReader(io.StringIO(read_text(path)))
+    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
     columns = set(reader.fieldnames or [])
     unknown, missing = columns - {"image", "labels", "split"}, {"image", "labels"} - columns
     if unknown or missing:
@@ -112,6 +116,16 @@ def _read_rows(path: str) -> list[dict[str, str]]:
     if not rows:
         raise DataError(f"{path} lists no image: add a line image,labels for each image")
     return rows
+
+
+def _check_split(rows: list[dict[str, str]], split: str, path: str) -> None:
+    found = {row.get("split") for row in rows}
+    if not found & {*NO_SPLIT, split}:
+        raise DataError(
+            f"{path} has no row whose split is {split!r}, only {', '.join(sorted(map(str, found)))}: "
+            f"add rows of {split!r}, or leave the column out. Without any to score the network "
+            "on, set data.val_split to None"
+        )
 
 
 def _class_names(root: str, rows: list[dict[str, str]], path: str) -> list[str]:

@@ -8,17 +8,17 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 import ray.data
 from ray import _raylet
+from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from slams_ray.errors import ConfigError
 from slams_ray.runtime.devices import has_gpu
-from slams_ray.runtime.environment import set_defaults
+from slams_ray.runtime.environment import set_defaults, token_file
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -37,16 +37,19 @@ LOADING_TASKS_ON_CPU, MAX_LOADING_TASKS = 2, 16
 
 
 def connect(dashboard: bool = False) -> None:
-    """Connects once to the cluster at RAY_ADDRESS, or starts a local one with token.
+    """Connects once to the cluster at RAY_ADDRESS, or starts a local one with a token.
 
     Args:
         dashboard: whether a local cluster has Ray's dashboard, on 127.0.0.1.
+
+    Raises:
+        ConfigError: no cluster answers at RAY_ADDRESS, or it asks for another token.
     """
     _set_environment()
     if ray.is_initialized():
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**_LOGGING)
+    if address := os.environ.get("RAY_ADDRESS"):
+        _join(address)
         _end_on_sigterm()
         return
     if os.environ["RAY_AUTH_MODE"] == "token":
@@ -66,6 +69,17 @@ def _set_environment() -> None:
         _raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 
+def _join(address: str) -> None:
+    try:
+        ray.init(**_LOGGING)
+    except (ConnectionError, AuthenticationError) as error:
+        raise ConfigError(
+            f"RAY_ADDRESS is {address}, but this process cannot join that cluster ({error}): check "
+            f"that it runs and that {token_file()} holds its token. RAY_AUTH_MODE is "
+            f"{os.environ['RAY_AUTH_MODE']} here; disabled is for clusters without tokens"
+        ) from error
+
+
 def disconnect() -> None:
     """Leaves the cluster; a local one ends. `connect` may be called again."""
     ray.shutdown()
@@ -81,7 +95,7 @@ def _ensure_private_token() -> None:
     """Creates the token, because Ray would make it readable for all users."""
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
-    token = Path.home() / ".ray" / "auth_token"
+    token = token_file()
     if not token.exists():
         token.parent.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -36,6 +36,24 @@ def test_every_job_explains_itself(job: str) -> None:
     assert f"python -m jobs.{job}" in shown.stdout
 
 
+@pytest.mark.parametrize("job", ["pipeline", "compare"])
+def test_help_without_a_recipe_says_where_the_settings_are(job: str) -> None:
+    assert (
+        f"`python -m jobs.{job} demo --help` lists all settings"
+        in run(f"jobs.{job}", "--help").stdout
+    )
+    assert "lists all settings" not in run(f"jobs.{job}", "demo", "--help").stdout
+
+
+@pytest.mark.parametrize("job", ["compare", "ablate"])
+def test_jobs_of_several_random_seeds_refuse_a_single_one(job: str) -> None:
+    refused = run(f"jobs.{job}", "demo", "--seed", "3", "--dry-run")
+    assert refused.returncode == 1
+    assert "seed is 3, but this job takes --seeds" in refused.stderr
+    accepted = run(f"jobs.{job}", "demo", "--seed", "3", "--seeds", "3", "4", "--dry-run")
+    assert "random seeds 3, 4" in accepted.stdout
+
+
 def test_help_of_a_recipe_lists_settings_with_defaults() -> None:
     shown = run("jobs.pipeline", "demo", "--help")
     assert "--crf.iterations" in shown.stdout

@@ -47,6 +47,21 @@ def test_without_a_split_column_every_row_is_in_every_split(
         assert [item.image_id for item in load_folder(root, split).items] == ["a", "b"]
 
 
+def test_a_split_without_rows_is_named_with_those_that_have_some(
+    write_folder: Callable[..., str],
+) -> None:
+    root = write_folder("image,labels,split\na.jpg,cat,train\nb.jpg,dog,training\n")
+    expected = r"labels\.csv has no row whose split is 'val', only train, training: .*val_split"
+    with pytest.raises(DataError, match=expected):
+        load_folder(root, "val")
+
+
+def test_blanks_after_commas_mean_nothing(write_folder: Callable[..., str]) -> None:
+    root = write_folder("image, labels, split\na.jpg, cat;dog, train\nb.jpg, dog, val\n")
+    (item,) = load_folder(root, "train").items
+    assert (item.image_id, item.image_labels) == ("a", (1, 2))
+
+
 def test_without_classes_txt_the_classes_are_the_sorted_labels(
     write_folder: Callable[..., str],
 ) -> None:

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 
-from slams_ray.runtime import cluster
+from slams_ray.runtime import cluster, environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,18 +59,81 @@ def test_the_package_says_the_mode_to_a_ray_that_is_imported_already(
         "cluster._set_environment()\n"
         "print(is_token_auth_enabled())\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"}
+    variables = {k: v for k, v in os.environ.items() if k != "RAY_AUTH_MODE"}
     if chosen is not None:
-        environment["RAY_AUTH_MODE"] = chosen
+        variables["RAY_AUTH_MODE"] = chosen
     run = subprocess.run(
         [sys.executable, "-c", program],
-        env=environment,
+        env=variables,
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
     assert run.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "has_token", "expected"),
+    [
+        ("10.0.0.1:6379", False, "disabled"),
+        ("10.0.0.1:6379", True, "token"),
+        ("auto", False, "disabled"),
+        ("local", False, "token"),
+        (None, False, "token"),
+    ],
+)
+def test_only_who_joins_a_cluster_without_having_a_token_does_without(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str | None,
+    has_token: bool,
+    expected: str,
+) -> None:
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    if has_token:
+        cluster._ensure_private_token()
+    assert environment._auth_mode() == expected
+
+
+JOIN = """
+from slams_ray.errors import SlamsError
+from slams_ray.runtime import cluster
+try:
+    cluster.connect()
+    print("joined", cluster.num_cpus())
+except SlamsError as error:
+    print(error)
+"""
+
+
+def joined(home: Path, address: str, **variables: str) -> str:
+    """Output of a program that joins the cluster at an address, with only these Ray variables."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    run = subprocess.run(
+        [sys.executable, "-c", JOIN],
+        env=kept | {"HOME": str(home), "RAY_ADDRESS": address} | variables,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return run.stdout.strip()
+
+
+@pytest.mark.ray
+def test_a_cluster_without_tokens_is_joined_without_a_token(ray_cluster: None, home: Path) -> None:
+    address = ray.get_runtime_context().gcs_address
+    assert joined(home, address) == f"joined {cluster.num_cpus()}"
+
+
+@pytest.mark.ray
+def test_who_lacks_the_token_is_told_where_it_is_expected(ray_cluster: None, home: Path) -> None:
+    address = ray.get_runtime_context().gcs_address
+    message = joined(home, address, RAY_AUTH_MODE="token")
+    assert f"RAY_ADDRESS is {address}" in message
+    assert f"{home}/.ray/auth_token" in message
 
 
 def test_an_import_leaves_the_environment_of_its_program_alone() -> None:
