@@ -121,8 +121,9 @@ def _read_rows(path: str) -> list[dict[str, str]]:
 def _check_split(rows: list[dict[str, str]], split: str, path: str) -> None:
     found = {row.get("split") for row in rows}
     if not found & {*NO_SPLIT, split}:
+        others = ", ".join(sorted(map(str, found)))
         raise DataError(
-            f"{path} has no row whose split is {split!r}, only {', '.join(sorted(map(str, found)))}: "
+            f"{path} has no row whose split is {split!r}, only {others}: "
             f"add rows of {split!r}, or leave the column out. Without any to score the network "
             "on, set data.val_split to None"
         )

@@ -24,8 +24,8 @@ from slams_ray.recipes.peer_systems import with_peer_systems
 def folder(root: str = "data/photos") -> PipelineConfig:
     """Your own photographs: root/images, root/labels.csv, and optional root/masks.
 
-    It uses MobileNetV2 with ImageNet weights and small crops, for one GPU, or a CPU and some hours.
-    With --data.format voc or coco it reads small sets in those layouts; a voc tree without
+    It uses MobileNetV2 with ImageNet weights and small crops, for one GPU, or for a CPU and some
+    hundred photographs. With --data.format voc or coco it reads small sets in those layouts; a voc tree without
     Annotations needs --data.voc-labels-from masks. Another network, or random weights, need another
     number of frozen blocks: --classifier.backbone.frozen-blocks.
     """
