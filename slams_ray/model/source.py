@@ -64,14 +64,15 @@ def find_model(model: str) -> ModelSource:
 def stage_outputs(workspace: str) -> dict[str, str] | None:
     """Returns stage -> output directory of the last finished run; None without a summary.
 
-    The directories are those in this workspace, also where the workspace was moved or copied.
+    The directories are those in this workspace, also where the workspace was moved or copied. The
+    stages `cam_*` of a system whose labels another learns have theirs beside those without prefix.
     """
     summary = storage.join(workspace, SUMMARY_NAME)
     if not storage.exists(summary):
         return None
     stages = json.loads(storage.read_bytes(summary))["stages"]
-    names = {stage["stage"]: stage["output"].rstrip("/").rsplit("/", 1)[-1] for stage in stages}
-    return {stage: storage.join(workspace, stage, name) for stage, name in names.items()}
+    names = {stage["stage"]: stage["output"].rstrip("/").split("/")[-2:] for stage in stages}
+    return {stage: storage.join(workspace, *name) for stage, name in names.items()}
 
 
 def _in_mlflow(model: str) -> ModelSource:

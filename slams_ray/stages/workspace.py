@@ -48,11 +48,13 @@ def find_outputs(workspace: str) -> list[Output]:
     Raises:
         ArtifactError: no pipeline has finished there, so nothing tells what is used.
     """
-    used = stage_outputs(workspace)
-    if used is None:
+    of_stages = stage_outputs(workspace)
+    if of_stages is None:
         raise ArtifactError(
             f"{workspace} has no {SUMMARY_NAME}: name the workspace of a finished pipeline"
         )
+    used = set(of_stages.values())
+    known = {path.rsplit("/", 2)[-2] for path in used}
     states = storage.list_states(workspace)
     finished_ns = next(changed for name, _, changed in states if name == SUMMARY_NAME)
     found: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
@@ -65,7 +67,7 @@ def find_outputs(workspace: str) -> list[Output]:
     for (stage, fingerprint), files in found.items():
         is_finished = any(name == RECORD_NAME for name, _, _ in files)
         # Other directories of this form are no outputs of stages.
-        if not is_finished and stage not in used:
+        if not is_finished and stage not in known:
             continue
         path, changed = storage.join(workspace, stage, fingerprint), max(f[2] for f in files)
         outputs.append(
@@ -76,7 +78,7 @@ def find_outputs(workspace: str) -> list[Output]:
                 num_files=len(files),
                 changed_ns=changed,
                 is_finished=is_finished,
-                is_used=used.get(stage) == path,
+                is_used=path in used,
                 is_newer=changed > finished_ns,
             )
         )

@@ -28,13 +28,17 @@ def write_workspace(root: str) -> dict[str, str]:
     """Used, unused, unfinished and foreign directories, and the summary after them."""
     outputs = {
         "used": write_output(root, "refine", "a" * 12),
+        "used by cam_refine": write_output(root, "refine", "9" * 12),
         "unused": write_output(root, "refine", "b" * 12),
         "unfinished": write_output(root, "refine", "c" * 12, finished=False),
         "of another stage": write_output(root, "walk", "d" * 12),
         "foreign": write_output(root, "synthetic", "e" * 12, finished=False),
         "artifacts": write_output(root, "mlartifacts", "f" * 32, finished=False),
     }
-    stages = [{"stage": "refine", "output": f"/moved/refine/{'a' * 12}"}]
+    stages = [
+        {"stage": "cam_refine", "output": f"/moved/refine/{'9' * 12}"},
+        {"stage": "refine", "output": f"/moved/refine/{'a' * 12}"},
+    ]
     write_bytes(join(root, "summary.json"), json.dumps({"stages": stages}).encode())
     return outputs
 
