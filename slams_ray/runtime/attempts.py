@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from slams_ray import storage
@@ -69,7 +70,9 @@ class AttemptLog:
 
     def end(self) -> None:
         """Removes the log, because the shard is finished."""
-        storage.remove(self.path)
+        # Trials of a study may make the same shard at the same time. The first to finish removes it.
+        with suppress(FileNotFoundError):
+            storage.remove(self.path)
 
     def _write(self) -> None:
         storage.write_bytes(self.path, json.dumps({self.run_token: self._entry}).encode())

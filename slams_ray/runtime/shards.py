@@ -117,16 +117,15 @@ class ShardMapper:
         Args:
             fingerprint: fingerprint of the output; None means that of the job.
         """
-        if self.work is None:
-            self.work = self.job.make_work()
         attempts = self._begin(name)
+        work = self._work(attempts)
         began = time.time()
         tables = {
             key: storage.read_table(storage.join(source.directory, name), list(source.columns))
             for key, source in self.job.inputs.items()
         }
         check_aligned(name, tables)
-        table, summary = self.work(tables, payload)
+        table, summary = work(tables, payload)
         note = {
             "fingerprint": fingerprint or self.job.fingerprint,
             "summary": summary,
@@ -143,11 +142,17 @@ class ShardMapper:
         path = storage.join(f"{self.job.output_dir}-attempts", f"{name}.json")
         attempts = AttemptLog(path, self.job.run_token)
         attempts.begin(f"{self.job.label}: shard {name}", cluster.node_id(), cluster.has_node)
+        return attempts
+
+    def _work(self, attempts: AttemptLog) -> ShardWork:
+        """Returns the work, which is made after an attempt began: loading networks may crash."""
+        if self.work is None:
+            self.work = self.job.make_work()
         if isinstance(self.work, Traced):
             self.work.crashed = attempts.crashed
             # Each report is a write, so images are reported only after an attempt has died.
             self.work.trace = None if attempts.is_first else attempts.note
-        return attempts
+        return self.work
 
 
 def check_aligned(name: str, tables: Mapping[str, pa.Table]) -> None:

@@ -80,3 +80,12 @@ def test_another_run_begins_anew_and_a_finished_shard_leaves_nothing(
     assert log.crashed == frozenset()
     log.end()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_of_two_that_make_the_same_shard_ends_after_the_other(shard: Shard) -> None:
+    logs = [AttemptLog(shard.path, "run") for _ in range(2)]
+    for log in logs:
+        log.begin("import_labels: shard 7", "a", shard.nodes.__contains__)
+    for log in logs:
+        log.end()
+    assert not Path(shard.path).exists()

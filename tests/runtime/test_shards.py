@@ -266,6 +266,18 @@ def test_a_shard_that_crashes_its_process_ends_after_a_few_attempts(
     assert sum_shards(job(images, tmp_path / "out"), ["num_rows"]) == {"num_rows": 15}
 
 
+def make_nothing() -> Callable[..., Any]:
+    os.abort()
+
+
+@pytest.mark.ray
+def test_work_that_crashes_while_it_is_made_ends_after_a_few_attempts(
+    ray_cluster: None, images: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactError, match=r"shard \d{6}\.parquet ended its process 4 times"):
+        list(run_shards(job(images, tmp_path / "out", make_work=make_nothing)))
+
+
 class AbortOnImages:
     """Work that dies of two images, and leaves out those it is told of."""
 
