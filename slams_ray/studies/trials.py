@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from slams_ray import storage
-from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import PipelineConfig
 from slams_ray.runtime import cluster
 from slams_ray.runtime.search import search
@@ -27,11 +26,14 @@ def run_grid(
     metric: str,
     max_concurrent: int | None,
 ) -> list[SearchTrial]:
-    """Runs `work` for every point of a grid. Finished points are kept.
+    """Runs `work` for every point of a grid.
+
+    Every point runs, also where an earlier command ran it: its stages keep what is finished and
+    notice what changed.
 
     Args:
         work: yields one report of the scores of a point, method/metric -> value.
-        directory: directory of the study's records.
+        directory: directory of the study's records; those of an earlier command are removed.
         label: returns the name of a point, which starts the log lines of its trial.
         metric: a metric that every report contains.
         max_concurrent: number of points at the same time; None means as many as the nodes or GPUs
@@ -50,9 +52,9 @@ def run_grid(
         time_budget_seconds=None,
         seed=0,
     )
-    settings = {"config": to_plain(config), "grid": dict(grid)}
-    output_dir = storage.join(directory, fingerprint("grid", settings, {}))
-    return search(work, SearchSpace(grid), plan, output_dir, label)
+    if storage.list_names(directory):
+        storage.remove_directory(directory)
+    return search(work, SearchSpace(grid), plan, directory, label)
 
 
 def of_trial(config: PipelineConfig, seed: int) -> PipelineConfig:
