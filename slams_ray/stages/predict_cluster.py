@@ -64,11 +64,19 @@ def _copy_model(model: str, output: str, how: PredictSettings) -> tuple[dict[str
     return chosen, digest([found.data])
 
 
-def make_work(checkpoint: str, output: str, how: PredictSettings) -> Callable[[], PredictMapper]:
+def make_work(
+    checkpoint: str, output: str, how: PredictSettings, precision: str
+) -> Callable[[], PredictMapper]:
     """Returns what loads the network of a checkpoint in an actor."""
     files_in = output if how.output_format == "files" else None
     return partial(
-        make_mapper, checkpoint, files_in, how.on_bad_image, crf=how.crf, tile_px=how.tile_px
+        make_mapper,
+        checkpoint,
+        files_in,
+        how.on_bad_image,
+        crf=how.crf,
+        tile_px=how.tile_px,
+        precision=precision,
     )
 
 
@@ -105,7 +113,7 @@ def _job(
         inputs=inputs,
         output_dir=storage.join(output, PREDICTIONS),
         fingerprint=mark,
-        make_work=make_work(checkpoint, output, how),
+        make_work=make_work(checkpoint, output, how, settings["precision"]),
         payloads=payloads,
         fingerprints={name: f"{mark}-{content}" for name, content in contents.items()},
         pool=inference_pool(ComputeConfig()),

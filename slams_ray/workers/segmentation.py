@@ -28,12 +28,16 @@ def make_mapper(
     *,
     crf: bool,
     tile_px: int | None,
+    precision: str,
 ) -> PredictMapper:
     """Loads the network. It runs once in every actor that predicts.
 
     Args:
         files_in, on_bad_image: see `PredictMapper`.
         crf, tile_px: see `load_model`.
+        precision: the one that every node computes in.
     """
-    model = load_model(checkpoint, device=assigned_device(), crf=crf, tile_px=tile_px)
+    model = load_model(
+        checkpoint, device=assigned_device(), crf=crf, tile_px=tile_px, precision=precision
+    )
     return PredictMapper(model, files_in, on_bad_image)

@@ -18,6 +18,7 @@ from slams_ray.data.image import decode_mask, resize
 from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import VAL, load_split
 from slams_ray.errors import ArtifactError
+from slams_ray.model.model import find_checkpoint
 from slams_ray.model.predictor import make_predictor
 from slams_ray.model.source import find_model
 from slams_ray.networks.checkpoint import dump_network
@@ -154,6 +155,24 @@ def test_a_workspace_predicts_as_its_evaluation_scored(tmp_path: Path) -> None:
     model = find_model(str(tmp_path))
     assert model.path == f"{network}/model.pt"
     assert model.scored_with == json.loads(json.dumps(scored_with))
+
+
+@pytest.mark.parametrize(
+    ("scored", "asked", "expected"),
+    [
+        ("bfloat16", None, "auto"),
+        ("bfloat16", "bfloat16", "bfloat16"),
+        ("float32", None, "float32"),
+    ],
+)
+def test_only_who_asks_for_bfloat16_gets_it_where_a_device_must_emulate_it(
+    tmp_path: Path, scored: str, asked: str | None, expected: str
+) -> None:
+    model = tmp_path / "model.pt"
+    model.write_bytes(checkpoint(None))
+    settings = asdict(INFERENCE) | {"max_side_px": 32, "precision": scored}
+    (tmp_path / "inference.json").write_text(json.dumps(settings))
+    assert find_checkpoint(str(model), {"precision": asked}).settings["precision"] == expected
 
 
 def test_a_checkpoint_without_settings_asks_for_all_of_them(tmp_path: Path) -> None:

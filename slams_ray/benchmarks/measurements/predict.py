@@ -56,7 +56,7 @@ def predict_comparison(shards: Shards, model: str, directory: str) -> Comparison
         against="bare loops, same network",
         names=shards.names,
         inputs={"images": ShardInput(directory=shards.directory, columns=("image_id", "image"))},
-        make_work=predict_cluster.make_work(model, directory, settings),
+        make_work=predict_cluster.make_work(model, directory, settings, INFERENCE.precision),
         plain=partial(predict_plainly, model, shards.directory),
         directory=storage.join(directory, "masks"),
     )
