@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from slams_ray import storage
+from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.config import CrfConfig, SearchConfig
 from slams_ray.metrics import miou_of_counts
 from slams_ray.refinement.pseudo_label import Refinement
@@ -111,7 +112,11 @@ class Evaluator:
                 ),
             },
             output_dir=storage.join(self.attempt.output_dir, "scored", label),
-            fingerprint=self.attempt.fingerprint,
+            fingerprint=fingerprint(
+                label,
+                {"refinement": to_plain(refinement), "values": values, "maps": to_plain(maps)},
+                {"search": self.attempt.fingerprint},
+            ),
             nodes=self.attempt.nodes,
             devices=self.attempt.devices,
             make_work=partial(

@@ -1,8 +1,10 @@
 """Trials with the CRF in the loop, on the tiny pipeline."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,7 +23,8 @@ from slams_ray.stages.prepare import open_prepared
 from slams_ray.stages.search_refinement import SPACE
 from slams_ray.stages.settings_report import values_around
 from slams_ray.stages.slices import ScoredSlices, read_slice
-from slams_ray.stages.trials import candidates, score_slices
+from slams_ray.stages.trials import Evaluator, candidates, score_slices
+from slams_ray.workers.refinement import make_refinement
 
 pytestmark = pytest.mark.ray
 
@@ -102,21 +105,42 @@ def test_searched_and_held_out_images_are_declared_and_apart(
     assert not ids["searched"] & ids["held-out"]
 
 
+def scored_slices(results: Any, names: list[str]) -> ScoredSlices:
+    return ScoredSlices(
+        directory=shared_directory(results),
+        system="slams",
+        searched=names,
+        held_out=(),
+        num_searched=6,
+        num_held_out=0,
+        num_all_classes=len(open_prepared(results["prepare"]).description.class_names),
+    )
+
+
+def test_scores_of_another_choice_are_not_taken_for_those_of_this_one(
+    finished: Any, results: Any, tmp_path: Path
+) -> None:
+    """A run that was killed before its record may have scored another trial."""
+    names = ["searched-0.parquet", "searched-1.parquet"]
+    attempt: Any = SimpleNamespace(
+        output_dir=str(tmp_path), fingerprint="a", nodes=Counter(), devices=Counter()
+    )
+    evaluator = Evaluator(slices=scored_slices(results, names), attempt=attempt, pool=None)
+    refinement = make_refinement(finished.config.crf)
+    found = [
+        evaluator.mious("chosen", names, refinement, [value], MapSet(scales="1"))
+        for value in (0.05, 0.95, 0.05)
+    ]
+    assert found[0] == found[2] != found[1]
+
+
 def test_the_configured_threshold_is_chosen_on_the_searched_half_as_that_of_a_trial(
     finished: Any, results: Any, content: dict[str, Any]
 ) -> None:
     names = [[f"{kind}-{number}.parquet" for number in (0, 1)] for kind in ("searched", "held-out")]
 
     def best_of(slices: list[str], config: SearchConfig) -> dict[str, float]:
-        scored = ScoredSlices(
-            directory=shared_directory(results),
-            system="slams",
-            searched=slices,
-            held_out=(),
-            num_searched=6,
-            num_held_out=0,
-            num_all_classes=len(open_prepared(results["prepare"]).description.class_names),
-        )
+        scored = scored_slices(results, slices)
         return list(score_slices(config, finished.config.crf, scored, {"scales": "1"}))[-1]
 
     searched = best_of(names[0], SEARCH)
