@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from slams_ray.figures.montage import (
     overlay_labels,
     settings_figure,
 )
-from slams_ray.figures.scores import class_iou_figure, threshold_figure
+from slams_ray.figures.scores import class_iou_figure, comparison_figure, threshold_figure
 from slams_ray.seeds.threshold import ThresholdCurve
 
 if TYPE_CHECKING:
@@ -168,3 +169,25 @@ def test_a_stronger_activation_is_brighter() -> None:
     assert (result.shape, result.dtype) == ((1, 11, 3), np.uint8)
     brightness = result[0].astype(int).sum(axis=1)
     assert (np.diff(brightness) > 0).all()
+
+
+def test_dollars_in_names_are_no_formula() -> None:
+    names = ("background", "price $^$", "_$x^$", "dog")
+    description = replace(DESCRIPTION, class_names=names)
+    shown = replace(example(0, True), image_id="a $^$", class_index=1, maps={"$_$": np.eye(20, 30)})
+    figure = montage_figure(description, [shown])
+    assert draw(figure).std() > 0
+    assert figure.axes[0].get_ylabel() == "a $^$\nprice $^$"
+    assert figure.axes[1].get_title() == "$_$"
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [*names[1:], "ignore"]
+    row = SettingsExample(image_id="$^$", image=shown.image, labels=[], ground_truth=shown.refined)
+    assert draw(settings_figure(description, (), [row])).std() > 0
+    bars = class_iou_figure(description, np.array([0.9, 0.8, 0.7, 0.6]))
+    assert draw(bars).std() > 0
+    assert tuple(label.get_text() for label in bars.axes[0].get_yticklabels()) == names
+    assert draw(threshold_figure({"cam": curve(0.2)}, {"cam": "$^$"})).std() > 0
+    methods = {"cam": "CAM $^$", "slams": "SLAMs"}
+    comparison = comparison_figure({"seed_miou": {"cam": [0.4], "slams": [0.5]}}, methods)
+    assert draw(comparison).std() > 0
+    found = [label.get_text() for label in comparison.axes[0].get_yticklabels()]
+    assert found == list(methods.values())

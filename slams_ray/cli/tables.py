@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from slams_ray.benchmarks.harness.measure import Row
     from slams_ray.faults.injection import FaultRow
     from slams_ray.studies.comparison import Score
@@ -12,10 +14,16 @@ COST_PREFIX = "training_"
 """Metrics with this prefix are steps and seconds; the others are fractions."""
 
 
+def _console(min_width: int) -> "Console":
+    from rich.console import Console
+
+    # Names and paths of the user may contain [old] or :cat:, which are no markup.
+    return Console(width=max(Console().width, min_width), markup=False, emoji=False)
+
+
 def print_summary(summary: dict[str, Any]) -> None:
     """Prints the stages with seconds, output and result, then the scores and warnings."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
@@ -25,7 +33,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         output = stage["output"].removeprefix(summary["workspace"]).lstrip("/")
         shown = "  ".join(f"{k} {v:.4g}" for k, v in list(stage["metrics"].items())[:3])
         table.add_row(stage["stage"], f"{stage['seconds']:.1f}", str(stage["rows"]), shown, output)
-    console = Console(width=max(Console().width, 130))
+    console = _console(130)
     console.print(table)
     for name, value in summary["scores"].items():
         if value is not None:
@@ -53,7 +61,6 @@ def print_scores(
         metrics: metrics to show; None shows all.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from slams_ray.studies.comparison import paired_differences, spreads
@@ -77,7 +84,7 @@ def print_scores(
         # Networks on masks share no column with a baseline that has maps.
         if any(cells):
             table.add_row(f"{method} - {baseline}", *cells, style="bold")
-    Console(width=max(Console().width, 150)).print(table)
+    _console(150).print(table)
 
 
 def _difference(column: str, values: Sequence[float]) -> str:
@@ -103,7 +110,6 @@ def _shown(column: str, entry: object) -> str:
 def print_benchmark(rows: "list[Row]") -> None:
     """Prints the ratios of a benchmark, with their goals."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
@@ -115,25 +121,25 @@ def print_benchmark(rows: "list[Row]") -> None:
         goal = f"{row.goal:.2f}" if row.goal else ""
         cells = (f"{row.ratio:.2f}", f"{low:.2f} to {high:.2f}", goal, verdict)
         table.add_row(row.what, row.against, *cells)
-    Console(width=max(Console().width, 130)).print(table)
+    _console(130).print(table)
     print(f"ratio: time of the alternative divided by ours; {rows[0].machine}")
 
 
 def print_faults(rows: "list[FaultRow]") -> None:
     """Prints one row per injected fault."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("stage", "fault", "survived", "seconds lost", "redone", "identical"):
         table.add_column(heading)
     for row in rows:
         answers = [
-            "[green]yes[/]" if answer else "[bold red]no[/]"
+            Text("yes", style="green") if answer else Text("no", style="bold red")
             for answer in (row.survived, row.identical)
         ]
         table.add_row(
             row.stage, row.fault, answers[0], f"{row.seconds_lost:.0f}", str(row.redone), answers[1]
         )
-    Console(width=max(Console().width, 100)).print(table)
+    _console(100).print(table)

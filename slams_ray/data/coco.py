@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from slams_ray.data.schema import (
     DatasetDescription,
     Item,
     Split,
+    check_class_names,
     choose_classes,
     drop_unlabelled,
     voc_palette,
@@ -119,10 +121,11 @@ def load_coco(
     Args:
         classes: subset of category names; pixels of other categories become 255.
         list_path: text file with one image id or file stem per line; None takes every image of the
-            annotation file.
+            annotation file. Bad images that are not on the list are left out of `Split.bad`.
 
     Raises:
-        DataError: the annotation file is missing or malformed, or the list names an unknown id.
+        DataError: the annotation file is missing or malformed, has two categories of one name or id
+            or one called background, or the list names an unknown id.
     """
     path = annotation_path(root, split)
     content = _read_annotations(path)
@@ -147,11 +150,11 @@ def load_coco(
     contradicted = {image_id for image_id, _ in bad}
     sound = {key: image for key, image in images.items() if str(key) not in contradicted}
     items, rejected = _make_items(root, split, sound, per_image, crowd, path)
-    chosen = _select(items, list_path)
-    kept, num_dropped = drop_unlabelled(chosen, keep_unlabelled)
-    return Split(
-        description=description, items=kept, bad=tuple(bad + rejected), num_dropped=num_dropped
-    )
+    bad += rejected
+    if list_path is not None:
+        items, bad = _select(items, bad, images, list_path)
+    kept, num_dropped = drop_unlabelled(items, keep_unlabelled)
+    return Split(description=description, items=kept, bad=tuple(bad), num_dropped=num_dropped)
 
 
 def _read_annotations(path: str) -> dict[str, Any]:
@@ -178,7 +181,10 @@ def _describe(
     if any(not {"id", "name"} <= category.keys() for category in categories):
         raise DataError(f"{path} has a category without id or name: it must be an instances file")
     ordered = sorted(categories, key=lambda category: category["id"])
-    names = choose_classes([c["name"] for c in ordered], classes, path)
+    available = [c["name"] for c in ordered]
+    check_class_names(available, path)
+    _check_category_ids(ordered, path)
+    names = choose_classes(available, classes, path)
     ids = {c["name"]: c["id"] for c in ordered}
     return DatasetDescription(
         name="coco",
@@ -186,6 +192,15 @@ def _describe(
         category_ids=(0, *(ids[name] for name in names)),
         palette=voc_palette(len(names) + 1),
     )
+
+
+def _check_category_ids(categories: list[dict[str, Any]], path: str) -> None:
+    for first, second in pairwise(categories):
+        if first["id"] == second["id"]:
+            raise DataError(
+                f"{path} gives {first['name']!r} and {second['name']!r} the category id "
+                f"{first['id']}: give every category an id of its own"
+            )
 
 
 def _reject(
@@ -224,7 +239,7 @@ def _make_items(
         }
         try:
             check_relative_path(file_name, path)
-            stem = file_name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+            stem = _stem(file_name)
             check_file_name(stem, path)
             item = Item(
                 image_id=stem,
@@ -244,18 +259,39 @@ def _make_items(
     return items, rejected
 
 
-def _select(items: list[Item], list_path: str | None) -> list[Item]:
-    if list_path is None:
-        return items
-    by_id: dict[str, Item] = {item.image_id: item for item in items}
-    by_number: dict[str, Item] = {_number(item.image_id): item for item in items}
-    chosen = []
+def _select(
+    items: list[Item],
+    bad: list[tuple[str, str]],
+    images: Mapping[int, dict[str, Any]],
+    list_path: str,
+) -> tuple[list[Item], list[tuple[str, str]]]:
+    """Returns the items that a list names, and those (image id, reason) of `bad` that it names."""
+    by_stem = {item.image_id: item for item in items}
+    by_number = {_number(item.image_id): item for item in items}
+    bad_ids = {image_id for image_id, _ in bad}
+    # An entry without a file name can only be named by its id.
+    bad_stems = {
+        _stem(str(image.get("file_name", image_id))): str(image_id)
+        for image_id, image in images.items()
+        if str(image_id) in bad_ids
+    }
+    bad_numbers = {_number(stem): image_id for stem, image_id in bad_stems.items()}
+    chosen, chosen_bad = [], set()
     for name in read_id_list(list_path):
-        found = by_number.get(name.lstrip("0")) if name.isdigit() else by_id.get(name)
-        if found is None:
+        number = name.lstrip("0") if name.isdigit() else None
+        item = by_stem.get(name) if number is None else by_number.get(number)
+        bad_id = bad_stems.get(name) if number is None else bad_numbers.get(number)
+        if item is not None:
+            chosen.append(item)
+        elif bad_id is not None:
+            chosen_bad.add(bad_id)
+        else:
             raise DataError(f"{list_path} names {name!r}, which the annotation file does not list")
-        chosen.append(found)
-    return chosen
+    return chosen, [(image_id, reason) for image_id, reason in bad if image_id in chosen_bad]
+
+
+def _stem(file_name: str) -> str:
+    return file_name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 def _number(stem: str) -> str:

@@ -20,6 +20,7 @@ from slams_ray.data.schema import (
     DatasetDescription,
     Item,
     Split,
+    check_class_names,
     choose_classes,
     drop_unlabelled,
     voc_palette,
@@ -139,12 +140,7 @@ def _class_names(root: str, rows: list[dict[str, str]], path: str) -> list[str]:
     unknown = sorted(used - set(names))
     if unknown:
         raise DataError(f"{path} uses the label {unknown[0]!r}, which {class_list} does not list")
-    for name in names:
-        if name == BACKGROUND or names.count(name) > 1:
-            raise DataError(
-                f"{source} names the class {name!r} twice: name every class once, and leave out "
-                "background, which always has index 0"
-            )
+    check_class_names(names, source)
     return names
 
 

@@ -14,6 +14,10 @@ from slams_ray.metrics import IGNORE_INDEX
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+_SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": "bmp"}
+"""Pillow's format -> suffix. MPO is a JPEG file with further pictures behind the first."""
+_PNG_DEPTH_BYTE = 24
+"""Position of the bit depth: behind the signature, the head of IHDR, width and height."""
 IGNORE_COLOUR = (224, 224, 192)
 
 
@@ -187,20 +191,29 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
 
 
 def decode_mask(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> np.ndarray:
-    """Decodes an 8-bit palette or grayscale PNG to (H, W) uint8 indices."""
+    """Decodes a palette or grayscale PNG of 1, 2, 4 or 8 bits to its (H, W) uint8 stored indices.
+
+    Raises:
+        DataError: the mask is truncated, exceeds the limits, or has colours, 16 bits or an alpha
+            channel.
+    """
     image = open_bounded(data, source, limits)
     if image.mode not in ("P", "L", "1"):
         raise DataError(
             f"mask {source} has mode {image.mode}, expected an 8-bit palette or grayscale PNG "
             "whose pixels are class indices"
         )
-    return np.asarray(image, dtype=np.uint8)
+    pixels = np.asarray(image, dtype=np.uint8)
+    if image.mode == "L" and image.format == "PNG":
+        # Pillow spreads 2 and 4 bits of grey over 0..255.
+        return pixels // (255 // (2 ** data[_PNG_DEPTH_BYTE] - 1))
+    return pixels
 
 
 def image_suffix(data: bytes) -> str:
     """File name extension of encoded bytes: jpg, png, webp or bmp."""
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        return {"JPEG": "jpg"}.get(str(image.format), str(image.format).lower())
+        return _SUFFIX_OF[str(image.format)]
 
 
 def encode_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> bytes:

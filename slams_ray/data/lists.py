@@ -3,10 +3,9 @@
 from collections import Counter
 
 from slams_ray import storage
+from slams_ray.data.image import IMAGE_SUFFIXES
 from slams_ray.data.names import check_file_name, check_relative_path
 from slams_ray.errors import DataError
-
-_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def read_id_list(path: str) -> list[str]:
@@ -33,14 +32,17 @@ def read_id_list(path: str) -> list[str]:
     return ids
 
 
-def read_text(path: str) -> str:
+def read_text(path: str, check: str = "data.root, the split names and list paths") -> str:
     """Reads a UTF-8 text file without its byte order mark.
+
+    Args:
+        check: what may be wrong if the file is missing, for the message.
 
     Raises:
         DataError: the file is missing or not UTF-8.
     """
     if not storage.exists(path):
-        raise DataError(f"{path} is missing: check data.root, the split names and list paths")
+        raise DataError(f"{path} is missing: check {check}")
     try:
         return storage.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -50,9 +52,9 @@ def read_text(path: str) -> str:
 def _name(line: str) -> str:
     words = line.split()
     flagged = len(words) == 2 and words[1] in ("-1", "0", "1")
-    return words[0] if flagged or words[0].lower().endswith(_SUFFIXES) else line
+    return words[0] if flagged or words[0].lower().endswith(IMAGE_SUFFIXES) else line
 
 
 def _stem(path: str) -> str:
     name = path.rsplit("/", 1)[-1]
-    return name.rsplit(".", 1)[0] if name.lower().endswith(_SUFFIXES) else name
+    return name.rsplit(".", 1)[0] if name.lower().endswith(IMAGE_SUFFIXES) else name

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from slams_ray.data.names import check_file_name
-from slams_ray.errors import ConfigError
+from slams_ray.errors import ConfigError, DataError
 from slams_ray.metrics import IGNORE_INDEX
 
 BACKGROUND = "background"
@@ -108,6 +108,25 @@ def voc_palette(num_colours: int) -> tuple[tuple[int, int, int], ...]:
             rest >>= 3
         colours.append((rgb[0], rgb[1], rgb[2]))
     return tuple(colours)
+
+
+def check_class_names(names: Sequence[str], source: str) -> None:
+    """Checks the names of all classes but background.
+
+    Args:
+        source: the file that names the classes, for the message.
+
+    Raises:
+        DataError: two classes have one name, or one is called background.
+    """
+    for name in names:
+        if name == BACKGROUND:
+            raise DataError(
+                f"{source} names the class {name!r}: leave it out or rename it, because background "
+                "is in every data set and always has index 0"
+            )
+        if names.count(name) > 1:
+            raise DataError(f"{source} names the class {name!r} twice: name every class once")
 
 
 def choose_classes(available: Sequence[str], wanted: Sequence[str], name: str) -> tuple[str, ...]:

@@ -117,13 +117,13 @@ def _grid(titles: Sequence[str], num_rows: int) -> "tuple[Figure, np.ndarray]":
         axes.set_yticks([])
         axes.spines[:].set_visible(False)
     for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title, fontsize=10, parse_math=False)
     return figure, grid
 
 
 def _show_image(axes: "Axes", image: np.ndarray, caption: str) -> None:
     axes.imshow(image)
-    axes.set_ylabel(caption, fontsize=6)
+    axes.set_ylabel(caption, fontsize=6, parse_math=False)
 
 
 def _show_labels(
@@ -152,7 +152,11 @@ def _add_legend(
     ]
     if IGNORE_INDEX in shown:
         handles.append(Patch(color=tuple(c / 255 for c in IGNORE_COLOUR), label="ignore"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=8, frameon=False, fontsize=8)
+    legend = figure.legend(
+        handles=handles, loc="outside lower center", ncols=8, frameon=False, fontsize=8
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def overlay_activation(image: np.ndarray, activation: np.ndarray) -> np.ndarray:

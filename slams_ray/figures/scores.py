@@ -48,7 +48,9 @@ def threshold_figure(
     top = 150 * max(curve.best_miou for curve in curves.values())
     axes.set(xlabel="background threshold", ylabel="seed mIoU [%]", xlim=(0, 1), ylim=(0, top))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, ncols=2, fontsize=8, loc="upper left")
+    legend = axes.legend(frameon=False, ncols=2, fontsize=8, loc="upper left")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -62,7 +64,8 @@ def class_iou_figure(description: DatasetDescription, iou: np.ndarray) -> "Figur
     axes.barh(range(len(order)), values, color=colours, edgecolor="#444444", linewidth=0.5)
     for position, value in enumerate(values):
         axes.text(value + 1, position, f"{value:.1f}", va="center", fontsize=8)
-    axes.set_yticks(range(len(order)), [description.class_names[i] for i in order], fontsize=8)
+    names = [description.class_names[i] for i in order]
+    axes.set_yticks(range(len(order)), names, fontsize=8, parse_math=False)
     axes.invert_yaxis()
     mean = mean_defined(iou) * 100
     axes.axvline(mean, color="#444444", linestyle=":", linewidth=1)
@@ -105,6 +108,6 @@ def comparison_figure(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", linewidth=0.4)
         axes.margins(x=0.15)
-    panels[0].set_yticks(range(len(methods)), list(titles.values()), fontsize=9)
+    panels[0].set_yticks(range(len(methods)), list(titles.values()), fontsize=9, parse_math=False)
     panels[0].set_ylim(len(methods) - 0.4, -0.8)
     return figure

@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from slams_ray import storage
 from slams_ray.artifacts import digest
 from slams_ray.data.image import IMAGE_SUFFIXES
+from slams_ray.data.lists import read_text
 from slams_ray.errors import ConfigError, DataError
 from slams_ray.model.shard_work import Source
 
@@ -21,7 +23,8 @@ class Photographs:
         sources: files; empty for shards.
         shards: names of Parquet files with the columns image_id and image; empty for files.
         directory: directory of the shards.
-        states: path or shard name -> digest of what is known of its content.
+        states: path or shard name -> digest of what is known of its content. Remote files of a list
+            have none.
     """
 
     sources: Sequence[Source] = ()
@@ -40,7 +43,8 @@ def find_photographs(images: str, output: str) -> Photographs:
 
     Raises:
         ConfigError: images and output are the same directory.
-        DataError: there is no image, or two would get the same mask.
+        DataError: there is no image, two would get the same mask, or the list is missing or not
+            UTF-8.
     """
     if storage.absolute(images) == storage.absolute(output):
         raise ConfigError(
@@ -52,8 +56,10 @@ def find_photographs(images: str, output: str) -> Photographs:
         size = storage.size_bytes(images)
         if size is None:
             raise DataError(f"{images} is missing: give a Parquet file with image_id and image")
-        directory, _, name = storage.absolute(images).rpartition("/")
-        return Photographs(shards=[name], directory=directory, states={name: str(size)})
+        path = storage.absolute(images)
+        state = _local_state(path) or str(size)
+        directory, _, name = path.rpartition("/")
+        return Photographs(shards=[name], directory=directory, states={name: state})
     return _in_directory(images, output)
 
 
@@ -80,7 +86,8 @@ def _in_directory(images: str, output: str) -> Photographs:
 
 def _listed(path: str) -> Photographs:
     base = storage.absolute(path).rpartition("/")[0]
-    lines = [line.strip() for line in storage.read_bytes(path).decode().splitlines()]
+    text = read_text(path, check="the path of the list")
+    lines = [line.strip() for line in text.splitlines()]
     paths = [
         line if line.startswith("/") or "://" in line else storage.join(base, line)
         for line in lines
@@ -92,7 +99,22 @@ def _listed(path: str) -> Photographs:
         Source(image_id=found.rsplit("/", 1)[-1].rsplit(".", 1)[0], path=found) for found in paths
     ]
     _check_unique(sources, path)
-    return Photographs(sources=sources)
+    known = {found: _local_state(found) for found in paths}
+    states = {found: state for found, state in known.items() if state is not None}
+    return Photographs(sources=sources, states=states)
+
+
+def _local_state(path: str) -> str | None:
+    """Returns a digest of size and modification time; None if the file is remote or missing."""
+    inner = path.removeprefix("file://")
+    if "://" in inner:
+        # A list may name a million objects, and each would take a request.
+        return None
+    try:
+        found = Path(inner).stat()
+    except OSError:
+        return None
+    return digest([found.st_size, found.st_mtime_ns])
 
 
 def _check_unique(sources: Sequence[Source], images: str) -> None:

@@ -84,17 +84,28 @@ def token_digest(host: str) -> str | None:
     Ray stores what it starts, so it gets the digest and not the token.
 
     Raises:
-        ConfigError: there is no token, and other machines reach the host.
+        ConfigError: there is no token, and other machines may reach the host: it is neither
+            localhost nor a loopback address.
     """
     token = os.environ.get(TOKEN_VARIABLE)
     if token:
         return hashlib.sha256(token.encode()).hexdigest()
-    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+    if not _is_loopback(host):
         raise ConfigError(
             f"the service would answer anyone who reaches {host}: set {TOKEN_VARIABLE} to a "
             "secret, or --host to 127.0.0.1"
         )
     return None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # What another name resolves to may change, and differs between nodes.
+        return False
 
 
 def default_batch_size(num_gpus: float) -> int:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from slams_ray.cli.tables import print_scores
+from slams_ray.cli.tables import print_faults, print_scores, print_summary
+from slams_ray.faults.injection import FaultRow
 from slams_ray.studies.comparison import Score
 
 
@@ -45,3 +46,50 @@ def test_a_network_on_masks_has_a_row_and_no_difference(
     assert found["masks"] == ["80.00"]
     assert found["slams - cam"] == ["+10.00 (1/1)", "+10.00 (1/1)"]
     assert "masks - cam" not in found
+
+
+def test_names_and_paths_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = "/data/[old]/:cat:/run"
+    summary = {
+        "workspace": workspace,
+        "stages": [
+            {
+                "stage": "refine",
+                "seconds": 1.5,
+                "rows": 3,
+                "metrics": {"[red]miou": 0.5},
+                "output": f"{workspace}/refine/[bold]ab[/bold]",
+            }
+        ],
+        "scores": {"[x] miou": 0.25, "absent": None},
+        "warnings": ["no pixel of [/cat] in 'a[/b].jpg'"],
+        "scored_split": "val",
+        "skipped_images": 0,
+    }
+    print_summary(summary)
+    found = capsys.readouterr().out
+    assert f"outputs in {workspace}\n" in found
+    assert "warning: no pixel of [/cat] in 'a[/b].jpg'\n" in found
+    assert "[x] miou           25.00 %\n" in found
+    assert "[red]miou 0.5" in found
+    assert "refine/[bold]ab[/bold]" in found
+
+
+def test_methods_and_faults_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    print_scores(
+        [score("scales=[1.0]", 0, "seed_[x]", 0.4), score("a[/b]", 0, "seed_[x]", 0.5)], ""
+    )
+    found = rows(capsys.readouterr().out)
+    assert found["seed [x]"] == []
+    assert (found["scales=[1.0]"], found["a[/b]"]) == (["40.00"], ["50.00"])
+    fault = FaultRow(
+        stage="refine",
+        fault="kill [/worker]",
+        survived=True,
+        seconds_lost=2.0,
+        redone=1,
+        identical=False,
+        num_commands=1,
+    )
+    print_faults([fault])
+    assert rows(capsys.readouterr().out)["refine"] == ["kill [/worker]", "yes", "2", "1", "no"]

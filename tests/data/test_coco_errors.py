@@ -105,6 +105,50 @@ def test_a_file_name_that_leaves_the_directory_is_rejected(
     assert "outside its directory" in reason
 
 
+@pytest.mark.parametrize(
+    ("category", "message"),
+    [
+        ({"id": 5, "name": "cat"}, "names the class 'cat' twice: name every class once"),
+        ({"id": 0, "name": "background"}, "names the class 'background': leave it out or rename"),
+        ({"id": 7, "name": "wolf"}, "gives 'dog' and 'wolf' the category id 7: give every"),
+    ],
+)
+def test_a_category_that_is_there_twice_is_refused(
+    write_coco: Callable[..., str], category: dict[str, Any], message: str
+) -> None:
+    root = write_coco([GOOD])
+    path = Path(annotation_path(root, "train"))
+    content = json.loads(path.read_text())
+    content["categories"].append(category)
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"instances_train\.json {message}"):
+        load_coco(root, "train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "34"),
+        ({}, "COCO_train_000000000034"),
+        ({"file_name": "../secret_34.jpg"}, "secret_34"),
+        ({"height": None}, "000000000034"),
+        ({"file_name": None}, "34"),
+    ],
+    ids=["number", "stem", "path outside", "no height", "no file name"],
+)
+def test_a_list_may_name_bad_images_and_reports_no_other_bad_ones(
+    write_coco: Callable[..., str], tmp_path: Path, changes: dict[str, Any], line: str
+) -> None:
+    entries = [image(id=i, file_name=f"COCO_train_{i:012d}.jpg") for i in (12, 34, 56)]
+    entries[1] = {k: v for k, v in (entries[1] | changes).items() if v is not None}
+    broken = [GOOD | {"image_id": i, "segmentation": []} for i in (56, 99, 34)]
+    root = write_coco([GOOD, *(broken if not changes else broken[:2])], images=entries)
+    (tmp_path / "list.txt").write_text(f"{line}\n12\n")
+    split = load_coco(root, "train", list_path=str(tmp_path / "list.txt"))
+    assert [item.image_id for item in split.items] == ["COCO_train_000000000012"]
+    assert [image_id for image_id, _ in split.bad] == ["34"]
+
+
 @pytest.mark.parametrize("line", ["99", "cat_picture", "other_12"])
 def test_a_list_that_names_an_unknown_image_is_refused(
     write_coco: Callable[..., str], tmp_path: Path, line: str

@@ -14,6 +14,7 @@ from slams_ray.data.image import (
     decode_mask,
     decode_turned,
     encode_mask,
+    image_suffix,
     read_file,
 )
 from slams_ray.data.schema import voc_palette
@@ -29,21 +30,28 @@ def encoded(picture: Image.Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def png_header(side: int) -> bytes:
-    """A PNG that announces side x side pixels and holds none."""
+GREY, PALETTE = 0, 3
+"""Colour types of PNG."""
+
+
+def png(size: tuple[int, int], depth: int, colour_type: int, lines: bytes) -> bytes:
+    """A PNG written by hand from (width, height) and packed lines, each after a filter byte."""
 
     def png_chunk(name: bytes, data: bytes) -> bytes:
         return (
             struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         )
 
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    body = (
-        png_chunk(b"IHDR", header)
-        + png_chunk(b"IDAT", zlib.compress(b""))
-        + png_chunk(b"IEND", b"")
-    )
+    body = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, colour_type, 0, 0, 0))
+    if colour_type == PALETTE:
+        body += png_chunk(b"PLTE", bytes(range(3 * 2**depth)))
+    body += png_chunk(b"IDAT", zlib.compress(lines)) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def png_header(side: int) -> bytes:
+    """A PNG that announces side x side pixels and holds none."""
+    return png((side, side), 8, GREY, b"")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
@@ -121,6 +129,21 @@ def test_formats_beyond_the_four_are_refused() -> None:
         decode_image(encoded(PHOTOGRAPH, "TIFF"), "a.tif")
 
 
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [("JPEG", "jpg"), ("MPO", "jpg"), ("PNG", "png"), ("WEBP", "webp"), ("BMP", "bmp")],
+)
+def test_every_format_has_its_suffix_and_a_photograph_of_several_pictures_that_of_jpeg(
+    kind: str, suffix: str
+) -> None:
+    buffer = io.BytesIO()
+    options = {"save_all": True, "append_images": [PHOTOGRAPH]} if kind == "MPO" else {}
+    PHOTOGRAPH.save(buffer, format=kind, **options)
+    assert Image.open(buffer).format == kind
+    assert image_suffix(buffer.getvalue()) == suffix
+    assert decode_image(buffer.getvalue(), "a").shape == (40, 50, 3)
+
+
 @pytest.mark.parametrize("side", [8100, 10_000, 20_000])
 def test_an_image_that_announces_too_many_pixels_is_not_decoded(side: int) -> None:
     with pytest.raises(DataError, match=r"bomb\.png"):
@@ -174,6 +197,18 @@ def test_a_mask_is_a_palette_png_that_viewers_show_in_colour() -> None:
 def test_a_grayscale_png_is_a_mask_too() -> None:
     mask = np.array([[0, 1], [2, 255]], np.uint8)
     np.testing.assert_array_equal(decode_mask(encoded(Image.fromarray(mask), "PNG"), "a"), mask)
+
+
+@pytest.mark.parametrize("colour_type", [GREY, PALETTE])
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_mask_of_fewer_bits_gives_the_stored_indices(depth: int, colour_type: int) -> None:
+    indices = np.arange(2**depth, dtype=np.uint8)
+    mask = np.stack([indices, indices[::-1]])
+    bits = np.unpackbits(mask[..., None], axis=-1)[..., -depth:].reshape(2, -1)
+    lines = b"".join(b"\0" + row.tobytes() for row in np.packbits(bits, axis=1))
+    decoded = decode_mask(png((2**depth, 2), depth, colour_type, lines), "a")
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, mask)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from slams_ray.data.image import IMAGE_SUFFIXES
 from slams_ray.data.lists import read_id_list
 from slams_ray.errors import DataError
 
@@ -65,3 +66,11 @@ def test_a_list_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(DataError, match=r"l\.txt"):
         read_id_list(str(tmp_path / "l.txt"))
+
+
+@pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, ".WEBP"])
+def test_the_suffix_of_every_kind_of_image_is_no_part_of_its_id(
+    tmp_path: Path, suffix: str
+) -> None:
+    (tmp_path / "l.txt").write_text(f"images/my photo{suffix}\nb{suffix} other{suffix}\n")
+    assert read_id_list(str(tmp_path / "l.txt")) == ["my photo", "b"]

@@ -3,6 +3,7 @@ import pytest
 from slams_ray.data.schema import (
     DatasetDescription,
     Item,
+    check_class_names,
     choose_classes,
     drop_unlabelled,
     voc_palette,
@@ -88,3 +89,10 @@ def test_images_without_label_are_dropped_and_counted_unless_kept() -> None:
     kept, num_dropped = drop_unlabelled(items, keep=False)
     assert ([item.image_id for item in kept], num_dropped) == (["0", "2"], 2)
     assert drop_unlabelled(items, keep=True) == (tuple(items), 0)
+
+
+@pytest.mark.parametrize("name", ["cat", "background"])
+def test_a_class_name_twice_and_a_second_background_are_refused_with_their_file(name: str) -> None:
+    with pytest.raises(DataError, match=rf"classes\.txt names the class '{name}'"):
+        check_class_names(["cat", "dog", name], "classes.txt")
+    check_class_names(["cat", "dog"], "classes.txt")

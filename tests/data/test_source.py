@@ -39,6 +39,20 @@ def test_a_bad_annotation_ends_the_loading_with_its_reason(write_coco: Callable[
         load_split(config, config.root, TRAIN)
 
 
+def test_a_bad_annotation_of_an_image_outside_the_list_ends_nothing(
+    write_coco: Callable[..., str], tmp_path: Path
+) -> None:
+    root = write_coco([*ANNOTATIONS, ANNOTATIONS[1] | {"segmentation": []}, ORPHAN])
+    (tmp_path / "list.txt").write_text("12\n")
+    config = coco_config(root, train_list=str(tmp_path / "list.txt"))
+    (item,) = load_split(config, root, TRAIN).items
+    assert item.image_id == "COCO_train_000000000012"
+    (tmp_path / "list.txt").write_text("12\n34\n")
+    with pytest.raises(DataError, match=r"annotation 3 in .* has no segmentation \(image 34\)"):
+        load_split(config, root, TRAIN)
+    assert len(load_split(replace(config, on_bad_image="skip"), root, TRAIN).items) == 1
+
+
 def test_on_bad_image_skip_keeps_the_rest_and_the_reason(write_coco: Callable[..., str]) -> None:
     config = coco_config(write_coco([*ANNOTATIONS, ORPHAN]), on_bad_image="skip")
     split = load_split(config, config.root, TRAIN)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import re
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -116,11 +117,16 @@ def test_only_the_token_opens_the_service(header: str, status: int) -> None:
 
 def test_a_service_for_other_machines_needs_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLAMS_SERVE_TOKEN", raising=False)
-    assert serve.token_digest("127.0.0.1") is None
-    with pytest.raises(ConfigError, match=r"would answer anyone who reaches 0\.0\.0\.0"):
-        serve.token_digest("0.0.0.0")
+    for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"):
+        assert serve.token_digest(host) is None
+    others = ("0.0.0.0", "::", "10.0.0.1", "node1", "localhost.example.org", "127.0.0.1.org", "")
+    for host in others:
+        expected = rf"would answer anyone who reaches {re.escape(host)}: set SLAMS_SERVE_TOKEN"
+        with pytest.raises(ConfigError, match=expected):
+            serve.token_digest(host)
     monkeypatch.setenv("SLAMS_SERVE_TOKEN", "secret")
-    assert serve.token_digest("0.0.0.0") == hashlib.sha256(b"secret").hexdigest()
+    for host in others:
+        assert serve.token_digest(host) == hashlib.sha256(b"secret").hexdigest()
 
 
 def test_images_of_a_batch_are_answered_as_alone_and_share_a_forward(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -83,6 +84,40 @@ def test_a_list_names_paths_relative_to_itself_or_absolute(photographs: Path) ->
         find_photographs(str(photographs / "gone.parquet"), "masks")
 
 
+def test_a_list_that_cannot_be_read_is_named_and_a_byte_order_mark_is_no_name(
+    photographs: Path,
+) -> None:
+    names = photographs / "list.txt"
+    with pytest.raises(DataError, match=r"list\.txt is missing: check the path of the list"):
+        find_photographs(str(names), "masks")
+    names.write_bytes("é.png\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"list\.txt is not UTF-8 text .*save it as UTF-8"):
+        find_photographs(str(names), "masks")
+    names.write_bytes("a.png\n".encode("utf-8-sig"))
+    (source,) = find_photographs(str(names), "masks").sources
+    assert (source.image_id, source.path) == ("a", f"{photographs}/a.png")
+
+
+def test_replaced_files_of_a_list_and_a_replaced_table_get_another_state(
+    photographs: Path, tmp_path: Path
+) -> None:
+    names, table = photographs / "list.txt", tmp_path / "x.parquet"
+    names.write_text(f"a.png\nfile://{photographs}/e.png\ngone.png\ns3://bucket/c.jpg\n")
+    table.write_bytes(b"table")
+    before = find_photographs(str(names), "masks").states
+    assert before == find_photographs(str(names), "masks").states
+    assert list(before) == [f"{photographs}/a.png", f"file://{photographs}/e.png"]
+    in_directory = find_photographs(str(photographs), "masks").states
+    assert list(before.values()) == [in_directory[f"{photographs}/{name}.png"] for name in "ae"]
+    table_before = find_photographs(str(table), "masks").states
+    for path in (photographs / "a.png", table):
+        # Of the same size, but written a second later.
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 10**9))
+    after = find_photographs(str(names), "masks").states
+    assert [before[path] != after[path] for path in before] == [True, False]
+    assert find_photographs(str(table), "masks").states["x.parquet"] != table_before["x.parquet"]
+
+
 @pytest.mark.parametrize("to_files", [True, False])
 def test_a_shard_has_the_masks_of_the_model_and_names_bad_images(
     checkpoint: Path, photographs: Path, tmp_path: Path, to_files: bool
@@ -153,3 +188,20 @@ def test_a_cluster_gives_the_same_masks_and_repeats_only_what_is_missing(
     found = pq.read_table(output / "predictions" / "x.parquet").to_pylist()
     assert [row["image_id"] for row in found] == ["a", "e"]
     assert found[0]["labels"] == (here / "a.png").read_bytes()
+
+
+@pytest.mark.ray
+def test_a_replaced_photograph_of_a_list_gets_a_new_mask(
+    ray_cluster: None, checkpoint: Path, photographs: Path, tmp_path: Path
+) -> None:
+    names, masks = photographs / "list.txt", tmp_path / "masks"
+    names.write_text("a.png\ne.png\n")
+    how = PredictSettings(use_cluster=True, images_per_shard=1)
+    assert predict.run(str(checkpoint), str(names), str(masks), how) == 2
+    kept = {path: path.stat().st_mtime_ns for path in masks.glob("?.png")}
+    shutil.copy(photographs / "deep" / "b.png", photographs / "a.png")
+    assert predict.run(str(checkpoint), str(names), str(masks), how) == 2
+    repeated = [path.name for path in kept if path.stat().st_mtime_ns != kept[path]]
+    assert repeated == ["a.png"]
+    expected = slams_ray.load(checkpoint).predict(photographs / "deep" / "b.png").labels
+    np.testing.assert_array_equal(np.asarray(Image.open(masks / "a.png")), expected)
