@@ -26,8 +26,13 @@ def join(*parts: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Makes a local path absolute, because Ray workers have other directories; keeps URIs."""
-    return path if "://" in path else str(Path(path).expanduser().resolve())
+    """Makes a local path absolute, because Ray workers have other directories.
+
+    One place has one name: a URI loses its last slash, and `file://` becomes a local path.
+    """
+    if path.startswith("file://"):
+        path = "/" + path.removeprefix("file://").lstrip("/")
+    return path.rstrip("/") if "://" in path else str(Path(path).expanduser().resolve())
 
 
 @lru_cache(maxsize=8)
@@ -65,21 +70,24 @@ def resolve(path: str) -> tuple[fs.FileSystem, str]:
             f"{redacted(path)} contains a password: remove it from the address and set credentials "
             "in the environment instead (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, for example)"
         )
-    if "://" not in path:
+    if "://" not in path or path.startswith("file://"):
         return _filesystem("file:///"), absolute(path)
-    scheme, rest = path.split("://", 1)
-    inner = rest if scheme != "file" else "/" + rest.lstrip("/")
+    scheme, inner = path.split("://", 1)
     with _reached(path):
-        return _filesystem(f"{scheme}://{rest.split('/', 1)[0]}/"), inner
+        return _filesystem(f"{scheme}://{inner.split('/', 1)[0]}/"), inner
 
 
 def exists(path: str) -> bool:
-    """Whether a file exists at the path."""
+    """Whether a file exists at the path. Raises as `size_bytes`."""
     return size_bytes(path) is not None
 
 
 def size_bytes(path: str) -> int | None:
-    """Returns the size of a file; None if it does not exist."""
+    """Returns the size of a file; None if it does not exist.
+
+    Raises:
+        ArtifactError: the store refuses to tell, or does not answer for a minute.
+    """
     filesystem, inner = resolve(path)
     with _reached(path):
         info = retried(path, lambda: filesystem.get_file_info(inner))
@@ -87,7 +95,7 @@ def size_bytes(path: str) -> int | None:
 
 
 def list_names(path: str) -> list[str]:
-    """Returns the sorted names of a directory's entries; empty if it does not exist."""
+    """Returns a directory's sorted names; empty if it does not exist. Raises as `size_bytes`."""
     filesystem, inner = resolve(path)
     selector = fs.FileSelector(inner, allow_not_found=True)
     with _reached(path):
@@ -96,12 +104,15 @@ def list_names(path: str) -> list[str]:
 
 
 def list_files(path: str) -> list[str]:
-    """Returns the sorted relative paths of files below a directory; empty if it does not exist."""
+    """Returns the sorted relative paths of files below a directory, as `list_states` does."""
     return [name for name, _, _ in list_states(path)]
 
 
 def list_states(path: str) -> list[tuple[str, int, int]]:
-    """Returns sorted (relative path, size, modification time in ns) of files below a directory."""
+    """Returns sorted (relative path, size, modification time in ns) of files below a directory.
+
+    It is empty if the directory does not exist. Raises as `size_bytes`.
+    """
     filesystem, inner = resolve(path)
     selector = fs.FileSelector(inner, recursive=True, allow_not_found=True)
     with _reached(path):

@@ -91,6 +91,13 @@ def test_absolute_resolves_local_paths_and_leaves_uris(
     assert storage.absolute("s3://bucket/runs") == "s3://bucket/runs"
 
 
+def test_one_place_has_one_absolute_name(tmp_path: Path) -> None:
+    assert storage.absolute("s3://bucket/runs/") == "s3://bucket/runs"
+    assert storage.absolute(f"file://{tmp_path}/") == str(tmp_path.resolve())
+    storage.write_bytes(f"file://{tmp_path}/a.bin", b"content")
+    assert storage.read_bytes(str(tmp_path / "a.bin")) == b"content"
+
+
 def test_a_file_uri_and_its_plain_path_are_the_same_file(tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/a/b.bin"
     assert storage.resolve(uri)[1] == storage.resolve(f"{tmp_path}/a/b.bin")[1]

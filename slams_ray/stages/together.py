@@ -32,6 +32,8 @@ def run_group(group: Sequence[Step], run: PipelineRun) -> None:
 
 
 def _num_places(compute: ComputeConfig) -> int:
+    # Not left to the threads: two of them would start Ray twice, and Ray would not end on SIGTERM.
+    cluster.connect()
     return compute.trainings_at_once or cluster.num_trainings(
         compute.train_workers, compute.device, compute.train_threads
     )

@@ -1,6 +1,7 @@
 """Networks with equal first blocks compute them once, and give what they give alone."""
 
 import copy
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -123,3 +124,18 @@ def test_parts_that_are_called_out_of_turn_compute_again() -> None:
     images, others = torch.randn(2, 2, 3, 32, 32).unbind()
     for name, inputs in (("a", images), ("a", images), ("b", others), ("a", others), ("b", images)):
         torch.testing.assert_close(pair[name](inputs), networks[name](inputs))
+
+
+def test_a_batch_that_nobody_took_is_freed_before_the_next_is_computed() -> None:
+    """As after a group of images that did not fit into memory."""
+    first = make(0)
+    ((names, joint),) = grouped({"cam": first, "slams": with_changed(first, 2)})
+    part = parts(joint, names)["cam"]
+    images = torch.randn(1, 3, 32, 32)
+    part(images)
+    left = weakref.ref(images)
+    del images
+    alive: list[bool] = []
+    joint.register_forward_pre_hook(lambda *_: alive.append(left() is not None))
+    part(torch.randn(1, 3, 32, 32))
+    assert alive == [False]

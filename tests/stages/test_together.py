@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from slams_ray.config import PipelineConfig
+from slams_ray.config import ComputeConfig, PipelineConfig
 from slams_ray.config.overrides import override
 from slams_ray.recipes.demo import demo
 from slams_ray.recipes.folder import folder
@@ -163,6 +163,13 @@ def test_finished_trainings_do_not_ask_the_cluster(
     results = pipeline.run(finished.config, str(workspace), "tiny").results
     assert all(result.cached for result in results.values())
     assert list(results) == stage_names(finished.config)
+
+
+def test_ray_starts_before_the_threads_that_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    connected: list[threading.Thread] = []
+    monkeypatch.setattr(cluster, "connect", lambda: connected.append(threading.current_thread()))
+    assert together._num_places(ComputeConfig(trainings_at_once=2)) == 2
+    assert connected == [threading.main_thread()]
 
 
 @pytest.mark.ray
