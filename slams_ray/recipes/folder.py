@@ -25,9 +25,9 @@ def folder(root: str = "data/photos") -> PipelineConfig:
     """Your own photographs: root/images, root/labels.csv, and optional root/masks.
 
     It uses MobileNetV2 with ImageNet weights and small crops, for one GPU, or for a CPU and some
-    hundred photographs. With --data.format voc or coco it reads small sets in those layouts; a voc tree without
-    Annotations needs --data.voc-labels-from masks. Another network, or random weights, need another
-    number of frozen blocks: --classifier.backbone.frozen-blocks.
+    hundred photographs. With --data.format voc or coco it reads small sets in those layouts; a voc
+    tree without Annotations needs --data.voc-labels-from masks. Another network, or random weights,
+    need another number of frozen blocks: --classifier.backbone.frozen-blocks.
     """
     backbone = BackboneConfig(
         name="mobilenet_v2", weights="MobileNet_V2_Weights.IMAGENET1K_V1", output_stride=16

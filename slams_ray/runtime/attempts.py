@@ -70,7 +70,7 @@ class AttemptLog:
 
     def end(self) -> None:
         """Removes the log, because the shard is finished."""
-        # Trials of a study may make the same shard at the same time. The first to finish removes it.
+        # Trials of a study may make the same shard at the same time; the first to end removes it.
         with suppress(FileNotFoundError):
             storage.remove(self.path)
 

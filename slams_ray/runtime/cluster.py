@@ -126,6 +126,11 @@ def num_gpus() -> int:
     return int(ray.cluster_resources().get("GPU", 0))
 
 
+def is_alone() -> bool:
+    """Whether the cluster is this machine, which this program started: it gets no other node."""
+    return "RAY_ADDRESS" not in os.environ and len(ray.nodes()) == 1
+
+
 def describe() -> dict[str, str]:
     """Describes the cluster's nodes and resources as MLflow tags; empty without Ray."""
     if not ray.is_initialized():

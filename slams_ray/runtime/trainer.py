@@ -28,6 +28,7 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from torch import nn
 
 from slams_ray import storage
+from slams_ray.errors import ConfigError
 from slams_ray.runtime import cluster
 from slams_ray.runtime.allocator import keep_freed_memory
 from slams_ray.runtime.devices import choose_kernels, device_name
@@ -66,6 +67,10 @@ def fit(job: TrainingJob) -> dict[str, Any]:
     Returns:
         the content of `TRAINING_NAME`, with `metrics` of the trained network and `history`, the
         logged metric points.
+
+    Raises:
+        ConfigError: this machine, without a cluster, has no room for the workers.
+        TrainingError: the training failed.
     """
     finished = storage.join(job.output_dir, TRAINING_NAME)
     with TrainingFollower(job) as follower:
@@ -73,12 +78,34 @@ def fit(job: TrainingJob) -> dict[str, Any]:
         # its stage. If the last checkpoint were reported again, Ray Train would delete it.
         if not storage.exists(finished):
             cluster.connect()
+            _check_room(job)
             _fit_with_retries(job)
         result: dict[str, Any] = json.loads(storage.read_bytes(finished))
         is_tracked = follower.finish(result["history"])
     if job.run_id is not None and not is_tracked:
         logger.warning("%s: MLflow lacks some steps, all of them are in %s", job.label, finished)
     return result
+
+
+def _check_room(job: TrainingJob) -> None:
+    """Says for what a training waits; Ray Train would wait without a word.
+
+    Raises:
+        ConfigError: no other node can come.
+    """
+    on_gpu = cluster.use_gpu(job.device)
+    kind, of_worker = ("GPU", 1.0) if on_gpu else ("CPU", WORKER_CPUS)
+    num_workers = job.min_workers or job.num_workers
+    available = ray.cluster_resources().get(kind, 0)
+    if num_workers * of_worker <= available:
+        return
+    problem = (
+        f"{job.label}: {num_workers} training workers need a {kind} each, but the cluster has "
+        f"{available:g}"
+    )
+    if cluster.is_alone():
+        raise ConfigError(f"{problem}: lower compute.train_workers")
+    logger.warning("%s: it waits for nodes; compute.train_workers can be lower", problem)
 
 
 def _fit_with_retries(job: TrainingJob) -> None:

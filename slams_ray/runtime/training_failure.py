@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import ray
 from ray import train
 from ray.exceptions import (
     ActorUnschedulableError,
@@ -23,6 +22,7 @@ from ray.exceptions import (
 from ray.train import TrainingFailedError
 
 from slams_ray.errors import SlamsError, TrainingError
+from slams_ray.runtime import cluster
 
 _WATCH = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 _LOST = (
@@ -100,8 +100,7 @@ def ends_watched() -> Iterator[None]:
     Nothing announces the end of a machine to its own cluster, and the watch is a process more for
     each training.
     """
-    is_alone = "RAY_ADDRESS" not in os.environ and len(ray.nodes()) == 1
-    if not is_alone or _WATCH in os.environ:
+    if not cluster.is_alone() or _WATCH in os.environ:
         yield
         return
     os.environ[_WATCH] = "0"

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from slams_ray import storage
-from slams_ray.errors import ArtifactError, TrainingError
+from slams_ray.errors import ArtifactError, ConfigError, TrainingError
+from slams_ray.runtime import cluster
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
 from slams_ray.training.optimisation import check_finite
@@ -188,6 +189,16 @@ def test_a_finished_training_is_not_started_again(
 ) -> None:
     monkeypatch.setattr("slams_ray.runtime.cluster.connect", lambda: pytest.fail("Ray started"))
     assert fit(training_job(undisturbed, Line()))["metrics"]["num_results"] == 1
+
+
+def test_more_workers_than_a_machine_has_cores_are_refused_and_not_waited_for(
+    ray_cluster: None, tmp_path: Path
+) -> None:
+    num_cpus = cluster.num_cpus()
+    job = training_job(tmp_path, replace(Line(), num_workers=num_cpus + 1))
+    expected = rf"line: {num_cpus + 1} training workers need a CPU each, .* has {num_cpus}: lower"
+    with pytest.raises(ConfigError, match=expected):
+        fit(job)
 
 
 @dataclass(frozen=True)
