@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from slams_ray import storage
 from slams_ray.config import InferenceConfig, PredictionCrfConfig
+from slams_ray.data.batches import WAITING_BATCHES
 from slams_ray.data.image import (
     DEFAULT_LIMITS,
     ImageLimits,
@@ -72,6 +73,18 @@ class Prediction:
         return overlay_labels(self.image, self.labels, self.palette)
 
 
+class Decoded(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        upright: (H, W, 3) uint8.
+        stored: (H', W', 3) uint8, as a shard would store it: the same, or shrunk.
+    """
+
+    upright: np.ndarray
+    stored: np.ndarray
+
+
 class Model:
     """A trained segmentation network with the settings it was scored with.
 
@@ -110,62 +123,56 @@ class Model:
         Raises:
             DataError: an image is missing, truncated, too large, or of another type or shape.
         """
-        if isinstance(image, list | tuple):
-            return [self.predict(one) for one in image]
-        if isinstance(image, str | os.PathLike):
-            path = os.fspath(image)
-            return self.predict_bytes(read_file(path), path)
-        if isinstance(image, bytes):
-            return self.predict_bytes(image, "the image")
-        if isinstance(image, Image.Image):
-            return self._predict(to_rgb(image), to_rgb(ImageOps.exif_transpose(image)))
-        pixels = _checked(image)
-        return self._predict(pixels, pixels)
+        if not isinstance(image, list | tuple):
+            return self.predict_decoded([self._decoded(image)])[0]
+        size = self.images_at_once
+        groups = (image[start : start + size] for start in range(0, len(image), size))
+        return [
+            prediction
+            for group in groups
+            for prediction in self.predict_decoded([self._decoded(one) for one in group])
+        ]
 
-    def predict_bytes(
-        self, data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS
-    ) -> Prediction:
-        """Segments an encoded image.
+    @property
+    def images_at_once(self) -> int:
+        """Images worth decoding before they are segmented: several batches, if sizes differ."""
+        return WAITING_BATCHES * self.predictor.batch_size
+
+    def decode(self, data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> Decoded:
+        """Decodes an encoded image for `predict_decoded`.
 
         Args:
             source: name of the image, for messages.
+
+        Raises:
+            DataError: the image is truncated, too large, or of another type.
         """
-        return self._predict(*decode_turned(data, source, limits))
+        return self._as_stored(*decode_turned(data, source, limits))
 
-    def predict_each(
-        self, encoded: Sequence[bytes], source: str, limits: ImageLimits = DEFAULT_LIMITS
-    ) -> list[Prediction | DataError]:
-        """Segments encoded images, of which those of one size share a forward.
+    def predict_decoded(self, images: Sequence[Decoded]) -> list[Prediction]:
+        """Segments images, of which those of one size share a forward."""
+        segmented = self._segment([image.stored for image in images])
+        return [
+            self._at_full_size(labels, confidence, image.upright)
+            for image, (labels, confidence) in zip(images, segmented, strict=True)
+        ]
 
-        Args:
-            source: name of an image, for messages.
+    def _decoded(self, image: Photograph) -> Decoded:
+        if isinstance(image, str | os.PathLike):
+            path = os.fspath(image)
+            return self.decode(read_file(path), path)
+        if isinstance(image, bytes):
+            return self.decode(image, "the image")
+        if isinstance(image, Image.Image):
+            return self._as_stored(to_rgb(image), to_rgb(ImageOps.exif_transpose(image)))
+        pixels = _checked(image)
+        return self._as_stored(pixels, pixels)
 
-        Returns:
-            for each image its prediction, or the error of a bad image.
-        """
-        found: dict[int, Prediction | DataError] = {}
-        uprights: dict[int, np.ndarray] = {}
-        stored = []
-        for index, data in enumerate(encoded):
-            try:
-                decoded, uprights[index] = decode_turned(data, source, limits)
-            except DataError as error:
-                found[index] = error
-            else:
-                stored.append(self._as_stored(decoded, uprights[index]))
-        segmented = self._segment(stored)
-        for (index, upright), (labels, confidence) in zip(uprights.items(), segmented, strict=True):
-            found[index] = self._at_full_size(labels, confidence, upright)
-        return [found[index] for index in range(len(encoded))]
-
-    def _predict(self, decoded: np.ndarray, image: np.ndarray) -> Prediction:
-        """Segments at the size that a shard would store, and enlarges labels if it is smaller."""
-        ((labels, confidence),) = self._segment([self._as_stored(decoded, image)])
-        return self._at_full_size(labels, confidence, image)
-
-    def _as_stored(self, decoded: np.ndarray, image: np.ndarray) -> np.ndarray:
-        pixels, encoded = shrink(decoded, image, self.max_side_px)
-        return pixels if encoded is None else decode_image(encoded, "the shrunk image")
+    def _as_stored(self, decoded: np.ndarray, upright: np.ndarray) -> Decoded:
+        pixels, encoded = shrink(decoded, upright, self.max_side_px)
+        if encoded is not None:
+            pixels = decode_image(encoded, "the shrunk image")
+        return Decoded(upright=upright, stored=pixels)
 
     def _segment(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
         if self.tile_px is None:

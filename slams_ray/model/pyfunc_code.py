@@ -27,7 +27,7 @@ class SegmentationModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         Returns:
             palette PNG of each image, whose pixels are class indices.
         """
-        return [self.model.predict_bytes(data, "the image").to_png() for data in model_input]
+        return [found.to_png() for found in self.model.predict(list(model_input))]
 
 
 mlflow.models.set_model(SegmentationModel())

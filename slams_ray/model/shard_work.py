@@ -1,17 +1,19 @@
 """Work on a shard of photographs: predicts each and writes masks as files or as a table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
 from slams_ray import storage
+from slams_ray.data.batches import work_ahead
 from slams_ray.data.image import encode_jpeg, read_file
 from slams_ray.data.image_trace import TracedMapper
 from slams_ray.data.names import check_relative_path
 from slams_ray.errors import DataError
-from slams_ray.model.model import Model, Prediction
+from slams_ray.model.model import Decoded, Model, Prediction
 
 PREDICTION_SCHEMA = pa.schema(
     [
@@ -23,6 +25,10 @@ PREDICTION_SCHEMA = pa.schema(
     ]
 )
 """One row an image: size, mean confidence, and the palette PNG unless it is a file."""
+
+
+Photograph = tuple[str, str, bytes | None]
+"""Image id, name for messages, and encoded bytes; None if they are in the file of that name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,22 +68,60 @@ class PredictMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: Sequence[Source] | None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        """Returns a row for each good image, and the number of rows and the bad images."""
-        rows, bad = [], []
-        for image_id, path, data in _photographs(tables, payload):
-            try:
-                self.enter(path)
-                rows.append(self._row(image_id, path, data))
-            except DataError as error:
-                if self.on_bad_image == "fail":
-                    raise
-                bad.append([path, str(error)])
+        """Returns a row for each good image, and the number of rows and the bad images.
+
+        On a GPU threads read the next images and write the last masks while it computes.
+        """
+        # One image after another, so that a crash tells which one caused it.
+        in_turn = self.entrance is not None
+        ahead = 0 if in_turn else self.model.predictor.ahead
+        bad: list[list[str]] = []
+        read = work_ahead(self._read, _photographs(tables, payload), ahead)
+        predicted = self._predicted(read, 1 if in_turn else self.model.images_at_once, bad)
+        rows = list(work_ahead(self._row, predicted, ahead))
         table = pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA)
         return table, {"num_rows": len(rows), "bad": bad}
 
-    def _row(self, image_id: str, path: str, data: bytes | None) -> dict[str, Any]:
-        check_relative_path(image_id, path)
-        found = self.model.predict_bytes(read_file(path) if data is None else data, path)
+    def _read(self, photograph: Photograph) -> tuple[str, str, Decoded | DataError]:
+        """Returns image id, path, and the decoded image or why it is bad."""
+        image_id, path, data = photograph
+        try:
+            self.enter(path)
+            check_relative_path(image_id, path)
+            return (
+                image_id,
+                path,
+                self.model.decode(read_file(path) if data is None else data, path),
+            )
+        except DataError as error:
+            if self.on_bad_image == "fail":
+                raise
+            return image_id, path, error
+
+    def _predicted(
+        self,
+        read: Iterator[tuple[str, str, Decoded | DataError]],
+        size: int,
+        bad: list[list[str]],
+    ) -> Iterator[tuple[str, Prediction]]:
+        """Yields image id and prediction of good images, and adds the others to `bad`.
+
+        Args:
+            size: images that are segmented together.
+        """
+        while group := list(islice(read, size)):
+            good: list[tuple[str, Decoded]] = []
+            for image_id, path, found in group:
+                if isinstance(found, DataError):
+                    bad.append([path, str(found)])
+                else:
+                    good.append((image_id, found))
+            predictions = self.model.predict_decoded([decoded for _, decoded in good])
+            for (image_id, _), prediction in zip(good, predictions, strict=True):
+                yield image_id, prediction
+
+    def _row(self, predicted: tuple[str, Prediction]) -> dict[str, Any]:
+        image_id, found = predicted
         height, width = found.labels.shape
         if self.files_in is not None:
             write_files(self.files_in, image_id, found)
@@ -92,8 +136,7 @@ class PredictMapper(TracedMapper):
 
 def _photographs(
     tables: Mapping[str, pa.Table], payload: Sequence[Source] | None
-) -> Iterable[tuple[str, str, bytes | None]]:
-    """Yields image id, name for messages, and encoded bytes; None if they are in a file."""
+) -> Iterator[Photograph]:
     if payload is not None:
         yield from ((source.image_id, source.path, None) for source in payload)
         return

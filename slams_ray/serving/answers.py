@@ -7,7 +7,7 @@ import numpy as np
 
 from slams_ray.data.image import ImageLimits
 from slams_ray.errors import DataError
-from slams_ray.model.model import Model, Prediction
+from slams_ray.model.model import Decoded, Model, Prediction
 
 Answer = bytes | dict[str, Any] | DataError
 
@@ -24,11 +24,18 @@ def answer_each(
         for each request a palette PNG or JSON, or the error of what is no image or exceeds the
         limits.
     """
-    found = model.predict_each([data for data, _ in requests], "the image", limits)
-    return [
-        one if isinstance(one, DataError) else to_json(one) if wants_json else one.to_png()
-        for one, (_, wants_json) in zip(found, requests, strict=True)
-    ]
+    found: dict[int, Answer] = {}
+    decoded: dict[int, Decoded] = {}
+    for index, (data, _) in enumerate(requests):
+        try:
+            decoded[index] = model.decode(data, "the image", limits)
+        except DataError as error:
+            found[index] = error
+    predictions = model.predict_decoded(list(decoded.values()))
+    for index, prediction in zip(decoded, predictions, strict=True):
+        _, wants_json = requests[index]
+        found[index] = to_json(prediction) if wants_json else prediction.to_png()
+    return [found[index] for index in range(len(requests))]
 
 
 def to_json(found: Prediction) -> dict[str, Any]:

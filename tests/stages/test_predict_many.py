@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -118,11 +119,13 @@ def test_replaced_files_of_a_list_and_a_replaced_table_get_another_state(
     assert find_photographs(str(table), "masks").states["x.parquet"] != table_before["x.parquet"]
 
 
-@pytest.mark.parametrize("to_files", [True, False])
+@pytest.mark.parametrize(("to_files", "as_on_gpu"), [(True, False), (False, False), (True, True)])
 def test_a_shard_has_the_masks_of_the_model_and_names_bad_images(
-    checkpoint: Path, photographs: Path, tmp_path: Path, to_files: bool
+    checkpoint: Path, photographs: Path, tmp_path: Path, to_files: bool, as_on_gpu: bool
 ) -> None:
     model = slams_ray.load(checkpoint)
+    if as_on_gpu:
+        model.predictor.batch_size, model.predictor.ahead = 2, 4
     sources = find_photographs(str(photographs), "masks").sources
     files_in = str(tmp_path / "masks") if to_files else None
     table, summary = PredictMapper(model, files_in, "skip")({}, sources)
@@ -139,6 +142,27 @@ def test_a_shard_has_the_masks_of_the_model_and_names_bad_images(
         assert row["confidence"] == pytest.approx(float(expected.confidence.mean()))
     with pytest.raises(DataError, match="truncated"):
         PredictMapper(model, None, "fail")({}, sources)
+
+
+def test_images_that_crash_a_process_are_read_one_after_another(
+    checkpoint: Path, photographs: Path
+) -> None:
+    """Otherwise the last image that was entered would not be the one that crashed it."""
+    model = slams_ray.load(checkpoint)
+    model.predictor.batch_size, model.predictor.ahead = 2, 4
+    happened: list[str] = []
+    segment = model.predict_decoded
+
+    def predict_decoded(images: Any) -> Any:
+        happened.append("segmented")
+        return segment(images)
+
+    model.predict_decoded = predict_decoded  # type: ignore[method-assign]
+    mapper = PredictMapper(model, None, "fail")
+    mapper.trace = happened.append
+    first, second = (Source(image_id=name, path=str(photographs / f"{name}.png")) for name in "ae")
+    mapper({}, [first, second])
+    assert happened == [first.path, "segmented", second.path, "segmented"]
 
 
 def test_a_name_that_leads_out_of_the_output_is_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def speed_rows(work: ServeWork, concurrency: Sequence[int], rounds: int) -> list
         for _ in range(rounds):
             started = time.perf_counter()
             for data in work.photographs:
-                model.predict_bytes(data, "photograph").to_png()
+                model.predict(data).to_png()
             plain.append((time.perf_counter() - started) / len(work.photographs))
             for number, found in loads.items():
                 found.append(load(address, work.photographs, number))
