@@ -166,8 +166,9 @@ def _register(
         client.get_registered_model(name)
     except MlflowException:
         client.create_registered_model(name)
-    query = f"name = '{name}' AND tags.`slams.fingerprint` = '{package.fingerprint}'"
-    known = client.search_model_versions(query)
+    # The name can contain a quote, which would end the text in a query.
+    query = f"tags.`slams.fingerprint` = '{package.fingerprint}'"
+    known = [v for v in client.search_model_versions(query) if v.name == name]
     version = known[0] if known else _new_version(client, model, score, name)
     if _is_best(client, score, name):
         client.set_registered_model_alias(name, BEST, version.version)

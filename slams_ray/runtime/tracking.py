@@ -17,7 +17,7 @@ from slams_ray import storage
 from slams_ray.errors import ArtifactError, ConfigError
 from slams_ray.redaction import redacted
 from slams_ray.runtime.retry_queue import RetryQueue, first_line
-from slams_ray.runtime.tracking_address import tracking_uri
+from slams_ray.runtime.tracking_address import accepted_name, artifact_location, tracking_uri
 from slams_ray.runtime.tracking_database import create_database, new_client
 from slams_ray.runtime.tracking_view import experiment_tags
 
@@ -99,7 +99,8 @@ class Run:
         from mlflow.entities import Param
         from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-        entities = [Param(k, redacted(str(v))[:MAX_PARAM_VAL_LENGTH]) for k, v in params.items()]
+        texts = ((accepted_name(k), redacted(str(v))) for k, v in params.items())
+        entities = [Param(name, text[:MAX_PARAM_VAL_LENGTH]) for name, text in texts]
         for start in range(0, len(entities), 100):
             batch = entities[start : start + 100]
             self._send("params", partial(self._log_batch, params=batch))
@@ -107,10 +108,14 @@ class Run:
     def log_metrics(
         self, metrics: Mapping[str, float], step: int = 0, seconds: float | None = None
     ) -> None:
-        """Buffers metrics of a time in seconds since the epoch, or of now, for `flush`."""
+        """Buffers metrics of a time in seconds since the epoch, or of now, for `flush`.
+
+        Names can contain class names: MLflow gets each as `accepted_name`.
+        """
         self._flush_at = self._flush_at or time.monotonic() + FLUSH_SECONDS
         stamp = int(1000 * (time.time() if seconds is None else seconds))
-        self._buffer.extend((k, float(v), stamp, step) for k, v in metrics.items() if v == v)
+        numbers = ((accepted_name(k), float(v)) for k, v in metrics.items() if v == v)
+        self._buffer.extend((name, value, stamp, step) for name, value in numbers)
         self.flush_if_due()
 
     def flush_if_due(self) -> None:
@@ -133,7 +138,7 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        entities = [RunTag(key, redacted(value)) for key, value in tags.items()]
+        entities = [RunTag(accepted_name(key), redacted(value)) for key, value in tags.items()]
         self._send("tags", partial(self._log_batch, tags=entities))
 
     def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
@@ -252,10 +257,7 @@ class Tracker:
                 if key not in found.tags:
                     self._client.set_experiment_tag(found.experiment_id, key, value)
             return str(found.experiment_id)
-        location = None
-        if self.uri.startswith("sqlite:"):
-            local = "" if "://" in workspace else "file://"
-            location = f"{local}{workspace}/mlartifacts"
+        location = artifact_location(workspace) if self.uri.startswith("sqlite:") else None
         return str(self._client.create_experiment(name, location, experiment_tags()))
 
     def start(self, name: str, tags: Mapping[str, str], parent: Run | None = None) -> Run:

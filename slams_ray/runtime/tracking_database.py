@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from slams_ray.errors import ConfigError
 from slams_ray.runtime.environment import set_defaults
-from slams_ray.runtime.tracking_address import DATABASE_NAME
+from slams_ray.runtime.tracking_address import DATABASE_NAME, database_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,7 +27,7 @@ def create_database(workspace: str) -> None:
         database.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=workspace, prefix=".mlflow-") as directory:
             aside = Path(directory) / DATABASE_NAME
-            new_client(f"sqlite:///{aside}").search_experiments()
+            new_client(database_uri(str(aside))).search_experiments()
             _move_unless_there(aside, database)
     except OSError as error:
         reason = f"the workspace {workspace} cannot be written ({error})"

@@ -208,3 +208,15 @@ def test_a_server_that_is_gone_ends_nothing(
 def test_a_name_that_mlflow_refuses_is_an_error_before_the_pipeline(name: str) -> None:
     with pytest.raises(ConfigError, match=r"tracking\.registered_name"):
         TrackingConfig(registered_name=name)
+
+
+def test_a_registered_name_may_contain_a_quote(
+    results: Callable[..., Results], tmp_path: Path
+) -> None:
+    run = Tracker(str(tmp_path), "e").start("run", {})
+    publish(run, results("first", 0.5), "the cat's")
+    publish(run, results("first", 0.5), "the cat's")
+    model = run.client.get_registered_model("the cat's")
+    assert str(model.aliases["best"]) == "1"
+    versions = [v for v in run.client.search_model_versions() if v.name == "the cat's"]
+    assert len(versions) == 1

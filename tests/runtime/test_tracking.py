@@ -17,7 +17,7 @@ from slams_ray.runtime import retry_queue, tracking, tracking_database
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.system_metrics import SystemMetrics
 from slams_ray.runtime.tracking import Run, Tracker
-from slams_ray.runtime.tracking_address import tracking_uri
+from slams_ray.runtime.tracking_address import accepted_name, artifact_location, tracking_uri
 from slams_ray.runtime.tracking_view import VIEW
 from slams_ray.runtime.watchdog import Watchdog
 
@@ -43,6 +43,79 @@ def test_metrics_arrive_with_their_steps_after_a_flush(tmp_path: Path) -> None:
     history = run.client.get_metric_history(str(run.run_id), "loss")
     assert [(m.step, m.value) for m in history] == [(s, s / 10) for s in range(1200)]
     assert run.client.get_metric_history(str(run.run_id), "undefined") == []
+
+
+def stored_names(run: Run) -> tuple[set[str], set[str], set[str]]:
+    """Names of the metrics, parameters and own tags that MLflow has of a run."""
+    data = run.client.get_run(str(run.run_id)).data
+    tags = {name for name in data.tags if not name.startswith("mlflow.")}
+    return set(data.metrics), set(data.params), tags
+
+
+def test_a_class_name_that_mlflow_refuses_costs_no_score(tmp_path: Path) -> None:
+    run = Tracker(str(tmp_path), "e").start("run", {})
+    names = [
+        "cat & dog",
+        "cat + dog",
+        "cat_dog",
+        "car (red)",
+        "a,b",
+        "n//a",
+        "a/../b",
+        "c/",
+        "x" * 300,
+    ]
+    run.log_metrics({f"iou/{name}": index for index, name in enumerate(names)})
+    run.log_metrics({"segmentation_miou": 0.5})
+    run.log_params({f"weight.{name}": 1 for name in names} | {"seed": 0})
+    run.set_tags({f"best.{name}": "1" for name in names} | {"team": "vision"})
+    assert run.finish("FINISHED")
+    assert run.is_tracked
+    metrics, params, tags = stored_names(run)
+    assert {"segmentation_miou", "iou/cat_dog"} < metrics
+    assert {"seed", "weight.cat_dog"} < params
+    assert {"team", "best.cat_dog"} < tags
+    assert len(metrics) == len(params) == len(tags) == len(names) + 1
+    assert any(name.startswith("iou/cat _ dog-") for name in metrics)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["segmentation_miou", "iou/traffic light", "crf.gt_prob", "dead/Käse", "a:b-c", ".b", "a..b"],
+)
+def test_a_name_that_mlflow_accepts_is_kept(name: str) -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    _validate_metric_name(name)
+    assert accepted_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/",
+        ".",
+        "..",
+        "../a",
+        "/a",
+        "a/",
+        "a//b",
+        "a/./b",
+        "a\nb",
+        "a\n",
+        "a|b",
+        "é" * 251,
+        "\ud800",
+    ],
+)
+def test_any_name_becomes_one_that_mlflow_accepts(name: str) -> None:
+    from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_metric_name
+
+    found = accepted_name(name)
+    _validate_metric_name(found)
+    assert len(found) <= MAX_ENTITY_KEY_LENGTH
+    assert found == accepted_name(name) != accepted_name(name + "&")
 
 
 def test_the_experiment_is_one_of_trainings_and_runs_say_who_started_what(tmp_path: Path) -> None:
@@ -203,6 +276,40 @@ def test_artifacts_of_a_database_of_ones_own_stand_in_the_workspace(
         run = tracker.start("run", {})
         experiment = run.client.get_experiment(tracker.experiment_id)
         assert experiment.artifact_location == location
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "100%41", "100%", "my runs", "é=1"])
+def test_a_workspace_with_any_name_contains_its_database_and_artifacts(
+    name: str, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    workspace = tmp_path / name / "runs"
+    workspace.mkdir(parents=True)
+    client = MlflowClient(tracking_uri=tracking_uri(str(workspace)))
+    experiment = client.create_experiment("e", artifact_location(str(workspace)))
+    run = client.create_run(experiment)
+    client.log_text(run.info.run_id, "hello", "hello.txt")
+    assert {path.name for path in workspace.iterdir()} == {"mlflow.db", "mlartifacts"}
+    assert [path.read_text() for path in workspace.rglob("hello.txt")] == ["hello"]
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
+    assert list((tmp_path / name).iterdir()) == [workspace]
+    downloaded = client.download_artifacts(run.info.run_id, "hello.txt", str(tmp_path))
+    assert Path(downloaded).read_text() == "hello"
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "100%41", "my runs"])
+def test_a_tracker_keeps_to_a_workspace_with_a_special_name(name: str, tmp_path: Path) -> None:
+    workspace = tmp_path / name
+    run = Tracker(str(workspace), "e").start("run", {})
+    run.log_text("hello", "hello.txt")
+    assert run.finish("FINISHED")
+    assert list(tmp_path.iterdir()) == [workspace]
+    assert [path.read_text() for path in workspace.rglob("hello.txt")] == ["hello"]
+
+
+def test_an_address_of_an_ordinary_workspace_stays_readable() -> None:
+    assert tracking_uri("/data/my runs#1") == "sqlite:////data/my runs#1/mlflow.db"
 
 
 def test_no_run_is_opened_before_there_is_work(tmp_path: Path) -> None:
