@@ -22,15 +22,25 @@ _ARITHMETIC = (
     "data",
     "inference",
     "metrics.py",
+    "model/predictor.py",
     "networks",
     "refinement",
+    "runtime/search_space.py",
+    "runtime/trial_plan.py",
     "seeds",
     "segmentation",
+    "stages/refine.py",
+    "stages/search_choice.py",
+    "stages/search_refinement.py",
+    "stages/slices.py",
+    "stages/threshold_choice.py",
+    "stages/trials.py",
     "systems",
     "training",
     "workers",
 )
-"""Parts of the package that compute results. The rest moves data, starts work and shows results."""
+"""Parts of the package that compute or choose results. The rest moves data, starts work and shows
+results."""
 
 
 def versions() -> dict[str, str]:
@@ -43,14 +53,14 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Git commit of the installed source; None outside a repository."""
-    found = _git("rev-parse", "HEAD")
+    """Git commit of the installed source; None if no repository tracks it."""
+    found = _git("rev-parse", "HEAD") if _is_tracked() else None
     return found.strip() or None if found is not None else None
 
 
 def has_changes() -> bool | None:
-    """Whether the source differs from its commit; None outside a repository."""
-    found = _git("status", "--porcelain", "--untracked-files=no")
+    """Whether the source differs from its commit; None if no repository tracks it."""
+    found = _git("status", "--porcelain", "--untracked-files=no") if _is_tracked() else None
     return None if found is None else bool(found.strip())
 
 
@@ -64,6 +74,11 @@ def arithmetic() -> str:
             total.update(f"{file.relative_to(_PACKAGE)}\n".encode())
             total.update(file.read_bytes())
     return total.hexdigest()[:12]
+
+
+def _is_tracked() -> bool:
+    """Whether git tracks the package: a virtual environment can be inside another repository."""
+    return _git("ls-files", "--error-unmatch", "__init__.py") is not None
 
 
 def _git(*arguments: str) -> str | None:

@@ -38,13 +38,37 @@ def test_outside_a_repository_neither_is_known(package: Path) -> None:
     assert provenance.has_changes() is None
 
 
+def test_a_repository_around_an_installed_package_is_not_its_origin(package: Path) -> None:
+    """A virtual environment in a project, ignored there or not."""
+    repository = package.parent
+    installed = repository / ".venv" / "slams_ray"
+    shutil.copytree(package, installed)
+    for ignored in ("", ".venv/"):
+        (repository / ".gitignore").write_text(ignored)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(provenance, "_PACKAGE", installed)
+            assert provenance.commit() is None
+            assert provenance.has_changes() is None
+    assert provenance.commit() is not None
+
+
 @pytest.mark.parametrize(
     ("path", "computes"),
     [
         ("systems/slams/losses.py", True),
         ("metrics.py", True),
         ("workers/walk.py", True),
+        ("model/predictor.py", True),
+        ("runtime/search_space.py", True),
+        ("runtime/trial_plan.py", True),
+        ("stages/refine.py", True),
+        ("stages/search_choice.py", True),
+        ("stages/search_refinement.py", True),
+        ("stages/slices.py", True),
+        ("stages/threshold_choice.py", True),
+        ("stages/trials.py", True),
         ("runtime/shards.py", False),
+        ("stages/steps.py", False),
     ],
 )
 def test_the_digest_of_the_arithmetic_follows_the_code_that_computes(
