@@ -71,15 +71,7 @@ def _arrays(data: bytes, source: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return file[CLASSES], file[MAPS]
-    except (
-        BadZipFile,
-        ValueError,
-        OSError,
-        EOFError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except _DAMAGED as error:
         raise DataError(
             f"{source} ({len(data)} bytes) is not an npz file with {CLASSES} and {MAPS} ({error}): "
             "convert pickled .npy files with python -m jobs.convert"

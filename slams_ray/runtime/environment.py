@@ -27,7 +27,6 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # The newer output prints a box and a path even with verbose=0.
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Two cold workers import torch for 40 s on a busy 2-core machine; the default limit is 60 s.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
     # On a busy machine Serve would kill its HTTP proxy while it starts; the default limit is 5 s.

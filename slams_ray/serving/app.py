@@ -16,7 +16,7 @@ TOKEN_VARIABLE = "SLAMS_SERVE_TOKEN"
 
 Answer = dict[str, Any]
 Segment = Callable[[bytes, bool], Awaitable[bytes | Answer]]
-"""(encoded image, whether JSON is wanted) -> palette PNG, or the JSON of `answers.as_json`."""
+"""(encoded image, whether JSON is wanted) -> palette PNG, or the JSON of `answers.to_json`."""
 
 
 @dataclass(frozen=True, kw_only=True)

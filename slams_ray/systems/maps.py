@@ -22,7 +22,13 @@ def mean_over_image(maps: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
 
 def mean_over_classes(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """(B,) mean of (B, C) values over the present classes; 0 for an image without a class."""
+    """(B,) mean of (B, C) values over the classes with label 1; 0 for a row without one.
+
+    A row is an image with its present classes, or a pair of image and class with chosen classes.
+
+    Args:
+        labels: (B, C) multi-hot or bool.
+    """
     return (values * labels).sum(dim=1) / labels.sum(dim=1).clamp(min=1)
 
 

@@ -100,8 +100,20 @@ class Task(Protocol):
     @property
     def sampler(self) -> Sampler: ...
     def build(self) -> TrainingModule: ...
-    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]: ...
-    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]: ...
+    def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
+        """Evaluates the trained network on a worker's rows of the validation shards.
+
+        Returns:
+            name -> (N, ...) array, one entry for each of the N rows, in their order (scores and
+            labels are (N, C) each); empty if the task has nothing to evaluate.
+        """
+
+    def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
+        """Returns metric -> value over the rows of all workers; nan where it is undefined.
+
+        Args:
+            results: what `evaluate` returned, one for each worker by rank; each has its own N.
+        """
 
 
 PAIRS = "pairs"

@@ -73,10 +73,24 @@ class Training:
         return module.to(memory_format=torch.channels_last)
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        """Returns the optimiser of the trained network; frozen networks beside it have none.
+
+        Args:
+            module: a `TrainingModule`, or DDP around one.
+        """
         inner = training_module(module)
         return build_optimizer(inner.network, self.config, inner.slow_parameters)
 
     def complete(self, samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Adds `pairs` to samples that have labels, before they are copied to the device.
+
+        Args:
+            samples: name -> (b, ...) array, the b images of a worker's share of a global batch, as
+                `loader` makes them; labels are (b, C) uint8 multi-hot.
+
+        Returns:
+            the samples, and pairs (N, 2) int64: image and class (from 0) of the N pairs.
+        """
         return with_pairs(samples)
 
     def step(
@@ -87,15 +101,44 @@ class Training:
         step: int,
         num_steps: int,
     ) -> dict[str, torch.Tensor]:
+        """Runs one optimisation step on a worker's share of a global batch.
+
+        Args:
+            module: a `TrainingModule`, or DDP around one.
+            batch: name -> (b, ...) tensor on the module's device, as `complete` returns them.
+            step: number of the step, from 0.
+            num_steps: number of steps of the whole training.
+
+        Returns:
+            name -> scalar on that device, without a gradient: loss and the metrics of the task on
+            this worker's share, and gradient_norm of the global batch.
+        """
         # Dropout (the DeepLabV3 head) must not depend on how often the training was restarted.
         seed_generators(self.seed * 1_000_003 + step)
         training_module(module).progress = step / num_steps
         return train_step(module, optimizer, batch, step, num_steps, self.config, self.seed)
 
     def check(self, metrics: Sequence[Mapping[str, torch.Tensor]], num_steps_done: int) -> None:
+        """Checks the losses of the last steps.
+
+        Args:
+            metrics: what `step` returned, one for each step since the last check; the last one
+                belongs to step num_steps_done - 1.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+        """
         check_finite([m["loss"] for m in metrics], num_steps_done)
 
     def loading_tasks(self, rank: int, num_workers: int, first_step: int) -> Iterator[LoadingTask]:
+        """Yields what worker `rank` loads from `first_step` to the last step, in order.
+
+        Together the tasks hold `batch_share` rows for each step. The plan depends on the random
+        seed and the shards only, so a restart or another number of workers uses the same images.
+
+        Raises:
+            ConfigError: this number of workers cannot share a batch.
+        """
         return plan_loading(
             self.shard_rows,
             batch_size=self.config.batch_size,

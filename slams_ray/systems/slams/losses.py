@@ -7,6 +7,8 @@ So N workers with B/N images each take the same step as one worker with B images
 
 import torch
 
+from slams_ray.systems.maps import mean_over_classes
+
 AREA_EPSILON = 1e-6
 
 
@@ -48,7 +50,7 @@ def category_foreground_loss(
     Returns:
         (N,).
     """
-    return 0.5 * masked_mean(attract(similarity, form), own) + 0.5 * masked_mean(
+    return 0.5 * mean_over_classes(attract(similarity, form), own) + 0.5 * mean_over_classes(
         repel(similarity, form), others
     )
 
@@ -65,14 +67,9 @@ def category_background_loss(
     Returns:
         (N,).
     """
-    return 0.5 * masked_mean(repel(similarity, form), own) + 0.5 * masked_mean(
+    return 0.5 * mean_over_classes(repel(similarity, form), own) + 0.5 * mean_over_classes(
         attract(similarity, form), others
     )
-
-
-def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of each row of (N, K) values over a mask; 0 where the mask of a row is empty."""
-    return (values * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
 def activation_regularization(
@@ -86,7 +83,7 @@ def activation_regularization(
         valid: (B, 1, h, w) 1 on image, 0 on padding.
     """
     area = (activation * valid).sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=AREA_EPSILON)
-    return masked_mean(area, weight)
+    return mean_over_classes(area, weight)
 
 
 def equivariance_loss(
@@ -104,7 +101,7 @@ def equivariance_loss(
         valid: (B, 1, h, w) 1 on image, 0 on padding.
     """
     difference = (transformed_activation - activation_transformed).abs() * valid
-    return masked_mean(
+    return mean_over_classes(
         difference.sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=AREA_EPSILON), labels
     )
 
@@ -129,6 +126,6 @@ def complementation_loss(
     is_top = torch.zeros_like(present, dtype=torch.bool).scatter(1, winner, True)
     rival = torch.maximum(torch.where(is_top, second, top), 1 - top)
     square = (present + rival - 1).square() * valid
-    return masked_mean(
+    return mean_over_classes(
         square.sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=AREA_EPSILON), labels
     )
