@@ -20,7 +20,8 @@ class RunCommand(PipelineCommand):
     """Settings of one run. The recipe sets the defaults."""
 
     until: str | None = None
-    """Last stage to run, such as refine; by default all stages run. Finished stages are kept."""
+    """Last stage to run, such as refine or search_threshold; docs/stages.md has all. By default all
+    stages run. Finished stages are kept."""
 
 
 def main() -> None:

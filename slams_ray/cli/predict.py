@@ -43,7 +43,8 @@ class PredictCommand:
     """Segments larger images in overlapping tiles of this side, a multiple of 32, so that memory
     does not grow. None takes images whole."""
     scales: tuple[float, ...] | None = None
-    """Image scales whose scores are averaged."""
+    """Image scales whose scores are averaged. By default this and the three settings below are as
+    the network was scored."""
     flip: bool | None = None
     """Whether the mirrored image is included as well."""
     precision: Literal["auto", "float32", "bfloat16"] | None = None

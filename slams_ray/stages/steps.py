@@ -224,7 +224,7 @@ def _search_refined_threshold(name: str, run: PipelineRun) -> Result:
 
 
 def _label_affinity(run: PipelineRun) -> Result:
-    # A search must not change these labels: it chose its walk on the edges learnt from them.
+    # Not with the threshold of a search: it chose its walk on the edges learnt from these labels.
     inputs = replace(_refine_inputs(run), background_threshold=None)
     config, stage = run.config, train_affinity.LABELS_STAGE
     return refine.run_confident(run.context, config.crf, inputs, config.affinity, stage)
