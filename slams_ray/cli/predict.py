@@ -44,7 +44,7 @@ class PredictCommand:
     does not grow. None takes images whole."""
     scales: tuple[float, ...] | None = None
     """Image scales whose scores are averaged. By default this and the three settings below are as
-    the network was scored."""
+    the network was scored, but float32 where the device would emulate bfloat16."""
     flip: bool | None = None
     """Whether the mirrored image is included as well."""
     precision: Literal["auto", "float32", "bfloat16"] | None = None

@@ -182,9 +182,9 @@ def _describe(
         raise DataError(f"{path} has a category without id or name: it must be an instances file")
     ordered = sorted(categories, key=lambda category: category["id"])
     available = [c["name"] for c in ordered]
-    check_class_names(available, path)
     _check_category_ids(ordered, path)
     names = choose_classes(available, classes, path)
+    check_class_names([name for name in available if name in names], path)
     ids = {c["name"]: c["id"] for c in ordered}
     return DatasetDescription(
         name="coco",

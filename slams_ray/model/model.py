@@ -1,7 +1,7 @@
 """A trained segmentation network, applied to photographs in this process without Ray."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -11,7 +11,6 @@ from PIL import Image, ImageOps
 
 from slams_ray import storage
 from slams_ray.config import InferenceConfig, PredictionCrfConfig
-from slams_ray.data.batches import WAITING_BATCHES
 from slams_ray.data.image import (
     DEFAULT_LIMITS,
     ImageLimits,
@@ -124,7 +123,7 @@ class Model:
             DataError: an image is missing, truncated, too large, or of another type or shape.
         """
         if not isinstance(image, list | tuple):
-            return self.predict_decoded([self._decoded(image)])[0]
+            return next(self.predict_decoded([self._decoded(image)]))
         size = self.images_at_once
         groups = (image[start : start + size] for start in range(0, len(image), size))
         return [
@@ -135,8 +134,8 @@ class Model:
 
     @property
     def images_at_once(self) -> int:
-        """Images worth decoding before they are segmented: several batches, if sizes differ."""
-        return WAITING_BATCHES * self.predictor.batch_size
+        """Number of images that are decoded before they are segmented: those of a batch."""
+        return self.predictor.batch_size if self.tile_px is None else 1
 
     def decode(self, data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> Decoded:
         """Decodes an encoded image for `predict_decoded`.
@@ -149,13 +148,15 @@ class Model:
         """
         return self._as_stored(*decode_turned(data, source, limits))
 
-    def predict_decoded(self, images: Sequence[Decoded]) -> list[Prediction]:
-        """Segments images, of which those of one size share a forward."""
+    def predict_decoded(self, images: Sequence[Decoded]) -> Iterator[Prediction]:
+        """Segments images, of which those of one size share a forward.
+
+        Yields:
+            a prediction at full size for each image, made when it is asked for.
+        """
         segmented = self._segment([image.stored for image in images])
-        return [
-            self._at_full_size(labels, confidence, image.upright)
-            for image, (labels, confidence) in zip(images, segmented, strict=True)
-        ]
+        for image, (labels, confidence) in zip(images, segmented, strict=True):
+            yield self._at_full_size(labels, confidence, image.upright)
 
     def _decoded(self, image: Photograph) -> Decoded:
         if isinstance(image, str | os.PathLike):
@@ -266,8 +267,7 @@ def load_model(
         crf: whether DeepLab's CRF of test time refines the labels.
         tile_px: side of the tiles in which larger images are segmented, a multiple of 32; None
             takes images whole.
-        batch_size: images of one size that share a forward in `Model.predict_each`; None chooses by
-            device.
+        batch_size: images of one size that share a forward; None chooses by device.
         changes: see `find_checkpoint`, which also says what is raised.
     """
     found = find_checkpoint(model, changes)

@@ -25,9 +25,11 @@ PREDICTION_SCHEMA = pa.schema(
     ]
 )
 """One row an image: size, mean confidence, and the palette PNG unless it is a file."""
+WRITES_AHEAD = 4
+"""Predictions that wait to be written on a GPU. One has 8 bytes a pixel."""
 
 
-Photograph = tuple[str, str, bytes | None]
+Entry = tuple[str, str, bytes | None]
 """Image id, name for messages, and encoded bytes; None if they are in the file of that name."""
 
 
@@ -78,21 +80,18 @@ class PredictMapper(TracedMapper):
         bad: list[list[str]] = []
         read = work_ahead(self._read, _photographs(tables, payload), ahead)
         predicted = self._predicted(read, 1 if in_turn else self.model.images_at_once, bad)
-        rows = list(work_ahead(self._row, predicted, ahead))
+        rows = list(work_ahead(self._row, predicted, min(ahead, WRITES_AHEAD)))
         table = pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA)
         return table, {"num_rows": len(rows), "bad": bad}
 
-    def _read(self, photograph: Photograph) -> tuple[str, str, Decoded | DataError]:
+    def _read(self, entry: Entry) -> tuple[str, str, Decoded | DataError]:
         """Returns image id, path, and the decoded image or why it is bad."""
-        image_id, path, data = photograph
+        image_id, path, data = entry
         try:
             self.enter(path)
             check_relative_path(image_id, path)
-            return (
-                image_id,
-                path,
-                self.model.decode(read_file(path) if data is None else data, path),
-            )
+            data = read_file(path) if data is None else data
+            return image_id, path, self.model.decode(data, path)
         except DataError as error:
             if self.on_bad_image == "fail":
                 raise
@@ -110,15 +109,12 @@ class PredictMapper(TracedMapper):
             size: images that are segmented together.
         """
         while group := list(islice(read, size)):
-            good: list[tuple[str, Decoded]] = []
-            for image_id, path, found in group:
-                if isinstance(found, DataError):
-                    bad.append([path, str(found)])
-                else:
-                    good.append((image_id, found))
+            bad += [[path, str(found)] for _, path, found in group if isinstance(found, DataError)]
+            good = [(name, found) for name, _, found in group if not isinstance(found, DataError)]
             predictions = self.model.predict_decoded([decoded for _, decoded in good])
-            for (image_id, _), prediction in zip(good, predictions, strict=True):
-                yield image_id, prediction
+            yield from zip((image_id for image_id, _ in good), predictions, strict=True)
+            # Photographs may be large: these go before the next are read.
+            del group, good, predictions
 
     def _row(self, predicted: tuple[str, Prediction]) -> dict[str, Any]:
         image_id, found = predicted
@@ -136,7 +132,7 @@ class PredictMapper(TracedMapper):
 
 def _photographs(
     tables: Mapping[str, pa.Table], payload: Sequence[Source] | None
-) -> Iterator[Photograph]:
+) -> Iterator[Entry]:
     if payload is not None:
         yield from ((source.image_id, source.path, None) for source in payload)
         return

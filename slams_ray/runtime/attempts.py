@@ -26,7 +26,10 @@ class AttemptLog:
     def __init__(self, path: str, run_token: str) -> None:
         self.path = path
         self.run_token = run_token
-        found = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
+        found = {}
+        # Trials of a study may make the same shard at the same time; the first to end removes it.
+        with suppress(FileNotFoundError):
+            found = json.loads(storage.read_bytes(path))
         fresh: dict[str, Any] = {"begun": 0, "node": None, "at": None, "died_at": {}}
         self._entry = found.get(run_token, fresh)
 
@@ -70,7 +73,6 @@ class AttemptLog:
 
     def end(self) -> None:
         """Removes the log, because the shard is finished."""
-        # Trials of a study may make the same shard at the same time; the first to end removes it.
         with suppress(FileNotFoundError):
             storage.remove(self.path)
 

@@ -56,27 +56,28 @@ def connect(dashboard: bool = False) -> None:
         _ensure_private_token()
     context = ray.init(address="local", include_dashboard=dashboard, **_LOGGING)
     if dashboard:
-        logger.info("dashboard: http://%s; it asks for ~/.ray/auth_token", context.dashboard_url)
+        logger.info("dashboard: http://%s; it asks for %s", context.dashboard_url, token_file())
     _end_on_sigterm()
 
 
 def _set_environment() -> None:
     """Sets the environment for a program that imported Ray itself; jobs set it earlier."""
-    is_mode_new = "RAY_AUTH_MODE" not in os.environ
+    mode = os.environ.get("RAY_AUTH_MODE")
     set_defaults()
-    if is_mode_new and not ray.is_initialized():
+    if os.environ.get("RAY_AUTH_MODE") != mode and not ray.is_initialized():
         # Ray read the mode when it was imported; this makes it read the mode again.
         _raylet.Config.initialize("")  # type: ignore[attr-defined]
 
 
 def _join(address: str) -> None:
+    mode = os.environ.get("RAY_AUTH_MODE", "not set")
     try:
         ray.init(**_LOGGING)
     except (ConnectionError, AuthenticationError) as error:
         raise ConfigError(
             f"RAY_ADDRESS is {address}, but this process cannot join that cluster ({error}): check "
-            f"that it runs and that {token_file()} holds its token. RAY_AUTH_MODE is "
-            f"{os.environ['RAY_AUTH_MODE']} here; disabled is for clusters without tokens"
+            f"that it runs. If it has tokens, set RAY_AUTH_MODE to token (here: {mode}), and put "
+            f"its token into {token_file()} or RAY_AUTH_TOKEN"
         ) from error
 
 

@@ -38,20 +38,16 @@ def set_defaults() -> None:
     """Sets missing variables. Ray reads them when it starts, MLflow when it is imported."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_AUTH_MODE", _auth_mode())
+    if not _joins_cluster():
+        # Ray's default for a cluster that it starts depends on what ran on the machine before.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _joins_cluster() -> bool:
+    """Whether this process joins a running cluster. Its jobs inherit its mode."""
+    return os.environ.get("RAY_ADDRESS") not in (None, "", "local")
 
 
 def token_file() -> Path:
     """Path at which Ray looks for the token of a cluster."""
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-
-
-def _auth_mode() -> str:
-    """Returns "disabled" to join a cluster without having a token, and "token" otherwise.
-
-    Ray's own default depends on how a cluster is started and on what ran on the machine before.
-    With "token" and no token, Ray does not even join a cluster that asks for none.
-    """
-    has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or token_file().exists()
-    joins = os.environ.get("RAY_ADDRESS") not in (None, "", "local")
-    return "disabled" if joins and not has_token else "token"

@@ -95,7 +95,9 @@ def _check_room(job: TrainingJob) -> None:
     """
     on_gpu = cluster.use_gpu(job.device)
     kind, of_worker = ("GPU", 1.0) if on_gpu else ("CPU", WORKER_CPUS)
-    num_workers = job.min_workers or job.num_workers
+    num_workers, setting = job.num_workers, "compute.train_workers"
+    if job.min_workers is not None:
+        num_workers, setting = job.min_workers, "compute.min_train_workers"
     available = ray.cluster_resources().get(kind, 0)
     if num_workers * of_worker <= available:
         return
@@ -104,8 +106,8 @@ def _check_room(job: TrainingJob) -> None:
         f"{available:g}"
     )
     if cluster.is_alone():
-        raise ConfigError(f"{problem}: lower compute.train_workers")
-    logger.warning("%s: it waits for nodes; compute.train_workers can be lower", problem)
+        raise ConfigError(f"{problem}: lower {setting}")
+    logger.warning("%s: it waits for nodes; %s can be lower", problem, setting)
 
 
 def _fit_with_retries(job: TrainingJob) -> None:

@@ -125,6 +125,18 @@ def test_a_category_that_is_there_twice_is_refused(
         load_coco(root, "train")
 
 
+@pytest.mark.parametrize("name", ["cat", "background"])
+def test_a_name_that_is_not_chosen_may_be_there_twice(
+    write_coco: Callable[..., str], name: str
+) -> None:
+    root = write_coco([GOOD])
+    path = Path(annotation_path(root, "train"))
+    content = json.loads(path.read_text())
+    content["categories"].append({"id": 99, "name": name})
+    path.write_text(json.dumps(content))
+    assert load_coco(root, "train", classes=("dog",)).description.class_names[1:] == ("dog",)
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

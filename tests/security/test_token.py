@@ -74,35 +74,32 @@ def test_the_package_says_the_mode_to_a_ray_that_is_imported_already(
 
 
 @pytest.mark.parametrize(
-    ("address", "has_token", "expected"),
-    [
-        ("10.0.0.1:6379", False, "disabled"),
-        ("10.0.0.1:6379", True, "token"),
-        ("auto", False, "disabled"),
-        ("local", False, "token"),
-        (None, False, "token"),
-    ],
+    ("address", "expected"),
+    [("10.0.0.1:6379", False), ("auto", False), ("local", True), (None, True)],
 )
-def test_only_who_joins_a_cluster_without_having_a_token_does_without(
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    address: str | None,
-    has_token: bool,
-    expected: str,
+def test_the_mode_of_a_running_cluster_is_left_to_its_environment(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, expected: bool
 ) -> None:
-    if address:
-        monkeypatch.setenv("RAY_ADDRESS", address)
-    if has_token:
-        cluster._ensure_private_token()
-    assert environment._auth_mode() == expected
+    variables = {} if address is None else {"RAY_ADDRESS": address}
+    monkeypatch.setattr(os, "environ", variables)
+    environment.set_defaults()
+    assert variables.get("RAY_AUTH_MODE") == ("token" if expected else None)
 
 
 JOIN = """
+import numpy, ray
 from slams_ray.errors import SlamsError
 from slams_ray.runtime import cluster
+
+@ray.remote
+class Counter:
+    def total(self, values):
+        return int(values.sum())
+
 try:
     cluster.connect()
-    print("joined", cluster.num_cpus())
+    values = ray.put(numpy.ones(1_000_000))
+    print("joined", ray.get(Counter.remote().total.remote(values)))
 except SlamsError as error:
     print(error)
 """
@@ -123,16 +120,23 @@ def joined(home: Path, address: str, **variables: str) -> str:
 
 
 @pytest.mark.ray
-def test_a_cluster_without_tokens_is_joined_without_a_token(ray_cluster: None, home: Path) -> None:
-    address = ray.get_runtime_context().gcs_address
-    assert joined(home, address) == f"joined {cluster.num_cpus()}"
+@pytest.mark.parametrize("has_token", [True, False])
+def test_a_cluster_without_tokens_is_joined_also_where_there_is_one_of_another(
+    ray_cluster: None, home: Path, has_token: bool
+) -> None:
+    if has_token:
+        cluster._ensure_private_token()
+    assert joined(home, ray.get_runtime_context().gcs_address) == "joined 1000000"
 
 
 @pytest.mark.ray
-def test_who_lacks_the_token_is_told_where_it_is_expected(ray_cluster: None, home: Path) -> None:
+def test_who_asks_for_a_token_and_lacks_it_is_told_where_it_is_expected(
+    ray_cluster: None, home: Path
+) -> None:
     address = ray.get_runtime_context().gcs_address
     message = joined(home, address, RAY_AUTH_MODE="token")
     assert f"RAY_ADDRESS is {address}" in message
+    assert "set RAY_AUTH_MODE to token (here: token)" in message
     assert f"{home}/.ray/auth_token" in message
 
 
