@@ -78,8 +78,8 @@ class TrainingConfig:
     """Largest global norm of the gradients; larger ones are scaled down to it. None scales none, as
     in published programs."""
     amp: bool = True
-    """Uses bfloat16 autocast on GPUs that compute it natively (from Ampere on); other GPUs and CPUs
-    compute in float32."""
+    """Uses bfloat16 autocast on devices that multiply it natively (GPUs since Ampere, CPUs with AMX
+    or AVX512-BF16); others compute in float32."""
     checkpoint_every_steps: int = 500
     """Steps between checkpoints; a killed training continues from the last one."""
     log_every_steps: int = 20

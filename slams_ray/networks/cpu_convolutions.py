@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from slams_ray.networks.precision import autocast_format
+
 NUM_FEW_CHANNELS = 128
 """Largest number of output channels, such as classes, whose gradient is a matrix product."""
 _POINTWISE, _KERNEL = (1, 1), (3, 3)
@@ -26,7 +28,7 @@ _filter_gradient: Any = conv2d_weight
 def use_fast_convolutions(module: nn.Module) -> None:
     """Lets the convolutions of a module that are slow on a CPU compute as `convolve`, in place."""
     for layer in module.modules():
-        if type(layer) is nn.Conv2d and (_is_pointwise(layer) or _has_slow_gradient(layer)):
+        if type(layer) is nn.Conv2d and (_is_pointwise(layer) or _is_slow(layer)):
             layer.__class__ = FastConv2d
 
 
@@ -44,13 +46,17 @@ def convolve(
 
     On one thread torch computes 1x1 convolutions of fewer than 16 images by matrix products of
     another library, unless they are dilated (use_mkldnn in ATen/native/Convolution.cpp). Here
-    oneDNN computes them. `_Dilated` computes the gradients of dilated convolutions.
+    oneDNN computes them. `_Dilated` and `_Strided` compute gradients that torch computes slowly.
     """
     # A trace for ONNX must not depend on the size of its example.
     if features.device.type == "cpu" and not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
         is_learnt = torch.is_grad_enabled() and (features.requires_grad or filters.requires_grad)
-        if is_learnt and _has_slow_gradient(layer):
-            convolved: torch.Tensor = _Dilated.apply(features, filters, bias, layer.dilation[0])
+        dtype = autocast_format(features)
+        fast = _fast_gradients(layer, dtype) if is_learnt else None
+        if fast is not None:
+            # In `fast` autocast would convert what the backward pass needs without a trace of it.
+            inputs = features.to(dtype), filters.to(dtype), bias
+            convolved: torch.Tensor = fast.apply(*inputs, layer.stride[0], layer.dilation[0])
             return convolved
         if _is_pointwise(layer) and _is_for_onednn(features):
             return F.conv2d(features, filters, bias, layer.stride, dilation=_ONEDNN)
@@ -67,15 +73,25 @@ def _is_for_onednn(features: torch.Tensor) -> bool:
     return features.shape[0] > 1 or features.numel() > _FEW_VALUES
 
 
-def _has_slow_gradient(layer: nn.Conv2d) -> bool:
-    rate = layer.dilation
-    is_even = layer.kernel_size == _KERNEL and layer.stride == (1, 1) and rate[0] == rate[1]
-    keeps_size = layer.padding == rate and layer.padding_mode == "zeros"
-    if rate == (1, 1) or not is_even or not keeps_size:
-        return False
-    if layer.groups == 1:
-        return layer.out_channels <= NUM_FEW_CHANNELS
-    return layer.groups == layer.in_channels == layer.out_channels
+def _is_slow(layer: nn.Conv2d) -> bool:
+    """Whether torch computes the gradients slowly in some number format."""
+    return _fast_gradients(layer, torch.bfloat16) is not None
+
+
+def _fast_gradients(layer: nn.Conv2d, dtype: torch.dtype) -> type[torch.autograd.Function] | None:
+    """Returns what computes the layer with faster gradients than torch's, if anything does."""
+    stride, rate = layer.stride, layer.dilation
+    is_even = stride[0] == stride[1] and rate[0] == rate[1]
+    is_padded = layer.padding == rate and layer.padding_mode == "zeros"
+    if layer.kernel_size != _KERNEL or not is_even or not is_padded:
+        return None
+    is_depthwise = layer.groups == layer.in_channels == layer.out_channels
+    has_few_outputs = layer.groups == 1 and layer.out_channels <= NUM_FEW_CHANNELS
+    if stride == (1, 1) and rate != (1, 1) and (is_depthwise or has_few_outputs):
+        return _Dilated
+    if stride == (2, 2) and rate == (1, 1) and is_depthwise and dtype == torch.bfloat16:
+        return _Strided
+    return None
 
 
 class _Dilated(torch.autograd.Function):
@@ -91,6 +107,7 @@ class _Dilated(torch.autograd.Function):
         features: torch.Tensor,
         filters: torch.Tensor,
         bias: torch.Tensor | None,
+        stride: int,
         rate: int,
     ) -> torch.Tensor:
         ctx.save_for_backward(features, filters)
@@ -103,13 +120,51 @@ class _Dilated(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         features, filters = ctx.saved_tensors
         is_depthwise = features.shape[1] > filters.shape[1]
-        found: list[torch.Tensor | None] = [None] * 4
+        found: list[torch.Tensor | None] = [None] * 5
         if ctx.needs_input_grad[0]:
             of_features = _depthwise_features if is_depthwise else _dense_features
             found[0] = of_features(features, filters, gradient, ctx.rate)
         if ctx.needs_input_grad[1]:
             of_filters = _depthwise_filters if is_depthwise else _dense_filters
             found[1] = of_filters(features, filters, gradient, ctx.rate)
+        if ctx.needs_input_grad[2]:
+            found[2] = gradient.sum(dim=(0, 2, 3))
+        return tuple(found)
+
+
+class _Strided(torch.autograd.Function):
+    """A depthwise 3x3 convolution of stride 2, with a fast gradient of its input in bfloat16.
+
+    torch computes that gradient one value after another. Here it is a convolution of the output's
+    gradient, with zeros between its values, with mirrored filters.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: torch.Tensor,
+        filters: torch.Tensor,
+        bias: torch.Tensor | None,
+        stride: int,
+        rate: int,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(features, filters)
+        return F.conv2d(features, filters, bias, stride=2, padding=1, groups=features.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        features, filters = ctx.saved_tensors
+        groups = features.shape[1]
+        found: list[torch.Tensor | None] = [None] * 5
+        if ctx.needs_input_grad[0]:
+            spread = torch.zeros_like(features)
+            spread[:, :, ::2, ::2] = gradient
+            found[0] = _depthwise_features(features, filters, spread, rate=1)
+        if ctx.needs_input_grad[1]:
+            found[1] = _filter_gradient(
+                features, filters.shape, gradient, stride=2, padding=1, groups=groups
+            )
         if ctx.needs_input_grad[2]:
             found[2] = gradient.sum(dim=(0, 2, 3))
         return tuple(found)

@@ -15,6 +15,7 @@ from torch import nn
 
 from slams_ray.networks.batch_norm import followed_by_batch_norm
 from slams_ray.networks.cpu_convolutions import convolve
+from slams_ray.networks.precision import autocast_format
 
 
 class Merged(NamedTuple):
@@ -111,8 +112,7 @@ def _merged(convolutions: Sequence[NormalisedConv2d]) -> list[Merged]:
     scale = scale * (torch.cat([norm.running_var for norm in norms]) + norms[0].eps).rsqrt()
     mean, bias = (torch.cat([getattr(n, name) for n in norms]) for name in ("running_mean", "bias"))
     shift = torch.addcmul(bias, mean, scale, value=-1)
-    kind = scale.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else scale.dtype
+    dtype = autocast_format(scale)
     sizes = [convolution.out_channels for convolution in convolutions]
     own = zip(torch.split(scale, sizes), torch.split(shift.to(dtype), sizes), strict=True)
     merged = []

@@ -13,6 +13,14 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
+def autocast_format(values: torch.Tensor) -> torch.dtype:
+    """The number format in which a convolution computes these values, inside autocast or not."""
+    kind = values.device.type
+    if torch.is_autocast_enabled(kind) and values.dtype != torch.float64:
+        return torch.get_autocast_dtype(kind)
+    return values.dtype
+
+
 def convert_frozen(module: nn.Module, dtype: torch.dtype) -> None:
     """Converts convolutions and linear layers without gradients, in place, for use in autocast.
 

@@ -66,8 +66,8 @@ def learning_rate_factor(step: int, num_steps: int, config: TrainingConfig) -> f
 
 
 def is_mixed(config: TrainingConfig, device: torch.device) -> bool:
-    """Whether forward passes use mixed precision: on GPUs that compute bfloat16, as `amp` asks."""
-    return config.amp and device.type == "cuda" and multiplies_bfloat16(device)
+    """Whether forward passes use mixed precision: where bfloat16 is native, as `amp` asks."""
+    return config.amp and multiplies_bfloat16(device)
 
 
 def mixed_precision(config: TrainingConfig, device: torch.device) -> torch.autocast:

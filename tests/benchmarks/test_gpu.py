@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,7 +105,10 @@ def test_a_machine_without_a_gpu_is_named() -> None:
 def test_compiled_networks_have_the_same_loss_and_learn(classifier: Training) -> None:
     plain, compiled = (gpu.Steps(classifier, CPU, compiled=flag) for flag in (False, True))
     batch = next(plain.batches)
-    losses = [steps.module(batch, 0)[0].item() for steps in (plain, compiled)]
+    losses = [
+        steps.module(batch, np.random.default_rng(0), False)[0].item()
+        for steps in (plain, compiled)
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     before = {k: v.clone() for k, v in compiled.module.state_dict().items()}
     assert list(before) == list(plain.module.state_dict())
@@ -113,10 +117,13 @@ def test_compiled_networks_have_the_same_loss_and_learn(classifier: Training) ->
 
 
 @pytest.mark.long
-def test_rows_of_steps(classifier: Training) -> None:
-    rate, layout = gpu.step_rows("classifier", classifier, CPU, 1, 1)
+def test_rows_of_steps(classifier: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    rate, layout = gpu.step_rows("classifier", training_loops.without_amp(classifier), CPU, 1, 1)
     assert "images per second" in rate.what
     assert (layout.against, layout.goal) == ("channels first", 1.0)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    *_, full = gpu.step_rows("classifier", classifier, CPU, 1, 1)
+    assert full.against.startswith("without autocast")
     compiled = gpu.compiled_row("classifier", classifier, CPU, 1, 1)
     assert (compiled.against, compiled.goal) == ("not compiled", 0)
     assert min(row.ratio for row in (rate, layout, compiled)) > 0

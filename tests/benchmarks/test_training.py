@@ -9,6 +9,7 @@ from slams_ray.benchmarks.harness import shards, training_loops
 from slams_ray.benchmarks.measurements import training
 from slams_ray.config import ComputeConfig, PipelineConfig
 from slams_ray.systems.slams.activation import ActivationTask
+from slams_ray.training.optimisation import is_mixed
 from slams_ray.training.training import Training
 
 NUM_STEPS = 3
@@ -47,10 +48,11 @@ def test_there_are_all_four_trainings_as_long_as_asked(trainings: dict[str, Trai
 def test_both_loops_train_the_same_network(trainings: dict[str, Training], name: str) -> None:
     ours = training_loops.OurLoop(training_loops.lasting(trainings[name], NUM_STEPS))
     theirs = training_loops.BareLoop(trainings[name], 0)
-    before = theirs.module.state_dict()
-    assert all(torch.equal(v, before[k]) for k, v in ours.module.state_dict().items())
-    before = {k: v.clone() for k, v in before.items()}
+    bare = theirs.module.state_dict()
+    # Ours holds frozen networks in the number format of autocast.
+    assert all(torch.equal(v, bare[k].to(v.dtype)) for k, v in ours.module.state_dict().items())
     for loop in (ours, theirs):
+        before = {k: v.clone() for k, v in loop.module.state_dict().items()}
         loop.run(NUM_STEPS)
         after = loop.module.state_dict()
         moved = [
@@ -67,6 +69,13 @@ def test_a_step_row(trainings: dict[str, Training]) -> None:
     row = training.step_row("classifier", trainings["classifier"], 1, 7)
     assert row.ratio > 0
     assert row.goal == 0.95
+
+
+def test_a_precision_row(trainings: dict[str, Training]) -> None:
+    row = training.precision_row("classifier", trainings["classifier"], 1, 3)
+    assert row.ratio > 0
+    full = training_loops.without_amp(trainings["classifier"])
+    assert not is_mixed(full.config, torch.device("cpu"))
 
 
 def test_batches_loaded_ahead_are_those_of_the_training_in_turn(

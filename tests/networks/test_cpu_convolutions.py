@@ -120,6 +120,36 @@ def test_fast_gradients_are_those_of_torch(
         torch.testing.assert_close(found[name], value)
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("rows", "columns"), [(8, 12), (7, 5), (1, 2)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_fast_gradients_of_strided_convolutions_are_those_of_torch(
+    bias: bool, rows: int, columns: int, layout: torch.memory_format
+) -> None:
+    """bfloat16 holds small whole numbers exactly, so that nothing is rounded."""
+    generator = torch.Generator().manual_seed(0)
+
+    def whole(*shape: int) -> torch.Tensor:
+        return torch.randint(-1, 2, shape, generator=generator).float()
+
+    plain = nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6, bias=bias)
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.copy_(whole(*parameter.shape))
+    features = whole(2, 6, rows, columns)
+    of_output = whole(*plain(features).shape)
+    found = []
+    for layer, dtype in ((made_fast(plain), torch.bfloat16), (plain, torch.float32)):
+        layer.to(dtype)
+        own = features.to(dtype, memory_format=layout).requires_grad_()
+        output = layer(own)
+        output.backward(of_output.to(dtype))
+        found.append([output, own.grad, *(p.grad for p in layer.parameters())])
+        assert (type(output.grad_fn).__name__ == "_StridedBackward") is (layer is not plain)
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours.float(), theirs)
+
+
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("part", ["features", "weight"])
 def test_only_the_gradients_of_what_learns_are_computed(part: str, groups: int) -> None:
@@ -164,6 +194,12 @@ def test_a_trace_suits_any_number_of_images() -> None:
         (nn.Conv2d(64, 21, 3, padding=6, dilation=6), True),
         (nn.Conv2d(64, 256, 3, padding=6, dilation=6), False),
         (nn.Conv2d(8, 8, 3, padding=1, groups=8), False),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8, stride=2), True),
+        (nn.Conv2d(8, 16, 3, padding=1, groups=8, stride=2), False),
+        (nn.Conv2d(8, 8, 3, padding=1, stride=2), False),
+        (nn.Conv2d(8, 8, 3, groups=8, stride=2), False),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8, stride=3), False),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8, stride=(1, 2)), False),
         (nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=8, stride=2), False),
         (nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=2), False),
         (nn.Conv2d(8, 8, 3, padding=1, dilation=2, groups=8), False),

@@ -20,7 +20,7 @@ class GpuCommand(BenchmarkCommand):
     recipe: Literal["demo", "folder", "voc12", "coco14"] = "voc12"
     """Recipe whose settings are used."""
     device: Literal["gpu", "cpu"] = "gpu"
-    """cpu measures the same work on the CPU, without mixed precision and utilisation."""
+    """cpu measures the same work on the CPU, without utilisation."""
     voc_dir: str | None = None
     """VOC tree with masks. Without one, the built-in set is used."""
     num_images: int = 512

@@ -31,6 +31,8 @@ class TrainingCommand(BenchmarkCommand):
     """Number of optimisation steps in a timed window."""
     windows: int = 4
     """Number of measured windows of a training through Ray. A warm-up window comes first."""
+    amp: bool = True
+    """Uses mixed precision where the CPU multiplies bfloat16."""
     rounds: int = 5
     """Number of times each pair in one process is measured."""
     ray_rounds: int = 2
@@ -39,8 +41,11 @@ class TrainingCommand(BenchmarkCommand):
 
 def measure(command: TrainingCommand) -> "list[Row]":
     """Returns the rows of the case."""
+    import torch
+
     from slams_ray.benchmarks.harness import shards, training_loops
     from slams_ray.benchmarks.measurements import training
+    from slams_ray.training.optimisation import is_mixed
 
     config = RECIPES[command.recipe]()
     windows = training.Windows(steps_each=command.steps, number=command.windows)
@@ -53,8 +58,12 @@ def measure(command: TrainingCommand) -> "list[Row]":
             command.images_per_shard,
         )
         trainings = training_loops.make_trainings(config, data)
+        if not command.amp:
+            trainings = {n: training_loops.without_amp(t) for n, t in trainings.items()}
         for name, one in trainings.items():
             rows.append(training.step_row(name, one, command.steps, command.rounds))
+            if is_mixed(one.config, torch.device("cpu")):
+                rows.append(training.precision_row(name, one, command.steps, command.rounds))
         activation, classifier = trainings["activation"], trainings["classifier"]
         rows.append(training.foreground_row(activation, command.steps, command.rounds))
         rows.append(training.activation_row(activation, classifier, command.steps, command.rounds))

@@ -30,7 +30,7 @@ from slams_ray.systems.cam import ClassifierTask
 from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.systems.slams.encoder import EncoderTask
 from slams_ray.training.data_loading import ShardColumns, iterate_rows
-from slams_ray.training.optimisation import build_optimizer
+from slams_ray.training.optimisation import build_optimizer, is_mixed
 from slams_ray.training.task import Task
 from slams_ray.training.training import Training
 
@@ -90,6 +90,11 @@ def with_foreground(training: Training, weight: float) -> Training:
     return replace(training, task=task)
 
 
+def without_amp(training: Training) -> Training:
+    """Returns the training in float32."""
+    return replace(training, config=replace(training.config, amp=False))
+
+
 def lasting(training: Training, num_steps: int) -> Training:
     """Returns the training with epochs changed so that it has num_steps steps."""
     num_images = sum(rows for _, rows in training.shard_rows)
@@ -117,8 +122,8 @@ class _Images(Dataset[dict[str, np.ndarray]]):
 class BareLoop:
     """Loop of a plain script: DataLoader, forward, backward, update. Nothing else is computed.
 
-    Its networks are ours, with BatchNorm merged where it is frozen. So a ratio against this loop
-    shows what the loop and the loading cost, and hardly what faster layers gain.
+    Its networks are ours, with BatchNorm merged where it is frozen, and in the same precision.
+    Torch computes their layers.
     """
 
     def __init__(self, training: Training, num_data_loading_tasks: int) -> None:
@@ -135,6 +140,7 @@ class BareLoop:
             persistent_workers=num_data_loading_tasks > 0,
         )
         self.batches = self._batches()
+        self.is_mixed = is_mixed(training.config, torch.device("cpu"))
         self.step = 0
 
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -144,7 +150,8 @@ class BareLoop:
     def run(self, num_steps: int) -> None:
         for _ in range(num_steps):
             draw = np.random.default_rng((SEED, self.step))
-            loss, _ = self.module(next(self.batches), draw, False)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.is_mixed):
+                loss, _ = self.module(next(self.batches), draw, False)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

@@ -14,7 +14,7 @@ import torch
 from slams_ray import storage
 from slams_ray.benchmarks.harness.busy import check_watchable, watched_gpus
 from slams_ray.benchmarks.harness.measure import Row, compare, row
-from slams_ray.benchmarks.harness.training_loops import SEED, lasting, planned_batches
+from slams_ray.benchmarks.harness.training_loops import SEED, lasting, planned_batches, without_amp
 from slams_ray.benchmarks.harness.workers import map_by_ray, ray_connection, warm_rate, warm_since
 from slams_ray.benchmarks.measurements.inference import Inference, inference_comparison
 from slams_ray.benchmarks.measurements.training import Windows, ray_points
@@ -24,6 +24,7 @@ from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.precision import inference_dtype
 from slams_ray.runtime.pools import share_of_gpu
 from slams_ray.stages.infer_activation import COLUMNS
+from slams_ray.training.optimisation import is_mixed
 from slams_ray.training.sampling import STEPS_PER_LOADING_TASK
 from slams_ray.training.training import Training
 
@@ -85,9 +86,9 @@ def step_rows(
     others: dict[str, Callable[[], Steps]] = {
         "channels first": lambda: Steps(training, device, channels_last=False)
     }
-    if device.type == "cuda":
+    if is_mixed(training.config, device):
         others["without autocast (TF32 where torch takes it)"] = lambda: Steps(
-            _without_amp(training), device
+            without_amp(training), device
         )
     rate = steps_each * training.config.batch_size / seconds
     rows = [_rate_row(f"training step of {name}", rate)]
@@ -125,10 +126,6 @@ def compiled_row(
         rounds=rounds,
         clock=lambda: _now(device),
     )
-
-
-def _without_amp(training: Training) -> Training:
-    return replace(training, config=replace(training.config, amp=False))
 
 
 def _rate_row(what: str, images_per_second: float) -> Row:

@@ -18,6 +18,7 @@ from slams_ray.benchmarks.harness.training_loops import (
     OurLoop,
     lasting,
     with_foreground,
+    without_amp,
 )
 from slams_ray.benchmarks.harness.workers import ray_connection
 from slams_ray.config import ComputeConfig
@@ -77,6 +78,25 @@ def foreground_row(training: Training, steps_each: int, rounds: int) -> Row:
         "the same step with that loss",
         lambda: with_loss.run(steps_each),
         goal=1.3,
+        rounds=rounds,
+    )
+
+
+def precision_row(name: str, training: Training, steps_each: int, rounds: int) -> Row:
+    """Returns the row of a step in mixed precision against one in float32, batches in memory."""
+    _compute_as_a_training()
+    mixed, full = (
+        OurLoop(lasting(one, steps_each * (rounds + 1)))
+        for one in (training, without_amp(training))
+    )
+    for loop in (mixed, full):
+        loop.load_ahead(steps_each)
+    return compare(
+        f"training step of {name}, mixed precision",
+        lambda: mixed.run(steps_each),
+        "the same step in float32",
+        lambda: full.run(steps_each),
+        goal=1.0,
         rounds=rounds,
     )
 
