@@ -12,7 +12,7 @@ class ComputeConfig:
 
     train_workers: int = 1
     """Ray Train workers, with one GPU each where GPUs are used. Any number of workers takes the
-    same optimisation steps."""
+    same optimisation steps up to rounding."""
     min_train_workers: int | None = None
     """Fewest workers with which a training continues after a node is lost; it takes more again when
     nodes return. None waits for all workers."""

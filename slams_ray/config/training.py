@@ -79,7 +79,7 @@ class TrainingConfig:
     in published programs."""
     amp: bool = True
     """Uses bfloat16 autocast on devices that multiply it natively (GPUs since Ampere, CPUs with AMX
-    or AVX512-BF16); others compute in float32."""
+    or AVX512-BF16); others compute in float32. False makes machines of all kinds train alike."""
     checkpoint_every_steps: int = 500
     """Steps between checkpoints; a killed training continues from the last one."""
     log_every_steps: int = 20

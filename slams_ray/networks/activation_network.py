@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from slams_ray.networks.backbone import build_backbone
+from slams_ray.networks.precision import at_least_float32
 
 
 class ActivationNetwork(nn.Module):
@@ -32,5 +33,5 @@ def classification_scores(logits: torch.Tensor, valid: torch.Tensor | None = Non
         valid: (B, 1, h, w), 1 on image and 0 on padding; None means no padding.
     """
     if valid is None:
-        return logits.mean(dim=(2, 3))
+        return at_least_float32(logits).mean(dim=(2, 3))
     return (logits * valid).sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=1e-6)

@@ -44,7 +44,8 @@ class ConditionedNetwork(nn.Module):
         weights = self.condition(labels.to(self.condition.weight.dtype))
         if kept is not None:
             weights = weights * kept
-        return self.head(features * weights[..., None, None])
+        # Each branch of the head would convert and keep its own copy of float32 features.
+        return self.head((features * weights[..., None, None]).to(features.dtype))
 
     def maps_of_logits(
         self, logits: torch.Tensor, present: torch.Tensor, labelled: torch.Tensor | None

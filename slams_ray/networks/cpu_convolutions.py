@@ -55,8 +55,8 @@ def convolve(
         fast = _fast_gradients(layer, dtype) if is_learnt else None
         if fast is not None:
             # In `fast` autocast would convert what the backward pass needs without a trace of it.
-            inputs = features.to(dtype), filters.to(dtype), bias
-            convolved: torch.Tensor = fast.apply(*inputs, layer.stride[0], layer.dilation[0])
+            inputs = features.to(dtype), filters.to(autocast_format(filters)), bias
+            convolved: torch.Tensor = fast.apply(*inputs, layer.dilation[0])
             return convolved
         if _is_pointwise(layer) and _is_for_onednn(features):
             return F.conv2d(features, filters, bias, layer.stride, dilation=_ONEDNN)
@@ -97,7 +97,8 @@ def _fast_gradients(layer: nn.Conv2d, dtype: torch.dtype) -> type[torch.autograd
 class _Dilated(torch.autograd.Function):
     """A dilated 3x3 convolution, depthwise or to few channels, with fast gradients.
 
-    torch computes these gradients slowly (docs/performance_notes.md). Here they are made of
+    torch computes these gradients slowly (docs/performance_notes.md), and in bfloat16 torch 2.15
+    computes wrong ones of depthwise filters on maps from 29 x 29 on. Here they are made of
     convolutions without dilation, or with mirrored filters.
     """
 
@@ -107,7 +108,6 @@ class _Dilated(torch.autograd.Function):
         features: torch.Tensor,
         filters: torch.Tensor,
         bias: torch.Tensor | None,
-        stride: int,
         rate: int,
     ) -> torch.Tensor:
         ctx.save_for_backward(features, filters)
@@ -120,7 +120,7 @@ class _Dilated(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         features, filters = ctx.saved_tensors
         is_depthwise = features.shape[1] > filters.shape[1]
-        found: list[torch.Tensor | None] = [None] * 5
+        found: list[torch.Tensor | None] = [None] * 4
         if ctx.needs_input_grad[0]:
             of_features = _depthwise_features if is_depthwise else _dense_features
             found[0] = of_features(features, filters, gradient, ctx.rate)
@@ -145,7 +145,6 @@ class _Strided(torch.autograd.Function):
         features: torch.Tensor,
         filters: torch.Tensor,
         bias: torch.Tensor | None,
-        stride: int,
         rate: int,
     ) -> torch.Tensor:
         ctx.save_for_backward(features, filters)
@@ -156,7 +155,7 @@ class _Strided(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         features, filters = ctx.saved_tensors
         groups = features.shape[1]
-        found: list[torch.Tensor | None] = [None] * 5
+        found: list[torch.Tensor | None] = [None] * 4
         if ctx.needs_input_grad[0]:
             spread = torch.zeros_like(features)
             spread[:, :, ::2, ::2] = gradient

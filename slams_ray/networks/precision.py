@@ -21,6 +21,11 @@ def autocast_format(values: torch.Tensor) -> torch.dtype:
     return values.dtype
 
 
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Values whose sum or mean is wanted. Autocast converts them on GPUs, and not on CPUs."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def convert_frozen(module: nn.Module, dtype: torch.dtype) -> None:
     """Converts convolutions and linear layers without gradients, in place, for use in autocast.
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from slams_ray.errors import ConfigError
 from slams_ray.networks.backbone import build_backbone
+from slams_ray.networks.precision import at_least_float32
 
 DEEPLABV2_RATES = (6, 12, 18, 24)
 
@@ -25,7 +26,8 @@ class DeepLabV2Head(nn.Module):
         self.branches = nn.ModuleList(branches)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return torch.stack([branch(features) for branch in self.branches]).sum(dim=0)
+        found = torch.stack([branch(features) for branch in self.branches])
+        return at_least_float32(found).sum(dim=0)
 
 
 def _deeplabv3_head(num_features: int, num_classes: int) -> nn.Module:

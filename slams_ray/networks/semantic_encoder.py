@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from slams_ray.networks.backbone import build_backbone
+from slams_ray.networks.precision import at_least_float32
 
 
 class SemanticEncoder(nn.Module):
@@ -41,12 +42,8 @@ class SemanticEncoder(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Returns class embeddings e, (B, K, D), non-negative, of (B, 3, H, W) images."""
-        features = self.head(self.backbone(images)).relu()
-        # Autocast keeps bfloat16 here on CPUs, and sums in float32 on GPUs.
-        dtype = torch.promote_types(features.dtype, torch.float32)
-        return features.sum(dim=(2, 3), dtype=dtype).view(
-            -1, self.num_all_classes, self.embedding_dim
-        )
+        features = at_least_float32(self.head(self.backbone(images)).relu()).sum(dim=(2, 3))
+        return features.view(-1, self.num_all_classes, self.embedding_dim)
 
     def similarity(self, images: torch.Tensor) -> torch.Tensor:
         """Returns cos(e_k, s_k), (B, K) in (0, 1), of (B, 3, H, W) normalised images."""

@@ -1,5 +1,6 @@
 """Training of any task with Ray Train: planned data, DDP, checkpoints, resume, metrics."""
 
+import dataclasses
 import io
 import json
 import logging
@@ -177,11 +178,14 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
     rank, num_workers = context.get_world_rank(), context.get_world_size()
     device = get_device()
     if device.type == "cuda":
+        # Workers exchange what they can compute before Ray Train chooses the device.
+        torch.cuda.set_device(device)
         choose_kernels(job.deterministic)
     else:
         keep_freed_memory()
         _set_threads(job, context)
     torch.manual_seed(job.seed)
+    job = _in_one_precision(job, device.type, num_workers)
     module = job.task.build(device.type).to(device)
     optimizer = job.task.optimizer(module)
     first_step, history, unlogged = _restore(job, module, optimizer)
@@ -223,10 +227,21 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
             "worked": (began or ended, ended),
             "nodes": nodes,
             "devices": devices,
+            "precision": "bfloat16" if job.task.is_mixed(device.type) else "float32",
         }
         text = json.dumps(content).encode()
         storage.write_bytes(storage.join(job.output_dir, TRAINING_NAME), text)
     system.stop()
+
+
+def _in_one_precision(job: TrainingJob, device: str, num_workers: int) -> TrainingJob:
+    """Trains in float32 where the machine of some worker cannot train in mixed precision.
+
+    Workers whose frozen networks hold different number formats would wait for each other for ever.
+    """
+    if all(_gather(job.task.is_mixed(device), num_workers)):
+        return job
+    return dataclasses.replace(job, task=job.task.without_amp())
 
 
 def _system_metrics(job: TrainingJob, rank: int) -> SystemMetrics:

@@ -12,6 +12,12 @@ from torch import nn
 class TrainedTask(Protocol):
     """Interface that the trainer needs; `slams_ray.training.training.Training` implements it."""
 
+    def is_mixed(self, device: str) -> bool:
+        """Whether this machine trains in mixed precision on a type of device: "cpu" or "cuda"."""
+
+    def without_amp(self) -> "TrainedTask":
+        """Returns the same task in float32."""
+
     def build(self, device: str = "cpu") -> nn.Module:
         """Returns the module, on the CPU, for a type of device: "cpu" or "cuda"."""
 

@@ -100,7 +100,7 @@ def train(
     history = [{k: v for k, v in point.items() if k != "time"} for point in result["history"]]
     last = history[-1] if history else {}
     metrics = dict(result["metrics"]) | {"loss": last.get("loss", float("nan"))}
-    notes = {"num_steps": training.num_steps, LAST: last}
+    notes = {"num_steps": training.num_steps, LAST: last, "precision": result["precision"]}
     return Outcome(num_rows=data.num_images(TRAIN), metrics=metrics, notes=notes)
 
 

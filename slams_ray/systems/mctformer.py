@@ -17,6 +17,7 @@ from torch import nn
 
 from slams_ray.config import BackboneConfig, MctformerConfig, PipelineConfig
 from slams_ray.errors import ConfigError
+from slams_ray.networks.activation_network import classification_scores
 from slams_ray.networks.extras import require_extra
 from slams_ray.networks.map_norms import max_normalised
 from slams_ray.networks.token_network import TokenNetwork
@@ -103,7 +104,7 @@ class MctformerTask(ImageLabelTask):
         """Returns the (B, C) mean of the scores of class tokens and of patches."""
         assert isinstance(network, TokenNetwork)
         tokens, logits = network.logits(whole_patches(images, network.backbone.sizes.patch_px))
-        return (tokens + logits.mean(dim=(2, 3))) / 2
+        return (tokens + classification_scores(logits)) / 2
 
 
 def trainings(config: PipelineConfig) -> list[NetworkTraining]:

@@ -1,7 +1,7 @@
 """A task with its data and schedule: everything a trainer needs, without Ray."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -61,10 +61,18 @@ class Training:
         """Number of images of a global batch that a worker processes."""
         return len(own_streams(self.config.batch_size, rank, num_workers))
 
+    def is_mixed(self, device: str) -> bool:
+        """Whether this machine trains in mixed precision on a type of device: "cpu" or "cuda"."""
+        return is_mixed(self.config, torch.device(device))
+
+    def without_amp(self) -> "Training":
+        """Returns the training in float32."""
+        return replace(self, config=replace(self.config, amp=False))
+
     def build(self, device: str = "cpu") -> TrainingModule:
         module = self.task.build()
         synchronise_batch_norm(module, device)
-        if is_mixed(self.config, torch.device(device)):
+        if self.is_mixed(device):
             module.convert_frozen(MIXED)
         if device == "cpu":
             use_fast_convolutions(module)

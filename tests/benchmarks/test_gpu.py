@@ -118,12 +118,12 @@ def test_compiled_networks_have_the_same_loss_and_learn(classifier: Training) ->
 
 @pytest.mark.long
 def test_rows_of_steps(classifier: Training, monkeypatch: pytest.MonkeyPatch) -> None:
-    rate, layout = gpu.step_rows("classifier", training_loops.without_amp(classifier), CPU, 1, 1)
+    rate, layout = gpu.step_rows("classifier", classifier.without_amp(), CPU, 1, 1)
     assert "images per second" in rate.what
     assert (layout.against, layout.goal) == ("channels first", 1.0)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     *_, full = gpu.step_rows("classifier", classifier, CPU, 1, 1)
-    assert full.against.startswith("without autocast")
+    assert full.against == "without autocast"
     compiled = gpu.compiled_row("classifier", classifier, CPU, 1, 1)
     assert (compiled.against, compiled.goal) == ("not compiled", 0)
     assert min(row.ratio for row in (rate, layout, compiled)) > 0

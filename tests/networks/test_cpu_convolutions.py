@@ -150,6 +150,38 @@ def test_fast_gradients_of_strided_convolutions_are_those_of_torch(
         assert torch.equal(ours.float(), theirs)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        # Its filters' gradient of torch 2.15 is wrong in bfloat16 on maps of this size.
+        nn.Conv2d(960, 960, 3, padding=2, dilation=2, groups=960),
+        nn.Conv2d(40, 5, 3, padding=6, dilation=6),
+        nn.Conv2d(96, 96, 3, padding=1, stride=2, groups=96, bias=False),
+        nn.Conv2d(40, 24, 1),
+    ],
+    ids=["dilated-depthwise", "dilated-dense", "strided", "pointwise"],
+)
+def test_layers_learn_in_autocast_what_exact_ones_do(layer: nn.Conv2d) -> None:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(parameter.bfloat16())
+    features = torch.randn(2, layer.in_channels, 33, 33).bfloat16().float()
+    fast, exact = made_fast(layer), copy.deepcopy(layer).double()
+    found = []
+    for trained, dtype in ((fast, torch.float32), (exact, torch.float64)):
+        own = features.to(dtype, memory_format=torch.channels_last).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=trained is fast):
+            output = trained(own)
+        assert output.dtype == (torch.bfloat16 if trained is fast else dtype)
+        (output * features.sum() + output.square()).to(dtype).mean().backward()
+        gradients_of = [own.grad, *(p.grad for p in trained.parameters())]
+        assert {gradient.dtype for gradient in gradients_of} == {dtype}
+        found.append([output, *gradients_of])
+    for ours, expected in zip(*found, strict=True):
+        assert (ours - expected).norm() < 0.01 * expected.norm()
+
+
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("part", ["features", "weight"])
 def test_only_the_gradients_of_what_learns_are_computed(part: str, groups: int) -> None:

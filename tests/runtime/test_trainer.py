@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from slams_ray import storage
@@ -37,6 +38,15 @@ class Line:
 
     crash_flag: str | None = None
     loss_of_step_3: float = 1.0
+
+    amp: bool = True
+
+    def is_mixed(self, device: str) -> bool:
+        """As if the machine of the first worker alone multiplied bfloat16."""
+        return self.amp and (not dist.is_initialized() or dist.get_rank() == 0)
+
+    def without_amp(self) -> "Line":
+        return replace(self, amp=False)
 
     def build(self, device: str = "cpu") -> nn.Module:
         return nn.Linear(1, 1)
@@ -140,6 +150,7 @@ def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> 
     result = fit(training_job(output, Line()))
     assert [point["step"] for point in result["history"]] == list(range(1, NUM_STEPS + 1))
     assert result["metrics"]["num_results"] == 1
+    assert result["precision"] == "bfloat16"
     assert result["metrics"]["num_threads"] == NUM_THREADS
     return output
 
@@ -282,6 +293,8 @@ def test_two_workers_take_the_step_of_one_also_when_one_is_killed(
     result = fit(training_job(tmp_path / "out", task, max_failures=1))
     assert task.num_attempts() == 4
     assert result["metrics"]["num_results"] == 2
+    # The other machine has none.
+    assert result["precision"] == "float32"
     for name, value in weights(tmp_path / "out").items():
         torch.testing.assert_close(value, weights(undisturbed)[name])
 

@@ -114,6 +114,7 @@ def test_bfloat16_changes_scores_and_not_the_map(
     # Any CPU can compute bfloat16, some slowly.
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     task.evaluation_batch = 4
+    task.training = replace(task.training, amp=True)
     rounded = task.evaluate(network, many)
     task.training = replace(task.training, amp=False)
     exact = task.evaluate(network, many)

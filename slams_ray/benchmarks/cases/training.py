@@ -41,11 +41,8 @@ class TrainingCommand(BenchmarkCommand):
 
 def measure(command: TrainingCommand) -> "list[Row]":
     """Returns the rows of the case."""
-    import torch
-
     from slams_ray.benchmarks.harness import shards, training_loops
     from slams_ray.benchmarks.measurements import training
-    from slams_ray.training.optimisation import is_mixed
 
     config = RECIPES[command.recipe]()
     windows = training.Windows(steps_each=command.steps, number=command.windows)
@@ -59,10 +56,10 @@ def measure(command: TrainingCommand) -> "list[Row]":
         )
         trainings = training_loops.make_trainings(config, data)
         if not command.amp:
-            trainings = {n: training_loops.without_amp(t) for n, t in trainings.items()}
+            trainings = {n: t.without_amp() for n, t in trainings.items()}
         for name, one in trainings.items():
             rows.append(training.step_row(name, one, command.steps, command.rounds))
-            if is_mixed(one.config, torch.device("cpu")):
+            if one.is_mixed("cpu"):
                 rows.append(training.precision_row(name, one, command.steps, command.rounds))
         activation, classifier = trainings["activation"], trainings["classifier"]
         rows.append(training.foreground_row(activation, command.steps, command.rounds))

@@ -30,7 +30,7 @@ from slams_ray.systems.cam import ClassifierTask
 from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.systems.slams.encoder import EncoderTask
 from slams_ray.training.data_loading import ShardColumns, iterate_rows
-from slams_ray.training.optimisation import build_optimizer, is_mixed
+from slams_ray.training.optimisation import build_optimizer, mixed_precision
 from slams_ray.training.task import Task
 from slams_ray.training.training import Training
 
@@ -90,11 +90,6 @@ def with_foreground(training: Training, weight: float) -> Training:
     return replace(training, task=task)
 
 
-def without_amp(training: Training) -> Training:
-    """Returns the training in float32."""
-    return replace(training, config=replace(training.config, amp=False))
-
-
 def lasting(training: Training, num_steps: int) -> Training:
     """Returns the training with epochs changed so that it has num_steps steps."""
     num_images = sum(rows for _, rows in training.shard_rows)
@@ -140,7 +135,7 @@ class BareLoop:
             persistent_workers=num_data_loading_tasks > 0,
         )
         self.batches = self._batches()
-        self.is_mixed = is_mixed(training.config, torch.device("cpu"))
+        self.config = training.config
         self.step = 0
 
     def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -150,7 +145,7 @@ class BareLoop:
     def run(self, num_steps: int) -> None:
         for _ in range(num_steps):
             draw = np.random.default_rng((SEED, self.step))
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.is_mixed):
+            with mixed_precision(self.config, torch.device("cpu")):
                 loss, _ = self.module(next(self.batches), draw, False)
             self.optimizer.zero_grad()
             loss.backward()

@@ -14,7 +14,7 @@ import torch
 from slams_ray import storage
 from slams_ray.benchmarks.harness.busy import check_watchable, watched_gpus
 from slams_ray.benchmarks.harness.measure import Row, compare, row
-from slams_ray.benchmarks.harness.training_loops import SEED, lasting, planned_batches, without_amp
+from slams_ray.benchmarks.harness.training_loops import SEED, lasting, planned_batches
 from slams_ray.benchmarks.harness.workers import map_by_ray, ray_connection, warm_rate, warm_since
 from slams_ray.benchmarks.measurements.inference import Inference, inference_comparison
 from slams_ray.benchmarks.measurements.training import Windows, ray_points
@@ -24,7 +24,6 @@ from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.precision import inference_dtype
 from slams_ray.runtime.pools import share_of_gpu
 from slams_ray.stages.infer_activation import COLUMNS
-from slams_ray.training.optimisation import is_mixed
 from slams_ray.training.sampling import STEPS_PER_LOADING_TASK
 from slams_ray.training.training import Training
 
@@ -86,10 +85,8 @@ def step_rows(
     others: dict[str, Callable[[], Steps]] = {
         "channels first": lambda: Steps(training, device, channels_last=False)
     }
-    if is_mixed(training.config, device):
-        others["without autocast (TF32 where torch takes it)"] = lambda: Steps(
-            without_amp(training), device
-        )
+    if training.is_mixed(device.type):
+        others["without autocast"] = lambda: Steps(training.without_amp(), device)
     rate = steps_each * training.config.batch_size / seconds
     rows = [_rate_row(f"training step of {name}", rate)]
     for by, build in others.items():

@@ -18,7 +18,6 @@ from slams_ray.benchmarks.harness.training_loops import (
     OurLoop,
     lasting,
     with_foreground,
-    without_amp,
 )
 from slams_ray.benchmarks.harness.workers import ray_connection
 from slams_ray.config import ComputeConfig
@@ -87,7 +86,7 @@ def precision_row(name: str, training: Training, steps_each: int, rounds: int) -
     _compute_as_a_training()
     mixed, full = (
         OurLoop(lasting(one, steps_each * (rounds + 1)))
-        for one in (training, without_amp(training))
+        for one in (training, training.without_amp())
     )
     for loop in (mixed, full):
         loop.load_ahead(steps_each)
