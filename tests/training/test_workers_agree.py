@@ -140,6 +140,46 @@ def test_several_workers_reach_the_parameters_of_one(
     assert_agree(trainings, num_workers, str(tmp_path))
 
 
+def train_mixed(rank: int, *arguments: Any) -> None:
+    """Trains as on a CPU that multiplies bfloat16. Others compute the same more slowly."""
+    torch.cpu.get_capabilities = lambda: {"avx512_bf16": True}
+    train_all(rank, *arguments)
+
+
+@pytest.mark.slow
+def test_two_workers_move_the_parameters_as_one_does_in_mixed_precision(
+    tmp_path: Path,
+    tiny_config: PipelineConfig,
+    prepare_shards: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rounding makes them differ, so that they cannot be compared one by one."""
+    inject_tiny_networks(monkeypatch)
+    shard_rows, names = prepare_shards(tmp_path)
+    trainings = make_trainings(with_sgd(tiny_config), tmp_path, shard_rows, names)
+    mixed = {
+        name: replace(trainings[name], config=replace(trainings[name].config, amp=True))
+        for name in ("encoder", "activation")
+    }
+    found = []
+    for num_workers in (1, 2):
+        output = f"{tmp_path}/{num_workers}.pt"
+        spawn(train_mixed, (num_workers, str(tmp_path), mixed, output), nprocs=num_workers)
+        found.append(torch.load(output, weights_only=True))
+    for name in mixed:
+        one, two = (moved(each["started"][name], each["finished"][name]) for each in found)
+        assert torch.isfinite(two).all()
+        assert torch.cosine_similarity(one, two, dim=0) > 0.9
+    kept = found[0]["finished"]["activation"]
+    assert {v.dtype for n, v in kept.items() if n == "encoder.head.weight"} == {torch.bfloat16}
+
+
+def moved(started: dict[str, torch.Tensor], finished: dict[str, torch.Tensor]) -> torch.Tensor:
+    """How far a training moved the parameters and statistics of its network."""
+    trained = [name for name in started if name.startswith("network.")]
+    return torch.cat([(finished[n].float() - started[n].float()).flatten() for n in trained])
+
+
 @pytest.mark.gpu
 def test_two_workers_on_one_gpu_reach_the_parameters_of_one(
     tmp_path: Path,
