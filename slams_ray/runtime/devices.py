@@ -1,4 +1,4 @@
-"""Names of this machine's devices. torch is imported only when needed."""
+"""This machine's devices. torch is imported only when needed."""
 
 import os
 import platform
@@ -23,6 +23,13 @@ def device_name(device: str) -> str:
     import torch
 
     return str(torch.cuda.get_device_name())
+
+
+def num_usable_cores() -> int:
+    """Number of cores this process may use: a container or taskset may restrict them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def choose_kernels(deterministic: bool) -> None:

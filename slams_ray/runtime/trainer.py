@@ -32,7 +32,7 @@ from slams_ray import storage
 from slams_ray.errors import ConfigError
 from slams_ray.runtime import cluster
 from slams_ray.runtime.allocator import keep_freed_memory
-from slams_ray.runtime.devices import choose_kernels, device_name
+from slams_ray.runtime.devices import choose_kernels, device_name, num_usable_cores
 from slams_ray.runtime.interrupts import in_thread
 from slams_ray.runtime.metric_window import MetricWindow, Sums
 from slams_ray.runtime.pickled_job import PickledJob
@@ -252,15 +252,8 @@ def _system_metrics(job: TrainingJob, rank: int) -> SystemMetrics:
 
 def _set_threads(job: TrainingJob, context: Any) -> None:
     """Divides the cores of a node among its workers; Ray would give each one thread."""
-    share = max(1, _num_usable_cores() // context.get_local_world_size())
+    share = max(1, num_usable_cores() // context.get_local_world_size())
     torch.set_num_threads(job.num_threads or share)
-
-
-def _num_usable_cores() -> int:
-    """Number of cores this process may use: a container or taskset may restrict them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gather(result: Any, num_workers: int) -> list[Any]:
