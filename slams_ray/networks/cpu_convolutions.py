@@ -54,7 +54,7 @@ def convolve(
         dtype = autocast_format(features)
         fast = _fast_gradients(layer, dtype) if is_learnt else None
         if fast is not None:
-            # In `fast` autocast would convert what the backward pass needs without a trace of it.
+            # Inside `fast`, autocast would convert copies that the backward pass does not get.
             inputs = features.to(dtype), filters.to(autocast_format(filters)), bias
             convolved: torch.Tensor = fast.apply(*inputs, layer.dilation[0])
             return convolved

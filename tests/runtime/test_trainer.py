@@ -293,7 +293,7 @@ def test_two_workers_take_the_step_of_one_also_when_one_is_killed(
     result = fit(training_job(tmp_path / "out", task, max_failures=1))
     assert task.num_attempts() == 4
     assert result["metrics"]["num_results"] == 2
-    # The other machine has none.
+    # The machine of the second worker does not multiply bfloat16.
     assert result["precision"] == "float32"
     for name, value in weights(tmp_path / "out").items():
         torch.testing.assert_close(value, weights(undisturbed)[name])
