@@ -21,6 +21,10 @@ class GpuCommand(BenchmarkCommand):
     """Recipe whose settings are used."""
     device: Literal["gpu", "cpu"] = "gpu"
     """cpu measures the same work on the CPU, without utilisation."""
+    trainings: tuple[
+        Literal["encoder", "classifier", "activation", "affinity", "segmentation"], ...
+    ] = ("encoder", "classifier", "activation", "affinity", "segmentation")
+    """Trainings to measure."""
     voc_dir: str | None = None
     """VOC tree with masks. Without one, the built-in set is used."""
     num_images: int = 512
@@ -46,7 +50,7 @@ class GpuCommand(BenchmarkCommand):
 
 def measure(command: GpuCommand) -> "list[Row]":
     """Returns the rows of the case."""
-    from slams_ray.benchmarks.harness import shards, training_loops
+    from slams_ray.benchmarks.harness import shards, training_loops, workers
     from slams_ray.benchmarks.measurements import gpu, inference
 
     device = gpu.find_device(command.device)
@@ -60,7 +64,8 @@ def measure(command: GpuCommand) -> "list[Row]":
             command.num_images // command.images_per_shard,
             command.images_per_shard,
         )
-        trainings = training_loops.make_trainings(config, data)
+        every = training_loops.make_trainings(config, data)
+        trainings = {name: every[name] for name in command.trainings}
         models = inference.random_models(data, directory, config.classifier.backbone)
         work = inference.Inference(
             shards=data, models=models, config=config.inference, directory=directory
@@ -68,11 +73,12 @@ def measure(command: GpuCommand) -> "list[Row]":
         if command.device == "gpu":
             num_tasks = command.data_loading_tasks
             compute = replace(config.compute, device="gpu", data_loading_tasks=num_tasks)
-            for name, one in trainings.items():
-                windows = gpu.fed_windows(one, num_tasks, command.steps, command.waves)
-                rows += gpu.training_busy_rows(name, one, windows, directory, compute)
-            for number in command.actors_per_gpu:
-                rows += gpu.inference_busy_rows(work, device, number)
+            with workers.ray_connection():
+                for name, one in trainings.items():
+                    windows = gpu.fed_windows(one, num_tasks, command.steps, command.waves)
+                    rows += gpu.training_busy_rows(name, one, windows, directory, compute)
+                for number in command.actors_per_gpu:
+                    rows += gpu.inference_busy_rows(work, device, number)
         rows += gpu.inference_rows(work, device, command.rounds)
         for name, one in trainings.items():
             rows += gpu.step_rows(name, one, *timed)

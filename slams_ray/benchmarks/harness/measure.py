@@ -1,5 +1,6 @@
 """Measures the ratio of times of two ways to do the same work."""
 
+import logging
 import os
 import platform
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 from statistics import median, quantiles
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 MOST_GROWTH = 1.1
 """Growth of peak memory that counts as flat."""
@@ -65,9 +68,13 @@ def compare(
 
 
 def row(what: str, against: str, ratios: Sequence[float], *, goal: float) -> Row:
-    """Returns the row of repeatedly measured ratios, with their median and quartiles."""
+    """Returns the row of repeatedly measured ratios, with their median and quartiles.
+
+    It also logs the row, so that a benchmark that is stopped has shown what it measured.
+    """
     ratio = median(ratios)
     lower, _, upper = quantiles(ratios, n=4) if len(ratios) > 1 else (ratio, ratio, ratio)
+    logger.info("%s%s: %.3g (%.3g to %.3g)", what, against and f" / {against}", ratio, lower, upper)
     return Row(
         what=what,
         against=against,

@@ -15,7 +15,7 @@ from slams_ray import storage
 from slams_ray.benchmarks.harness.busy import check_watchable, watched_gpus
 from slams_ray.benchmarks.harness.measure import Row, compare, row
 from slams_ray.benchmarks.harness.training_loops import SEED, lasting, planned_batches
-from slams_ray.benchmarks.harness.workers import map_by_ray, ray_connection, warm_rate, warm_since
+from slams_ray.benchmarks.harness.workers import map_by_ray, warm_rate, warm_since
 from slams_ray.benchmarks.measurements.inference import Inference, inference_comparison
 from slams_ray.benchmarks.measurements.training import Windows, ray_points
 from slams_ray.config import ComputeConfig
@@ -156,7 +156,7 @@ def training_busy_rows(
     gc.collect()
     torch.cuda.empty_cache()
     output_dir = storage.join(directory, f"{name}-busy")
-    with ray_connection(), watched_gpus() as busy:
+    with watched_gpus() as busy:
         # The time of the point before the measured windows is their start.
         wider = replace(windows, num_warm=windows.num_warm - 1, number=windows.number + 1)
         points = ray_points(training, wider, output_dir, compute)
@@ -213,7 +213,7 @@ def inference_busy_rows(
     comparison = inference_comparison(inference)
     label = f"busy-{actors_per_gpu}"
     gpus_each = share_of_gpu(actors_per_gpu) if device.type == "cuda" else 0
-    with ray_connection(), watched_gpus() as busy:
+    with watched_gpus() as busy:
         finished = map_by_ray(comparison, actors_per_gpu, label, gpus_each)
     rate = warm_rate(finished, actors_per_gpu) * inference.shards.images_per_shard
     # The interval ends when the first actor has no more shards.
