@@ -6,7 +6,7 @@ from typing import Any
 
 from slams_ray.errors import DataError
 from slams_ray.model.model import load_model
-from slams_ray.model.shard_work import Source, write_files
+from slams_ray.model.shard_work import PredictMapper, Source
 from slams_ray.runtime.progress import Progress
 from slams_ray.stages.predict_inputs import find_photographs
 from slams_ray.stages.predict_settings import CLUSTER_FROM_IMAGES, PredictSettings
@@ -50,19 +50,17 @@ def run(
 
 def _predict_here(model: str, sources: Sequence[Source], output: str, how: PredictSettings) -> int:
     loaded = load_model(model, crf=how.crf, tile_px=how.tile_px, **how.changes)
+    mapper = PredictMapper(loaded, output, how.on_bad_image)
     progress = Progress("predict", len(sources), "images")
-    num_written = 0
-    for number, source in enumerate(sources, start=1):
-        try:
-            found = loaded.predict(source.path)
-        except DataError as error:
-            if how.on_bad_image == "fail":
-                raise
-            logger.warning("skipped: %s", error)
-            continue
-        write_files(output, source.image_id, found)
-        num_written += 1
-        progress.advance(number)
-    num_bad = len(sources) - num_written
+    # On a GPU threads read and write the images of a group. A CPU has nothing to wait for.
+    size = how.images_per_shard if loaded.predictor.ahead else 1
+    num_bad = 0
+    for start in range(0, len(sources), size):
+        _, summary = mapper({}, sources[start : start + size])
+        for _, problem in summary["bad"]:
+            logger.warning("skipped: %s", problem)
+        num_bad += len(summary["bad"])
+        progress.advance(min(start + size, len(sources)))
+    num_written = len(sources) - num_bad
     logger.info("masks in %s: %d, skipped images: %d", output, num_written, num_bad)
     return num_written

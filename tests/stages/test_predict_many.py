@@ -18,6 +18,7 @@ from PIL import Image
 import slams_ray
 from slams_ray.config import InferenceConfig
 from slams_ray.errors import ConfigError, DataError
+from slams_ray.model.model import Model, load_model
 from slams_ray.model.shard_work import PredictMapper, Source
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
@@ -142,6 +143,42 @@ def test_a_shard_has_the_masks_of_the_model_and_names_bad_images(
         assert row["confidence"] == pytest.approx(float(expected.confidence.mean()))
     with pytest.raises(DataError, match="truncated"):
         PredictMapper(model, None, "fail")({}, sources)
+
+
+def test_groups_of_a_gpu_give_the_masks_of_single_images(
+    checkpoint: Path,
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    alone, grouped = tmp_path / "alone", tmp_path / "grouped"
+    assert predict.run(str(checkpoint), str(photographs), str(alone)) == 4
+    sizes: list[int] = []
+
+    def as_on_gpu(*arguments: Any, **settings: Any) -> Model:
+        model = load_model(*arguments, **settings)
+        model.predictor.batch_size, model.predictor.ahead = 2, 4
+        segment = model.predict_decoded
+
+        def counted(images: Any) -> Any:
+            sizes.append(len(images))
+            return segment(images)
+
+        model.predict_decoded = counted  # type: ignore[method-assign]
+        return model
+
+    monkeypatch.setattr(predict, "load_model", as_on_gpu)
+    caplog.clear()
+    how = PredictSettings(images_per_shard=3)
+    assert predict.run(str(checkpoint), str(photographs), str(grouped), how) == 4
+    # Groups a, d, b and c, e in batches of two; d is bad.
+    assert sizes == [1, 1, 2]
+    assert "d.png" in caplog.text
+    masks = sorted(alone.rglob("*.png"))
+    assert len(masks) == 4
+    for mask in masks:
+        assert (grouped / mask.relative_to(alone)).read_bytes() == mask.read_bytes()
 
 
 def test_images_that_crash_a_process_are_read_one_after_another(
