@@ -82,10 +82,17 @@ class LossConfig:
     refinement.steps says. It pays where those labels are good, which needs pretrained weights."""
 
     def __post_init__(self) -> None:
-        weights = {k: v for k, v in vars(self).items() if isinstance(v, int | float)}
+        weights = self._weights()
         for name, value in weights.items():
             check(value >= 0, f"activation.losses.{name}", value, ">= 0")
         check(any(weights.values()), "activation.losses", weights, "at least one weight above 0")
+
+    def has_another(self, loss: str) -> bool:
+        """Whether a loss other than the named one is used."""
+        return any(weight for name, weight in self._weights().items() if name != loss)
+
+    def _weights(self) -> dict[str, float]:
+        return {k: v for k, v in vars(self).items() if isinstance(v, int | float)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +126,9 @@ class ActivationConfig:
     equivariance_scales: tuple[float, ...] = (0.5, 0.75)
     """Sides of the transformed crop relative to the crop; each step draws one. Smaller ones take
     less time."""
+    equivariance_every: int = 1
+    """Steps from one use of the equivariance loss to the next. With n, it has n times its weight,
+    for the same loss on average, and the other steps take less time."""
 
     def __post_init__(self) -> None:
         check(
@@ -135,6 +145,14 @@ class ActivationConfig:
             "activation.equivariance_scales",
             scales,
             "numbers in (0, 1]",
+        )
+        every = self.equivariance_every
+        check(every >= 1, "activation.equivariance_every", every, ">= 1")
+        check(
+            every == 1 or self.losses.has_another("equivariance"),
+            "activation.equivariance_every",
+            every,
+            "1, because no other activation.losses is above 0",
         )
         size = self.encoder_input_px
         check(size >= 16, "activation.encoder_input_px", size, ">= 16")

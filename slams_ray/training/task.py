@@ -32,10 +32,12 @@ class TrainingModule(nn.Module):
     Attributes:
         slow_parameters: prefixes of the parameters of `network` that learn at the learning rate.
             The others are new and learn at `head_multiplier` times it.
+        step: number of the step, from 0, for losses that not every step computes.
         progress: share of the steps that are done, in [0, 1), for weights that change in training.
     """
 
     slow_parameters: tuple[str, ...] = ("backbone.",)
+    step: int = 0
     progress: float = 0.0
 
     def __init__(self, network: nn.Module, backbone: BackboneConfig) -> None:

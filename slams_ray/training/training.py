@@ -123,7 +123,8 @@ class Training:
         """
         # Dropout (the DeepLabV3 head) must not depend on how often the training was restarted.
         seed_generators(self.seed * 1_000_003 + step)
-        training_module(module).progress = step / num_steps
+        inner = training_module(module)
+        inner.step, inner.progress = step, step / num_steps
         return train_step(module, optimizer, batch, step, num_steps, self.config, self.seed)
 
     def check(self, metrics: Sequence[Mapping[str, torch.Tensor]], num_steps_done: int) -> None:

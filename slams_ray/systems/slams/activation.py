@@ -1,13 +1,14 @@
 """Trains the activation network through the frozen encoder (docs/method.md, Activation network)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from slams_ray.config import ActivationConfig, BackboneConfig
+from slams_ray.config import ActivationConfig, BackboneConfig, LossConfig
 from slams_ray.data.transforms import normalise, valid_mask
 from slams_ray.networks.activation_network import ActivationNetwork, classification_scores
 from slams_ray.networks.batch_norm import fold_batch_norm
@@ -55,7 +56,7 @@ class ActivationTraining(TrainingModule):
     def forward(
         self, batch: Batch, draw: np.random.Generator, observe: bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        weights = self.config.losses
+        weights = self._weights_of_step()
         images = normalise(batch["image"], batch["box"])
         labels = batch["labels"].float()
         valid_pixels = valid_mask(batch["box"], images.shape[-1])
@@ -82,6 +83,16 @@ class ActivationTraining(TrainingModule):
         metrics |= {f"loss_{name}": term.mean().detach() for name, term in terms.items()}
         metrics |= collapse_metrics(activation.detach(), labels, valid)
         return loss, metrics
+
+    def _weights_of_step(self) -> LossConfig:
+        """Returns the weights, with that of a loss that this step leaves out at 0.
+
+        Computing a regularising loss every n-th step with n times its weight is StyleGAN2's lazy
+        regularisation (arXiv 1912.04958, section 3.1).
+        """
+        weights, every = self.config.losses, self.config.equivariance_every
+        is_used = self.step % every == 0
+        return replace(weights, equivariance=weights.equivariance * every if is_used else 0.0)
 
     def _semantic_terms(
         self,
