@@ -258,14 +258,21 @@ def inject_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_system_task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
-    """System, and settings of it, to the task that trains its maps, after those it builds on."""
+    """System, whether BatchNorm is frozen, and settings of the system, to the task of its maps.
+
+    The networks it builds on come with it.
+    """
     inject_tiny_networks(monkeypatch)
 
-    def make(name: str, **settings: Any) -> Task:
+    def make(name: str, frozen: bool = False, **settings: Any) -> Task:
         torch.manual_seed(0)
         if name in GIVEN_WEIGHTS:
             settings = {"weights": "given"} | settings
         config = smoke()
+        for part in ("encoder", "classifier", "segmentation") if frozen else ():
+            own = getattr(config, part)
+            own = replace(own, backbone=replace(own.backbone, freeze_batch_norm=True))
+            config = replace(config, **{part: own})
         if settings:
             config = replace(config, **{name: replace(getattr(config, name), **settings)})
         config = replace(config, system=name, baselines=())
@@ -284,13 +291,14 @@ def make_system_task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
 def make_any_task(
     make_task: Callable[..., Task], make_system_task: Callable[..., Task]
 ) -> Callable[[str], Task]:
-    """One of `TRAININGS` to its task, with seeded networks."""
+    """One of `TRAININGS`, and whether BatchNorm is frozen, to its task with seeded networks."""
 
-    def make(kind: str) -> Task:
+    def make(kind: str, frozen: bool = False) -> Task:
         if kind == "affinity":
             backbone = BackboneConfig(name="tiny_resnet", output_stride=8)
             torch.manual_seed(0)
             return AffinityTask(TrainingConfig(crop_px=32), backbone, list(CLASS_NAMES), 3)
-        return make_task(kind) if kind in _OF_PIPELINE else make_system_task(kind)
+        make_one = make_task if kind in _OF_PIPELINE else make_system_task
+        return make_one(kind, frozen)
 
     return make

@@ -39,7 +39,10 @@ class Backbone(nn.Module):
     Attributes:
         num_features: number of output channels.
         taps: what `depths` returns, from the input on.
+        passes: computes `forward` in place of the body, while it is set.
     """
+
+    passes: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def __init__(self, body: nn.Module, num_features: int, taps: Sequence[Tap]) -> None:
         super().__init__()
@@ -48,7 +51,8 @@ class Backbone(nn.Module):
         self.taps = tuple(taps)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.body(images)
+        features: torch.Tensor = (self.passes or self.body)(images)
+        return features
 
     @property
     def blocks(self) -> list[nn.Module]:

@@ -186,7 +186,8 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
         _set_threads(job, context)
     torch.manual_seed(job.seed)
     job = _in_one_precision(job, device.type, num_workers)
-    module = job.task.build(device.type).to(device)
+    # Not tried with several workers, whose exchange of gradients would wait for a whole graph.
+    module = job.task.build(device.type, job.cuda_graphs and num_workers == 1).to(device)
     optimizer = job.task.optimizer(module)
     first_step, history, unlogged = _restore(job, module, optimizer)
     wrapped = prepare_model(module, parallel_strategy_kwargs={"forward_sync_buffers": False})

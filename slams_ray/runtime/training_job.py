@@ -18,7 +18,7 @@ class TrainedTask(Protocol):
     def without_amp(self) -> "TrainedTask":
         """Returns the same task in float32."""
 
-    def build(self, device: str = "cpu") -> nn.Module:
+    def build(self, device: str = "cpu", cuda_graphs: bool = False) -> nn.Module:
         """Returns the module, on the CPU, for a type of device: "cpu" or "cuda"."""
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer: ...
@@ -64,6 +64,7 @@ class TrainingJob:
         data_loading_tasks: data-loading tasks per worker; 0 loads in the worker itself, None
             chooses by CPUs and GPUs of a node.
         deterministic: whether GPUs use deterministic kernels.
+        cuda_graphs: whether a single worker with a GPU computes backbones by CUDA graphs.
         tracking_uri: address of MLflow.
         run_id: id of the MLflow run for the metrics; None tracks nothing.
         system_metrics: whether rank 0 logs the load of its machine to MLflow.
@@ -84,6 +85,7 @@ class TrainingJob:
     data_loading_tasks: int | None
     device: str
     deterministic: bool
+    cuda_graphs: bool
     max_failures: int
     tracking_uri: str
     run_id: str | None

@@ -87,6 +87,7 @@ def train(
             data_loading_tasks=compute.data_loading_tasks,
             device=compute.device,
             deterministic=compute.deterministic,
+            cuda_graphs=compute.cuda_graphs,
             max_failures=compute.max_failures,
             tracking_uri=attempt.run.uri,
             run_id=attempt.run.run_id,

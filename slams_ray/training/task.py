@@ -14,6 +14,7 @@ from slams_ray.networks.backbone import (
     freeze_batch_norm_affine,
     freeze_blocks,
 )
+from slams_ray.networks.cuda_graphs import Graphs
 from slams_ray.networks.frozen_batch_norm import merge_frozen_batch_norm, merged_once
 from slams_ray.networks.precision import convert_frozen
 from slams_ray.training.samples import CHOSEN_LABELS, Row, Sampler
@@ -34,11 +35,13 @@ class TrainingModule(nn.Module):
             The others are new and learn at `head_multiplier` times it.
         step: number of the step, from 0, for losses that not every step computes.
         progress: share of the steps that are done, in [0, 1), for weights that change in training.
+        graphs: compute the passes of the backbones on a GPU; None computes them kernel by kernel.
     """
 
     slow_parameters: tuple[str, ...] = ("backbone.",)
     step: int = 0
     progress: float = 0.0
+    graphs: Graphs | None = None
 
     def __init__(self, network: nn.Module, backbone: BackboneConfig) -> None:
         super().__init__()
@@ -51,7 +54,8 @@ class TrainingModule(nn.Module):
             merge_frozen_batch_norm(self._backbone)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with merged_once(self.network):
+        graphs = self.graphs
+        with merged_once(self.network) if graphs is None else graphs.used():
             return super().__call__(*args, **kwargs)
 
     def prepare(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -48,7 +48,7 @@ class Line:
     def without_amp(self) -> "Line":
         return replace(self, amp=False)
 
-    def build(self, device: str = "cpu") -> nn.Module:
+    def build(self, device: str = "cpu", cuda_graphs: bool = False) -> nn.Module:
         return nn.Linear(1, 1)
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
@@ -132,6 +132,7 @@ def training_job(output: Path, task: Line, **changes: Any) -> TrainingJob:
         "data_loading_tasks": 1,
         "device": "cpu",
         "deterministic": False,
+        "cuda_graphs": False,
         "max_failures": 0,
         "tracking_uri": "unused",
         "run_id": None,
@@ -218,7 +219,7 @@ class Counted(Line):
 
     attempts: str = ""
 
-    def build(self, device: str = "cpu") -> nn.Module:
+    def build(self, device: str = "cpu", cuda_graphs: bool = False) -> nn.Module:
         with Path(self.attempts).open("a") as file:
             file.write("built\n")
         return super().build(device)

@@ -161,6 +161,7 @@ def test_a_training_is_shown_without_its_credentials() -> None:
         data_loading_tasks=1,
         device="cpu",
         deterministic=False,
+        cuda_graphs=False,
         max_failures=0,
         tracking_uri=f"http://{NOBODY}",
         run_id=None,

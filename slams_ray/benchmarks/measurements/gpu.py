@@ -58,11 +58,13 @@ class Steps:
         *,
         channels_last: bool = True,
         compiled: bool = False,
+        cuda_graphs: bool = True,
     ) -> None:
         torch.manual_seed(SEED)
         self.training = training
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.module = training.build(device.type).to(device).to(memory_format=layout).train()
+        module = training.build(device.type, cuda_graphs).to(device)
+        self.module = module.to(memory_format=layout).train()
         if compiled:
             for network in self.module.children():
                 network.compile()
@@ -87,6 +89,8 @@ def step_rows(
     }
     if training.is_mixed(device.type):
         others["without autocast"] = lambda: Steps(training.without_amp(), device)
+    if device.type == "cuda":
+        others["without CUDA graphs"] = lambda: Steps(training, device, cuda_graphs=False)
     rate = steps_each * training.config.batch_size / seconds
     rows = [_rate_row(f"training step of {name}", rate)]
     for by, build in others.items():
@@ -113,7 +117,8 @@ def compiled_row(
     # Compilations of other trainings count towards torch's limit of recompilations.
     torch.compiler.reset()
     gc.collect()
-    compiled, ours = Steps(training, device, compiled=True), Steps(training, device)
+    compiled = Steps(training, device, compiled=True, cuda_graphs=False)
+    ours = Steps(training, device)
     return compare(
         f"training step of {name}, compiled",
         lambda: compiled.run(steps_each),

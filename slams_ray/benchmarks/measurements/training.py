@@ -178,6 +178,7 @@ def ray_points(
             data_loading_tasks=compute.data_loading_tasks,
             device=compute.device,
             deterministic=compute.deterministic,
+            cuda_graphs=compute.cuda_graphs,
             max_failures=0,
             tracking_uri="",
             run_id=None,
