@@ -52,15 +52,10 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips the longest tests, and says which tests share a process where several run them.
-
-    Tests with Ray share one cluster and wait for its processes most of their time. So `make test`
-    runs the others beside them, file by file.
-    """
+    """Skips the longest tests, and says which tests share a process where several run them."""
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            group = "ray" if _needs_ray(item) else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
     if os.environ.get("SLAMS_LONG_TESTS"):
         return
     for item in items:
@@ -68,9 +63,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="takes many minutes: make test-long"))
 
 
-def _needs_ray(item: pytest.Item) -> bool:
+def _group(item: pytest.Item) -> str:
+    """Tests with Ray wait for its processes most of their time, so two groups of them fill a core
+    or two: those that look at the finished pipeline, and the others. Further tests go by file."""
     fixtures = getattr(item, "fixturenames", ())
-    return item.get_closest_marker("ray") is not None or "ray_cluster" in fixtures
+    if "finished" in fixtures:
+        return "finished pipeline"
+    if item.get_closest_marker("ray") is not None or "ray_cluster" in fixtures:
+        return "ray"
+    return str(item.path)
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +86,8 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     ray.init(
+        # Tests in another process may have started a cluster that this one would join.
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=300 * 2**20,

@@ -1,4 +1,4 @@
-"""Tests with Ray share a process, and with it their cluster and the pipelines they look at."""
+"""Tests of a group share a process, and with it a cluster and the pipeline they look at."""
 
 import os
 
