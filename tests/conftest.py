@@ -64,8 +64,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _group(item: pytest.Item) -> str:
-    """Tests with Ray wait for its processes most of their time, so two groups of them fill a core
-    or two: those that look at the finished pipeline, and the others. Further tests go by file."""
+    """Returns the name of the group.
+
+    Tests with Ray take longest. They are two groups: those that look at the finished pipeline, and
+    the others. Each further file is a group.
+    """
     fixtures = getattr(item, "fixturenames", ())
     if "finished" in fixtures:
         return "finished pipeline"

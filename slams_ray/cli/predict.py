@@ -38,7 +38,7 @@ class PredictCommand:
     on_bad_image: Literal["skip", "fail"] = "skip"
     """Whether a bad image is named and skipped, or ends the command."""
     images_per_shard: int = 64
-    """Images that a process predicts before it records its progress; only on a cluster."""
+    """Images that a process predicts before it records its progress, on a cluster or a GPU."""
     tile_px: int | None = None
     """Segments larger images in overlapping tiles of this side, a multiple of 32, so that memory
     does not grow. None takes images whole."""

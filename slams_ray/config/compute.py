@@ -44,8 +44,8 @@ class ComputeConfig:
     """Uses deterministic kernels in trainings on GPUs, which are slower. Without it the figures of
     a command differ slightly between runs on a GPU; on CPUs they never do."""
     cuda_graphs: bool = True
-    """Computes the backbones of a training on a GPU by CUDA graphs, so that the GPU does not wait
-    for the host. Only where one worker trains, BatchNorm is frozen and no batch is accumulated."""
+    """Computes backbones with frozen BatchNorm by CUDA graphs in trainings on a GPU, so that it
+    waits less for the host. Only with one worker, and without accumulation or deterministic."""
     max_failures: int = 3
     """Number of times a training restarts from its last checkpoint after it loses a worker."""
 

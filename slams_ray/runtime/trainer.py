@@ -186,8 +186,9 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
         _set_threads(job, context)
     torch.manual_seed(job.seed)
     job = _in_one_precision(job, device.type, num_workers)
-    # Not tried with several workers, whose exchange of gradients would wait for a whole graph.
-    module = job.task.build(device.type, job.cuda_graphs and num_workers == 1).to(device)
+    # With several workers graphs have not been tried, and gradients would wait for a whole graph.
+    has_graphs = job.cuda_graphs and not job.deterministic and num_workers == 1
+    module = job.task.build(device.type, has_graphs).to(device)
     optimizer = job.task.optimizer(module)
     first_step, history, unlogged = _restore(job, module, optimizer)
     wrapped = prepare_model(module, parallel_strategy_kwargs={"forward_sync_buffers": False})
@@ -215,6 +216,7 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
             learnt = {"module": job.task.state(module), "optimizer": optimizer.state_dict()}
             _report(learnt | position, rank)
     wrapped.eval()
+    graph_problem = job.task.release(module)
     results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
     nodes = Counter(_gather(cluster.node_id(), num_workers))
     devices = Counter(_gather(device_name(get_device().type), num_workers))
@@ -229,6 +231,7 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
             "nodes": nodes,
             "devices": devices,
             "precision": "bfloat16" if job.task.is_mixed(device.type) else "float32",
+            "graph_problem": graph_problem,
         }
         text = json.dumps(content).encode()
         storage.write_bytes(storage.join(job.output_dir, TRAINING_NAME), text)

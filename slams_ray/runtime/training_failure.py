@@ -45,7 +45,10 @@ _LOW_MEMORY = (
     "a process was killed because its node ran low on memory: lower compute.data_loading_tasks, "
     "the batch size or crop_px, or use nodes with more memory"
 )
-_NO_MEMORY = "lower the batch size or crop_px, or use a device with more memory"
+_NO_MEMORY = (
+    "lower the batch size or crop_px, switch compute.cuda_graphs off on a GPU, or use a device "
+    "with more memory"
+)
 
 
 class WorkerError(Exception):

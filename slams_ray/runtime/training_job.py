@@ -42,6 +42,9 @@ class TrainedTask(Protocol):
     def loader(self) -> Callable[[Any], dict[str, np.ndarray]]:
         """Makes the samples of a loading task. It must be small: every task gets a copy."""
 
+    def release(self, module: nn.Module) -> str | None:
+        """Frees memory that only steps need. Returns why a GPU had no graphs; None if it had."""
+
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Any: ...
     def summarise(self, results: Sequence[Any]) -> dict[str, float]: ...
     def state(self, module: nn.Module) -> dict[str, torch.Tensor]:
@@ -64,7 +67,8 @@ class TrainingJob:
         data_loading_tasks: data-loading tasks per worker; 0 loads in the worker itself, None
             chooses by CPUs and GPUs of a node.
         deterministic: whether GPUs use deterministic kernels.
-        cuda_graphs: whether a single worker with a GPU computes backbones by CUDA graphs.
+        cuda_graphs: whether a single worker with a GPU computes backbones by CUDA graphs. With
+            deterministic kernels it does not: after a restart other passes would have a graph.
         tracking_uri: address of MLflow.
         run_id: id of the MLflow run for the metrics; None tracks nothing.
         system_metrics: whether rank 0 logs the load of its machine to MLflow.

@@ -1,6 +1,7 @@
 """Trains one network in a stage."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -27,6 +28,8 @@ from slams_ray.stages.stage import Attempt, Outcome, StageContext
 from slams_ray.training.data_loading import ShardColumns
 from slams_ray.training.task import Task
 from slams_ray.training.training import Training
+
+logger = logging.getLogger(__name__)
 
 Network = TypeVar("Network", EncoderConfig, ClassifierConfig, SegmentationConfig)
 
@@ -102,6 +105,12 @@ def train(
     last = history[-1] if history else {}
     metrics = dict(result["metrics"]) | {"loss": last.get("loss", float("nan"))}
     notes = {"num_steps": training.num_steps, LAST: last, "precision": result["precision"]}
+    if result["graph_problem"]:
+        logger.warning(
+            "%s: %s. Its steps took longer; compute.cuda_graphs False tries none",
+            this.label,
+            result["graph_problem"],
+        )
     return Outcome(num_rows=data.num_images(TRAIN), metrics=metrics, notes=notes)
 
 

@@ -172,6 +172,13 @@ class Training:
         """Loader that the data-loading tasks run; it holds no network."""
         return SampleLoader(sources=tuple(self.sources), sampler=self.task.sampler, seed=self.seed)
 
+    def release(self, module: nn.Module) -> str | None:
+        """Frees memory that only steps need. Returns why a GPU had no graphs; None if it had."""
+        module.zero_grad(set_to_none=True)
+        inner = training_module(module)
+        graphs, inner.graphs = inner.graphs, None
+        return None if graphs is None else graphs.problem
+
     def evaluate(self, module: nn.Module, rank: int, num_workers: int) -> Result:
         """Evaluates the network on every num_workers-th validation shard."""
         names = self.val_names[rank::num_workers]

@@ -49,7 +49,12 @@ class Line:
         return replace(self, amp=False)
 
     def build(self, device: str = "cpu", cuda_graphs: bool = False) -> nn.Module:
+        # Several workers have none.
+        assert cuda_graphs == (self.num_workers == 1)
         return nn.Linear(1, 1)
+
+    def release(self, module: nn.Module) -> str | None:
+        return "the GPU is too small" if self.num_workers == 1 else None
 
     def optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
@@ -132,7 +137,7 @@ def training_job(output: Path, task: Line, **changes: Any) -> TrainingJob:
         "data_loading_tasks": 1,
         "device": "cpu",
         "deterministic": False,
-        "cuda_graphs": False,
+        "cuda_graphs": True,
         "max_failures": 0,
         "tracking_uri": "unused",
         "run_id": None,
@@ -152,6 +157,7 @@ def undisturbed(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> 
     assert [point["step"] for point in result["history"]] == list(range(1, NUM_STEPS + 1))
     assert result["metrics"]["num_results"] == 1
     assert result["precision"] == "bfloat16"
+    assert result["graph_problem"] == "the GPU is too small"
     assert result["metrics"]["num_threads"] == NUM_THREADS
     return output
 
@@ -222,7 +228,7 @@ class Counted(Line):
     def build(self, device: str = "cpu", cuda_graphs: bool = False) -> nn.Module:
         with Path(self.attempts).open("a") as file:
             file.write("built\n")
-        return super().build(device)
+        return super().build(device, cuda_graphs)
 
     def num_attempts(self) -> int:
         return len(Path(self.attempts).read_text().splitlines())

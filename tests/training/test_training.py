@@ -178,3 +178,23 @@ def test_trainings_use_the_fast_and_the_lean_layers(device: str) -> None:
     layers = list(training.build(device).modules())
     assert any(isinstance(layer, FastConv2d) for layer in layers) is (device == "cpu")
     assert {type(layer) for layer in layers if isinstance(layer, torch.nn.ReLU6)} == {LeanReLU6}
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_gpu_has_graphs_where_a_batch_is_computed_at_once(
+    device: str, accumulation_steps: int, cuda_graphs: bool, make_task: Make
+) -> None:
+    task = make_task("activation", frozen=True)
+    config = replace(task.training, amp=False, accumulation_steps=accumulation_steps)
+    training = Training(task=task, config=config, shard_rows=[], sources=[])
+    module = training.build(device, cuda_graphs)
+    # The next part of an accumulated batch would overwrite the gradients of the last.
+    expected = cuda_graphs and device == "cuda" and accumulation_steps == 1
+    assert (module.graphs is not None) == expected
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    assert training.release(module) is None
+    assert module.graphs is None
+    assert all(parameter.grad is None for parameter in module.parameters())

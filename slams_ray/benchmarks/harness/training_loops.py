@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from slams_ray.benchmarks.harness.shards import Shards
@@ -123,9 +122,8 @@ class BareLoop:
 
     def __init__(self, training: Training, num_data_loading_tasks: int) -> None:
         torch.manual_seed(SEED)
-        self.module: nn.Module = training.task.build().train()
-        network = self.module.get_submodule("network")
-        self.optimizer = build_optimizer(network, training.config)
+        self.module = training.task.build().train()
+        self.optimizer = build_optimizer(self.module.network, training.config)
         self.loader = DataLoader(
             _Images(training),
             batch_size=training.config.batch_size,
@@ -145,6 +143,7 @@ class BareLoop:
     def run(self, num_steps: int) -> None:
         for _ in range(num_steps):
             draw = np.random.default_rng((SEED, self.step))
+            self.module.step = self.step
             with mixed_precision(self.config, torch.device("cpu")):
                 loss, _ = self.module(next(self.batches), draw, False)
             self.optimizer.zero_grad()

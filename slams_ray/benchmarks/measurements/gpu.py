@@ -113,12 +113,17 @@ def step_rows(
 def compiled_row(
     name: str, training: Training, device: torch.device, steps_each: int, rounds: int
 ) -> Row:
-    """Returns the row of a compiled step. It has no goal, because trainings are not compiled."""
+    """Returns the row of a compiled step, without CUDA graphs on both sides.
+
+    It has no goal, because trainings are not compiled.
+    """
     # Compilations of other trainings count towards torch's limit of recompilations.
     torch.compiler.reset()
     gc.collect()
-    compiled = Steps(training, device, compiled=True, cuda_graphs=False)
-    ours = Steps(training, device)
+    compiled, ours = (
+        Steps(training, device, compiled=is_compiled, cuda_graphs=False)
+        for is_compiled in (True, False)
+    )
     return compare(
         f"training step of {name}, compiled",
         lambda: compiled.run(steps_each),

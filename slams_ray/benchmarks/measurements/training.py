@@ -1,6 +1,7 @@
 """Measures trainings against a bare PyTorch loop with a DataLoader."""
 
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -25,6 +26,7 @@ from slams_ray.runtime.allocator import keep_freed_memory
 from slams_ray.runtime.cluster import LOADING_TASKS_ON_CPU
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
+from slams_ray.systems.slams.activation import ActivationTask
 from slams_ray.training.training import Training
 
 LONGEST_ACTIVATION_STEP = 1.6
@@ -103,6 +105,10 @@ def precision_row(name: str, training: Training, steps_each: int, rounds: int) -
 def activation_row(activation: Training, classifier: Training, steps_each: int, rounds: int) -> Row:
     """Returns the row of an activation step against a classifier step, with batches in memory."""
     _compute_as_a_training()
+    assert isinstance(activation.task, ActivationTask)
+    # In all windows the same number of steps has the equivariance loss.
+    every = activation.task.config.equivariance_every
+    steps_each = math.ceil(steps_each / every) * every
     ours, theirs = (
         OurLoop(lasting(training, steps_each * (rounds + 1)))
         for training in (activation, classifier)
