@@ -32,7 +32,7 @@ WITHOUT_GRAPHS = {
 
 
 class Computed:
-    """Takes the place of a CUDA graph: a replay computes, and writes where the capture put results."""
+    """Takes the place of a CUDA graph: a replay computes, and writes where results were."""
 
     def __init__(self, compute: Callable[[], list[Any]], places: list[Any]) -> None:
         self.compute, self.places, self.num_replays = compute, places, 0
