@@ -291,9 +291,14 @@ def make_system_task(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
 def make_any_task(
     make_task: Callable[..., Task], make_system_task: Callable[..., Task]
 ) -> Callable[[str], Task]:
-    """One of `TRAININGS`, and whether BatchNorm is frozen, to its task with seeded networks."""
+    """One of `TRAININGS` or "GAIN", and whether BatchNorm is frozen, to its task.
+
+    Networks are seeded. GAIN is OC-CSE whose network judges itself.
+    """
 
     def make(kind: str, frozen: bool = False) -> Task:
+        if kind == "GAIN":
+            return make_system_task("occse", frozen, judge="self")
         if kind == "affinity":
             backbone = BackboneConfig(name="tiny_resnet", output_stride=8)
             torch.manual_seed(0)

@@ -110,14 +110,10 @@ def steps(task: Any, batch: dict[str, torch.Tensor], graphed: bool) -> tuple[tor
 def test_a_training_takes_the_same_steps_and_leaves_no_graph_behind(
     kind: str,
     make_any_task: Make,
-    make_system_task: Make,
     make_batch: Make,
     rows: list[dict[str, Any]],
 ) -> None:
-    if kind == "GAIN":
-        task = make_system_task("occse", frozen=True, judge="self")
-    else:
-        task = make_any_task(kind, frozen=True)
+    task = make_any_task(kind, frozen=True)
     samples = {name: values.numpy() for name, values in make_batch(task, rows).items()}
     batch = {name: torch.from_numpy(values) for name, values in with_pairs(samples).items()}
     expected, _ = steps(task, batch, graphed=False)

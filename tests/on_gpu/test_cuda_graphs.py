@@ -33,14 +33,10 @@ def test_steps_are_those_without_graphs(
     kind: str,
     amp: bool,
     make_any_task: Make,
-    make_system_task: Make,
     make_batch: Make,
     rows: list[dict[str, Any]],
 ) -> None:
-    if kind == "GAIN":
-        task = make_system_task("occse", frozen=True, judge="self")
-    else:
-        task = make_any_task(kind, frozen=True)
+    task = make_any_task(kind, frozen=True)
     batch = whole_batch(task, make_batch, rows)
     steps = []
     for graphed in (False, True):

@@ -100,12 +100,11 @@ def test_frozen_networks_are_converted_once_where_precision_is_mixed(
 def test_gradients_are_those_of_passes_that_share_nothing(
     kind: str,
     make_any_task: Make,
-    make_system_task: Make,
     make_batch: Make,
     rows: list[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    task = make_system_task("occse", judge="self") if kind == "GAIN" else make_any_task(kind)
+    task = make_any_task(kind)
     batch = make_batch(task, rows)
     gradients = []
     for context in (merged_once, nullcontext):
