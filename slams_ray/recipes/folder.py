@@ -67,11 +67,10 @@ def folder(root: str = "data/photos") -> PipelineConfig:
             losses=LossConfig(
                 background=2.0, regularization=0.02, equivariance=0.1, pseudo_labels=1.0
             ),
-            # These four shorten a step; the seeds stay within their spread (docs/ablations.md).
+            # These three shorten a step; the seeds stay within their spread (docs/ablations.md).
             encoder_input_px=80,
             masked_classes=1,
             equivariance_scales=(0.5,),
-            equivariance_every=2,
         ),
         inference=ActivationInferenceConfig(scales=(0.35, 0.5, 0.75, 1.0, 1.5)),
         refinement=RefinementConfig(steps=("walk", "crf")),
