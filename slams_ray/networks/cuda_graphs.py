@@ -5,8 +5,9 @@ a fast GPU to compute them. A CUDA graph starts all of them at once.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -36,7 +37,7 @@ class GraphedPasses:
     """Computes the passes of a backbone by graphs, one for each shape that occurs.
 
     These passes have none, and are computed kernel by kernel:
-    - passes without gradients, or with other parameters than at first, as by `functional_call`;
+    - passes without gradients, or with other parameters than the first, as by `functional_call`;
     - passes of a backbone whose BatchNorm learns its statistics, which a capture would move;
     - a second pass of the same shape, see `start`.
 
@@ -52,17 +53,27 @@ class GraphedPasses:
         self.backbone = backbone
         self.graphs: dict[Shape, Graph] = {}
         self.problem: str | None = None
-        # Looking through the modules in every pass takes as long as some kernels.
-        self._norms = [m for m in backbone.modules() if isinstance(m, _BatchNorm)]
-        self._parameters = [
-            (module._parameters, name, parameter, parameter.requires_grad)
-            for module in backbone.modules()
-            for name, parameter in module.named_parameters(recurse=False)
-        ]
-        self._is_learnt = any(is_learnt for *_, is_learnt in self._parameters)
         self._capture = capture or CapturedPass
         self._used: set[Shape] = set()
         self._has_gone_without = False
+
+    # Looking through the modules in every pass would take as long as some kernels.
+    @cached_property
+    def _norms(self) -> list[_BatchNorm]:
+        return [m for m in self.backbone.modules() if isinstance(m, _BatchNorm)]
+
+    @cached_property
+    def _parameters(self) -> list[tuple[Mapping[str, object], str, torch.Tensor, bool]]:
+        """Where each parameter is held, under which name, itself, and whether it learns."""
+        return [
+            (module._parameters, name, parameter, parameter.requires_grad)
+            for module in self.backbone.modules()
+            for name, parameter in module.named_parameters(recurse=False)
+        ]
+
+    @cached_property
+    def _is_learnt(self) -> bool:
+        return any(is_learnt for *_, is_learnt in self._parameters)
 
     def start(self) -> None:
         """Tells that the results of all passes so far are no longer needed.

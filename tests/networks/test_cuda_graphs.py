@@ -173,6 +173,8 @@ def test_passes_with_other_parameters_or_without_images_have_no_graph() -> None:
     passes = GraphedPasses(backbone, PassWithoutGpu)
     images = images_of(2)
     others = {name: value.detach() * 2 for name, value in backbone.named_parameters()}
+    with torch.no_grad():
+        passes(images)
     found = functional_call(_Called(backbone, passes), _prefixed(others), (images,))
     torch.testing.assert_close(found, functional_call(backbone, others, (images,)))
     passes(images_of(0))
@@ -186,6 +188,17 @@ def test_passes_with_other_parameters_or_without_images_have_no_graph() -> None:
     assert len(passes.graphs) == 1
     assert all(p.grad is not None for p in backbone.blocks[-1].parameters())
     assert all(p.grad is None for p in backbone.blocks[0].parameters())
+
+
+def test_a_module_may_move_after_its_graphs_were_prepared() -> None:
+    network = nn.Sequential(frozen_backbone())
+    graphs = Graphs(network, network, PassWithoutGpu)
+    # As to a GPU.
+    network.to(torch.float64)
+    images = images_of(2).double()
+    with graphs.used():
+        torch.testing.assert_close(network(images), network[0].body(images))
+    assert graphs.of[0].graphs
 
 
 def test_a_backbone_has_a_limited_number_of_graphs() -> None:
