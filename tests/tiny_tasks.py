@@ -293,7 +293,7 @@ def make_any_task(
 ) -> Callable[[str], Task]:
     """One of `TRAININGS` or "GAIN", and whether BatchNorm is frozen, to its task.
 
-    Networks are seeded. GAIN is OC-CSE whose network judges itself.
+    Networks are seeded. GAIN is OC-CSE with `occse.judge` self.
     """
 
     def make(kind: str, frozen: bool = False) -> Task:

@@ -191,13 +191,13 @@ def test_passes_with_other_parameters_or_without_images_have_no_graph() -> None:
 
 
 def test_a_module_may_move_after_its_graphs_were_prepared() -> None:
-    network = nn.Sequential(frozen_backbone())
-    graphs = Graphs(network, network, PassWithoutGpu)
+    backbone = frozen_backbone()
+    graphs = Graphs(backbone, backbone, PassWithoutGpu)
     # As to a GPU.
-    network.to(torch.float64)
+    backbone.to(torch.float64)
     images = images_of(2).double()
     with graphs.used():
-        torch.testing.assert_close(network(images), network[0].body(images))
+        torch.testing.assert_close(backbone(images), backbone.body(images))
     assert graphs.of[0].graphs
 
 
