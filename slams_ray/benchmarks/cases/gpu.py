@@ -64,8 +64,8 @@ def measure(command: GpuCommand) -> "list[Row]":
             command.num_images // command.images_per_shard,
             command.images_per_shard,
         )
-        every = training_loops.make_trainings(config, data)
-        trainings = {name: every[name] for name in command.trainings}
+        made = training_loops.make_trainings(config, data)
+        trainings = {name: made[name] for name in command.trainings}
         models = inference.random_models(data, directory, config.classifier.backbone)
         work = inference.Inference(
             shards=data, models=models, config=config.inference, directory=directory
