@@ -19,10 +19,16 @@ def normalise(
     Args:
         layout: memory format of the result; networks compute channels last.
     """
+    count, height, width, _ = images.shape
     mean, std = _imagenet_statistics(images.device)
-    scaled = (images.float() / 255 - mean) / std
-    normalised = scaled.permute(0, 3, 1, 2).contiguous(memory_format=layout)
-    return normalised if boxes is None else normalised * valid_mask(boxes, images.shape[1])
+    # Whole rows of pixels: torch takes six times as long to broadcast over three values at a time.
+    rows = images.to(torch.float32, copy=True).reshape(count, height, width * 3)
+    rows.div_(255).sub_(mean.repeat(width)).div_(std.repeat(width))
+    if boxes is not None:
+        inside = _inside(boxes, height)
+        rows.mul_(inside[0][:, :, None]).mul_(inside[1].repeat_interleave(3, dim=1)[:, None])
+    normalised = rows.view(images.shape).permute(0, 3, 1, 2)
+    return normalised.contiguous(memory_format=layout)
 
 
 @lru_cache(maxsize=8)
@@ -38,10 +44,16 @@ def valid_mask(boxes: torch.Tensor, crop_px: int) -> torch.Tensor:
         boxes: (B, 4) top, left, height and width of the image within the crop.
         crop_px: side of the crop.
     """
+    rows, columns = _inside(boxes, crop_px)
+    return rows[:, None, :, None] * columns[:, None, None, :]
+
+
+def _inside(boxes: torch.Tensor, crop_px: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns which rows and which columns are on the image, each (B, crop) float, 0 or 1."""
     axis = torch.arange(crop_px, device=boxes.device)[None]
     rows = (axis >= boxes[:, :1]) & (axis < boxes[:, :1] + boxes[:, 2:3])
     columns = (axis >= boxes[:, 1:2]) & (axis < boxes[:, 1:2] + boxes[:, 3:4])
-    return (rows[:, None, :, None] & columns[:, None, None, :]).float()
+    return rows.float(), columns.float()
 
 
 def pyramid(image: torch.Tensor, scales: tuple[float, ...], flip: bool) -> Iterator[torch.Tensor]:

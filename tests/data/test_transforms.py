@@ -29,6 +29,16 @@ def test_padding_is_0_after_normalisation_and_the_image_is_untouched() -> None:
     assert torch.equal(found[..., inside], normalise(images)[..., inside])
 
 
+def test_normalise_takes_pixels_of_any_layout_and_leaves_them_as_they_are() -> None:
+    images = torch.randint(0, 256, (2, 5, 7, 3), generator=torch.Generator().manual_seed(0))
+    for pixels in (images.to(torch.uint8), images.float()):
+        expected = normalise(pixels)
+        turned, cropped = pixels.transpose(1, 2), pixels[:, :, 1:6]
+        assert torch.equal(normalise(turned), expected.transpose(2, 3))
+        assert torch.equal(normalise(cropped), expected[..., 1:6])
+        assert torch.equal(pixels.long(), images)
+
+
 def test_the_valid_mask_is_1_inside_each_box() -> None:
     boxes = [[0, 0, 5, 5], [1, 2, 3, 1], [4, 0, 1, 5]]
     mask = valid_mask(torch.tensor(boxes), 5)
