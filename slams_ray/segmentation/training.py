@@ -14,6 +14,7 @@ from slams_ray.data.transforms import normalise, pyramid
 from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.networks.weights import load_backbone_weights
+from slams_ray.segmentation.pixel_loss import segmentation_loss
 from slams_ray.training.global_batch import mean_over_workers
 from slams_ray.training.samples import PseudoLabelledCrops, Row, Sampler
 from slams_ray.training.task import Batch, TrainingModule
@@ -107,23 +108,3 @@ class SegmentationTask:
 
     def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
         return {}
-
-
-def segmentation_loss(
-    logits: torch.Tensor, target: torch.Tensor, divisors: torch.Tensor
-) -> torch.Tensor:
-    """Sum of the cross-entropy over the labelled pixels of each image, over its divisor, (B,).
-
-    With an image's own number of labelled pixels it is their mean, and 0 without any. With the mean
-    number over the global batch, the mean over images is that over all labelled pixels.
-
-    Args:
-        logits: (B, K, h, w); they are resized bilinearly to the target.
-        target: (B, H, W) int64, `IGNORE_INDEX` where there is no label.
-        divisors: (B,).
-    """
-    resized = F.interpolate(
-        logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False
-    )
-    pixel = F.cross_entropy(resized, target, ignore_index=IGNORE_INDEX, reduction="none")
-    return pixel.sum(dim=(1, 2)) / torch.where(divisors > 0, divisors, 1)

@@ -1,5 +1,6 @@
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,9 +8,11 @@ import torch
 from PIL import Image
 
 from slams_ray.data.stored_maps import stored_size
+from slams_ray.data.transforms import normalise, pyramid
 from slams_ray.errors import ConfigError
 from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.segmentation_predictor import SegmentationPredictor
+from slams_ray.networks import resized_logits
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.conditioned_network import ConditionedNetwork
 from slams_ray.networks.correlation_network import CorrelationNetwork
@@ -235,6 +238,28 @@ def test_one_scale_without_flip_is_the_argmax_of_the_resized_logits() -> None:
     assert agreement.mean() > 0.999
 
 
+def test_labels_and_confidence_in_parts_are_those_of_whole_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictor, image = segmentation_predictor(), random_image()
+    predictor.batch_size = 2
+    images = [image, image[::-1].copy()]
+    pixels = normalise(torch.from_numpy(np.stack(images)))
+    scores = torch.zeros((2, 5, 37, 50))
+    with torch.inference_mode():
+        for inputs in pyramid(pixels, SCALES, flip=False):
+            for mirrored in (False, True):
+                logits = predictor.network(inputs.flip(-1) if mirrored else inputs)
+                resized = torch.nn.functional.interpolate(logits, size=(37, 50), mode="bilinear")
+                own = resized.softmax(dim=1)
+                scores += own.flip(-1) if mirrored else own
+    for part_bytes in (1, 3000, 10**6):
+        monkeypatch.setattr(resized_logits, "PART_BYTES", part_bytes)
+        for index, (labels, confidence) in enumerate(predictor.predict_each(images)):
+            assert (labels == scores[index].argmax(dim=0).numpy()).mean() > 0.999
+            np.testing.assert_allclose(confidence, scores[index].amax(dim=0) / 6, atol=1e-5)
+
+
 def test_a_batch_gains_the_prediction_of_each_image() -> None:
     image = random_image()
     batch = {"image_id": ["a", "b"], "image": [encode(image), encode(image[:21])]}
@@ -336,15 +361,15 @@ def test_batches_that_do_not_fit_into_memory_are_halved(monkeypatch: pytest.Monk
     images = [random_image() for _ in range(5)]
     batch = {"image_id": list("abcde"), "image": [encode(image) for image in images]}
     expected = predictor(batch)["prediction"]
-    scores, sizes = predictor._scores, []
+    summed, sizes = predictor._summed, []
 
-    def limited(group: Sequence[np.ndarray]) -> torch.Tensor:
+    def limited(group: Sequence[np.ndarray]) -> Any:
         sizes.append(len(group))
         if len(group) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return scores(group)
+        return summed(group)
 
-    monkeypatch.setattr(predictor, "_scores", limited)
+    monkeypatch.setattr(predictor, "_summed", limited)
     found = predictor(batch)["prediction"]
     assert sizes == [4, 2, 1, 1, 2, 1, 1, 1]
     for prediction, whole in zip(found, expected, strict=True):
@@ -359,6 +384,6 @@ def test_an_image_that_does_not_fit_alone_is_an_error_that_says_what_to_change(
     def full(group: Sequence[np.ndarray]) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(predictor, "_scores", full)
+    monkeypatch.setattr(predictor, "_summed", full)
     with pytest.raises(ConfigError, match=r"does not fit.*data\.max_side_px"):
         predictor({"image_id": ["a"], "image": [encode(random_image())]})

@@ -4,7 +4,6 @@ import torch
 from torch.nn import functional as F
 
 from slams_ray.networks.semantic_encoder import SIMILARITY_EPSILON, semantic_similarity
-from slams_ray.segmentation.training import segmentation_loss
 from slams_ray.systems.classification import classifier_loss
 from slams_ray.systems.slams import losses
 
@@ -133,58 +132,3 @@ def test_classifier_loss_and_gradient_equal_those_of_the_sigmoid_cross_entropy()
     torch.testing.assert_close(loss.double(), expected, atol=1e-6, rtol=1e-5)
     loss.sum().backward()
     torch.testing.assert_close(scores.grad, (probability - labels) / 6, atol=1e-6, rtol=1e-5)
-
-
-def mean_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean over the labelled pixels of each image."""
-    return segmentation_loss(logits, target, (target != 255).sum(dim=(1, 2)))
-
-
-def test_segmentation_loss_equals_a_loop_over_annotated_pixels() -> None:
-    rng = np.random.default_rng(4)
-    logits = rng.normal(0, 2, (3, 4, 5, 6))
-    target = rng.integers(0, 4, (3, 5, 6))
-    target[rng.random(target.shape) < 0.3] = 255
-    expected = []
-    for scores, classes in zip(logits, target, strict=True):
-        pixels = [
-            np.log(np.exp(scores[:, i, j]).sum()) - scores[classes[i, j], i, j]
-            for i, j in zip(*np.nonzero(classes != 255), strict=True)
-        ]
-        expected.append(np.mean(pixels))
-    found = mean_loss(torch.from_numpy(logits), torch.from_numpy(target))
-    assert found.tolist() == pytest.approx(expected, rel=1e-5)
-
-
-def test_segmentation_loss_has_the_gradient_of_softmax_less_target() -> None:
-    rng = np.random.default_rng(9)
-    logits = torch.from_numpy(rng.normal(0, 2, (2, 4, 5, 6))).requires_grad_()
-    target = torch.from_numpy(rng.integers(0, 4, (2, 5, 6)))
-    ignored = torch.from_numpy(rng.random((2, 5, 6)) < 0.3)
-    annotated = torch.where(ignored, 255, target)
-    mean_loss(logits, annotated).sum().backward()
-    one_hot = torch.nn.functional.one_hot(target, 4).permute(0, 3, 1, 2)
-    expected = (logits.detach().softmax(dim=1) - one_hot) * ~ignored[:, None]
-    expected /= (~ignored).sum(dim=(1, 2))[:, None, None, None]
-    torch.testing.assert_close(logits.grad, expected, atol=1e-7, rtol=1e-5)
-
-
-def test_segmentation_loss_resizes_logits_to_the_target() -> None:
-    logits = torch.tensor([[[[8.0]], [[0.0]]]])
-    target = torch.zeros((1, 4, 4), dtype=torch.long)
-    loss = mean_loss(logits, target)
-    assert loss.tolist() == pytest.approx([np.log1p(np.exp(-8.0))], rel=1e-3)
-
-
-def test_an_image_that_is_all_ignored_has_segmentation_loss_0_and_gradient_0() -> None:
-    logits = torch.randn((2, 3, 4, 4), generator=torch.Generator().manual_seed(0))
-    logits.requires_grad_()
-    target = torch.full((2, 8, 8), 255)
-    target[1, 0, 0] = 1
-    loss = mean_loss(logits, target)
-    loss.mean().backward()
-    assert loss[0].item() == 0
-    assert loss[1].item() > 0
-    assert logits.grad is not None
-    assert logits.grad[0].abs().max() == 0
-    assert torch.isfinite(logits.grad).all()
