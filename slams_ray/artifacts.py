@@ -78,9 +78,21 @@ def digest(values: Iterable[Any]) -> str:
 
 
 def fingerprint(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """12 hexadecimal digits that change when the stage, its settings or its inputs change."""
-    text = json.dumps([FORMAT, stage, config, dict(inputs)], sort_keys=True)
+    """12 hexadecimal digits that change when the stage, its settings or its inputs change.
+
+    8 and 8.0 are the same setting: a recipe has the one, a configuration file the other.
+    """
+    text = json.dumps([FORMAT, stage, _with_whole_numbers(config), dict(inputs)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """Returns plain values in which integers replace floats that are whole."""
+    if isinstance(value, Mapping):
+        return {key: _with_whole_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_whole_numbers(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def read_record(directory: str) -> Record | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from slams_ray.artifacts import fingerprint, to_plain
 from slams_ray.cli.command import PipelineCommand, parse, save_settings
 from slams_ray.cli.config_file import with_config_file
 from slams_ray.config import ImportedConfig
@@ -33,6 +34,10 @@ def test_saved_settings_start_the_same_run(recipe: str, tmp_path: Path) -> None:
     name, command = parsed("--config", str(path))
     assert name == recipe
     assert command.config == changed
+    # Equal settings of another type, 8 and 8.0, would train every network again.
+    assert fingerprint("all", to_plain(command.config), {}) == fingerprint(
+        "all", to_plain(changed), {}
+    )
 
 
 def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
