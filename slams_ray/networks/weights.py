@@ -55,7 +55,8 @@ def _download(weights: str) -> Mapping[str, torch.Tensor]:
     except OSError as error:
         raise ConfigError(
             f"backbone.weights {weights} cannot be downloaded: {error}. Give a file with this "
-            "state dict to the backbone.weights of every network"
+            "state dict: --classifier.backbone.weights FILE --encoder.backbone.weights FILE "
+            "--segmentation.backbone.weights FILE"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Pipeline: runs the stages in order, and writes their summary."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from slams_ray import storage
@@ -18,6 +18,7 @@ from slams_ray.stages import (
     evaluate,
 )
 from slams_ray.stages.config_file import CONFIG_NAME, dump_config
+from slams_ray.stages.paths import check_weights, with_absolute_paths
 from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.steps import groups, stage_names, steps
@@ -50,7 +51,9 @@ def run(
         ConfigError: another driver works in the workspace, or there is no stage `until`.
     """
     check_stage(config, until)
-    with workspace_lock(workspace, recipe), open_session(config, workspace, recipe) as session:
+    config = with_absolute_paths(config)
+    name = f"{recipe} {config.system} seed {config.seed}"
+    with workspace_lock(workspace, recipe), open_session(config, workspace, name) as session:
         context = make_context(config, session)
         _keep_config(recipe, config, workspace)
         results = run_stages(config, context, until)
@@ -120,13 +123,20 @@ def run_stages(
     """
     check_stage(config, until)
     names = [name for name, _ in steps(config)]
-    run = PipelineRun(config, context)
+    check_weights(with_absolute_paths(config))
+    run = PipelineRun(config, replace(context, places=_places(config)))
     for system in config.trained_systems:
         SYSTEMS[system].check(run.config)
     last = len(names) if until is None else len(names) - names[::-1].index(until)
     for group in groups(config, steps(config)[:last]):
         run_group(group, run)
     return run.results
+
+
+def _places(config: PipelineConfig) -> dict[str, str]:
+    """Returns the name of each stage -> its place among all, such as 3/21."""
+    names = stage_names(config)
+    return {name: f"{place}/{len(names)}" for place, name in enumerate(names, start=1)}
 
 
 def check_stage(config: PipelineConfig, stage: str | None) -> None:

@@ -12,11 +12,11 @@ from slams_ray.config import (
 )
 from slams_ray.stages import prepare, search_choice, search_refinement, search_threshold
 from slams_ray.stages.map_sets import walk_sets
+from slams_ray.stages.paths import with_absolute_paths
 from slams_ray.stages.precision import resolved
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.train_systems import MapNetwork, map_networks
-from slams_ray.stages.training import with_absolute_weights
 from slams_ray.systems.registry import trainings_of
 
 
@@ -33,7 +33,7 @@ class PipelineRun:
     """
 
     def __init__(self, config: PipelineConfig, context: StageContext) -> None:
-        self.config = with_absolute_weights(config)
+        self.config = with_absolute_paths(config)
         self.context = context
         self.results: dict[str, Result] = {}
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from slams_ray import storage
 from slams_ray.config import PipelineConfig
 from slams_ray.stages import (
     evaluate,
@@ -138,20 +137,17 @@ def _prepare(run: PipelineRun) -> Result:
 
 
 def _import_maps(run: PipelineRun) -> Result:
-    directory = storage.absolute(str(run.config.imported.maps))
     return import_files.import_maps(
         run.context,
         run.data,
-        directory,
+        str(run.config.imported.maps),
         run.results.get(infer_activation.STAGE),
         tuple(run.networks),
     )
 
 
 def _import_labels(run: PipelineRun) -> Result:
-    directory = None
-    if run.config.system != "masks":
-        directory = storage.absolute(str(run.config.imported.labels))
+    directory = None if run.config.system == "masks" else str(run.config.imported.labels)
     return import_files.import_labels(run.context, run.data, directory)
 
 

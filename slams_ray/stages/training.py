@@ -3,23 +3,14 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 from slams_ray import storage
 from slams_ray.artifacts import to_plain
-from slams_ray.config import (
-    BackboneConfig,
-    ClassifierConfig,
-    EncoderConfig,
-    PipelineConfig,
-    SegmentationConfig,
-    TrainingConfig,
-)
+from slams_ray.config import BackboneConfig, TrainingConfig
 from slams_ray.config.networks import FixedConfig, TrainedConfig
-from slams_ray.config.pipeline import GIVEN_WEIGHTS
 from slams_ray.data.source import TRAIN, VAL
-from slams_ray.networks.weights import NO_WEIGHTS
 from slams_ray.runtime.tracking_address import credentials
 from slams_ray.runtime.trainer import fit
 from slams_ray.runtime.training_job import TrainingJob
@@ -30,8 +21,6 @@ from slams_ray.training.task import Task
 from slams_ray.training.training import Training
 
 logger = logging.getLogger(__name__)
-
-Network = TypeVar("Network", EncoderConfig, ClassifierConfig, SegmentationConfig)
 
 MODEL_NAME = "model.pt"
 LAST = "last_metrics"
@@ -116,29 +105,6 @@ def train(
 
 _NO_RESULT = ("accumulation_steps", "checkpoint_every_steps", "log_every_steps")
 """Training settings that do not change the result."""
-
-
-def with_absolute_weights(config: PipelineConfig) -> PipelineConfig:
-    """Returns the settings with absolute paths of weights: workers run in other directories."""
-    given = {name: getattr(config, name) for name in GIVEN_WEIGHTS}
-    return replace(
-        config,
-        encoder=_absolute(config.encoder),
-        classifier=_absolute(config.classifier),
-        segmentation=_absolute(config.segmentation),
-        **{
-            name: replace(own, weights=storage.absolute(own.weights))
-            for name, own in given.items()
-            if own.weights is not None
-        },
-    )
-
-
-def _absolute(config: Network) -> Network:
-    backbone = config.backbone
-    if backbone.weights == NO_WEIGHTS or "_Weights." in backbone.weights:
-        return config
-    return replace(config, backbone=replace(backbone, weights=storage.absolute(backbone.weights)))
 
 
 def network_settings(config: TrainedConfig | FixedConfig) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from slams_ray.config.overrides import override
 from slams_ray.runtime.trial_plan import SearchTrial
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import pipeline, search_threshold
+from slams_ray.stages.paths import with_absolute_paths
 from slams_ray.studies.comparison import Score
-from slams_ray.studies.scores import PRIMARY, Show, Study, collect, finish, no_show
+from slams_ray.studies.scores import Show, Study, collect, finish, no_show
 from slams_ray.studies.trials import Point, of_trial, run_grid, to_report, to_scores
 from slams_ray.studies.variants import VARIANTS, choose
 from slams_ray.systems.registry import titles
@@ -42,6 +43,7 @@ def run(
         TrainingError: some trials failed. The table holds the others, and the same command tries
             the failed ones again.
     """
+    config = with_absolute_paths(config)
     chosen = choose(config, variants)
     name = f"{NAME} {recipe}"
     with (
@@ -59,7 +61,6 @@ def run(
             config,
             storage.join(workspace, NAME),
             _label,
-            f"{config.system}/{PRIMARY}",
             max_concurrent,
         )
         scores = _scores(trials, config.system)

@@ -11,10 +11,12 @@ from functools import partial
 from slams_ray import storage
 from slams_ray.config import PipelineConfig
 from slams_ray.runtime.workspace_lock import workspace_lock
-from slams_ray.stages import evaluate, pipeline, prepare
+from slams_ray.stages import evaluate, import_files, pipeline, prepare
+from slams_ray.stages.paths import with_absolute_paths
+from slams_ray.stages.steps import stage_names
 from slams_ray.studies.comparison import Score
 from slams_ray.studies.rows import Rows
-from slams_ray.studies.scores import PRIMARY, Show, Study, collect, finish, no_show
+from slams_ray.studies.scores import Show, Study, collect, finish, no_show
 from slams_ray.studies.trials import Point, of_trial, run_grid, to_report, to_scores
 from slams_ray.systems.registry import titles
 
@@ -47,6 +49,9 @@ def run(
             the failed ones again.
     """
     rows = rows or Rows.of(config, evaluate.STAGE)
+    config = with_absolute_paths(config)
+    for _, own in rows.pipelines(config):
+        pipeline.check_stage(own, last_stage(own, rows.until))
     _, config = rows.pipelines(config)[-1]
     name = f"{NAME} {recipe}"
     with (
@@ -62,7 +67,6 @@ def run(
             config,
             storage.join(workspace, NAME, "_".join((*rows.systems, *rows.refinements, rows.until))),
             _label,
-            f"{config.system}/{PRIMARY if config.has_maps else 'segmentation_miou'}",
             max_concurrent,
         )
         scores = [
@@ -76,6 +80,12 @@ def run(
         study = Study(workspace=workspace, name=NAME, run=parent, titles=names)
         finish(study, scores, show, failed, len(trials))
         return scores
+
+
+def last_stage(config: PipelineConfig, until: str) -> str:
+    """Returns the last stage of a row: that of the study, or the labels of a row without maps."""
+    names = stage_names(config)
+    return import_files.LABELS_STAGE if until not in names and not config.has_maps else until
 
 
 def _label(point: Point) -> str:
@@ -97,7 +107,7 @@ def run_seed(
         scores: dict[Score, None] = {}
         for refinement, own in rows.pipelines(config):
             context = pipeline.make_context(own, session)
-            results = pipeline.run_stages(own, context, rows.until)
+            results = pipeline.run_stages(own, context, last_stage(own, rows.until))
             # Scores of seeds do not depend on the refinement, and come once.
             scores |= dict.fromkeys(collect(results, own, refinement))
         report = to_report(list(scores))

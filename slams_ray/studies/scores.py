@@ -140,9 +140,10 @@ def publish(study: Study, scores: Sequence[Score]) -> None:
         for metric, methods in values.items()
         if methods
     }
-    storage.write_bytes(figure, to_png(comparison_figure(shown, study.titles)))
-    for path in (table, figure):
-        run.log_file(path)
+    run.log_file(table)
+    if shown:
+        storage.write_bytes(figure, to_png(comparison_figure(shown, study.titles)))
+        run.log_file(figure)
     run.log_table(rows, f"{name}_rows.json")
     run.log_metrics(
         {

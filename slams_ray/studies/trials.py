@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from slams_ray import storage
@@ -13,6 +14,7 @@ from slams_ray.runtime.trial_plan import SearchPlan, SearchTrial
 from slams_ray.studies.comparison import Score
 
 Point = Mapping[str, Any]
+_IS_DONE = "is_done"
 TRIAL_CPUS = 0.01
 """Close to 0, because a trial only waits for stages, which have CPUs of their own."""
 
@@ -23,7 +25,6 @@ def run_grid(
     config: PipelineConfig,
     directory: str,
     label: Callable[[Point], str],
-    metric: str,
     max_concurrent: int | None,
 ) -> list[SearchTrial]:
     """Runs `work` for every point of a grid.
@@ -35,7 +36,6 @@ def run_grid(
         work: yields one report of the scores of a point, method/metric -> value.
         directory: directory of the study's records; those of an earlier command are removed.
         label: returns the name of a point, which starts the log lines of its trial.
-        metric: a metric that every report contains.
         max_concurrent: number of points at the same time; None means as many as the nodes or GPUs
             allow.
     """
@@ -44,7 +44,7 @@ def run_grid(
     plan = SearchPlan(
         algorithm="grid",
         num_samples=1,
-        metric=metric,
+        metric=_IS_DONE,
         num_reports=1,
         feedback_delay=1,
         max_concurrent=limit,
@@ -54,7 +54,15 @@ def run_grid(
     )
     if storage.list_names(directory):
         storage.remove_directory(directory)
-    return search(work, SearchSpace(grid), plan, directory, label)
+    return search(partial(_reports, work), SearchSpace(grid), plan, directory, label)
+
+
+def _reports(
+    work: Callable[[Point], Iterator[dict[str, float]]], point: Point
+) -> Iterator[dict[str, float]]:
+    """Adds a metric to the reports, because Tune needs one and data without masks has no score."""
+    for report in work(point):
+        yield report | {_IS_DONE: 1.0}
 
 
 def of_trial(config: PipelineConfig, seed: int) -> PipelineConfig:

@@ -18,9 +18,10 @@ from slams_ray.networks.backbone import build_backbone
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.stages import pipeline, predict, prepare, train_systems
+from slams_ray.stages.paths import with_absolute_paths
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.stage import Result, StageContext
-from slams_ray.stages.training import backbone_settings, network_settings, with_absolute_weights
+from slams_ray.stages.training import backbone_settings, network_settings
 from slams_ray.systems.registry import trainings_of
 
 pytestmark = pytest.mark.ray
@@ -34,7 +35,7 @@ def make_context(directory: Path, config: PipelineConfig) -> Iterator[StageConte
 
 def train_encoder(context: StageContext, config: PipelineConfig, data: PreparedData) -> Result:
     (training,) = (
-        t for t in trainings_of(with_absolute_weights(config)) if t.stage == "train_encoder"
+        t for t in trainings_of(with_absolute_paths(config)) if t.stage == "train_encoder"
     )
     return train_systems.SystemTraining(stage=training, seed=0, data=data, needed={}).run(context)
 
@@ -170,7 +171,7 @@ def test_a_relative_weights_file_is_found_by_workers_and_named_by_its_content(
     torch.save(body.state_dict(), "weights.pt")
     backbone = replace(tiny_config.encoder.backbone, weights="weights.pt")
     config = replace(tiny_config, encoder=replace(tiny_config.encoder, backbone=backbone))
-    found = with_absolute_weights(config).encoder.backbone
+    found = with_absolute_paths(config).encoder.backbone
     assert found.weights == str(tmp_path / "weights.pt")
     moved = tmp_path / "elsewhere.pt"
     moved.write_bytes((tmp_path / "weights.pt").read_bytes())
@@ -189,7 +190,7 @@ def test_weights_of_the_user_are_found_by_workers_and_named_by_their_content(
 
     def settings(path: str) -> dict[str, Any]:
         config = replace(tiny_config, **{system: replace(own, weights=path)})
-        found = getattr(with_absolute_weights(config), system)
+        found = getattr(with_absolute_paths(config), system)
         assert found.weights == str(tmp_path / path)
         return network_settings(found)
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from slams_ray.config import PipelineConfig, RefinementConfig
-from slams_ray.errors import TrainingError
+from slams_ray.config.pipeline import SystemName
+from slams_ray.errors import ConfigError, TrainingError
 from slams_ray.runtime.tracking import Run
 from slams_ray.studies import compare
 from slams_ray.studies.comparison import Score
+from slams_ray.studies.rows import Rows
 from slams_ray.studies.scores import LABEL_METRICS, SEED_METRICS, Study, collect, finish
 
 pytestmark = pytest.mark.ray
@@ -106,6 +108,50 @@ def test_costs_are_those_of_one_system_where_the_walk_needs_the_classifier_of_an
     (steps,) = (s for s in collect(results, config) if s.metric == "training_steps")
     own = ("train_classifier", "train_encoder", "train_activation")
     assert steps.value == sum(results[stage].record.notes["num_steps"] for stage in own)
+
+
+def test_a_study_without_scores_of_masks_has_a_table_and_no_figure(tmp_path: Path) -> None:
+    shown: list[Score] = []
+    scores = [Score(method="cam", seed=0, metric="training_steps", value=12)]
+    study = Study(
+        workspace=str(tmp_path),
+        name="compare",
+        run=Run("http://127.0.0.1:9", None),
+        titles={"cam": "CAM"},
+    )
+    finish(study, scores, shown.extend, [], 1)
+    assert shown == scores
+    assert [path.name for path in tmp_path.iterdir()] == ["compare.json"]
+
+
+@pytest.mark.parametrize(
+    ("systems", "until", "message"),
+    [
+        (("cam", "masks"), "refin", "no stage 'refin'"),
+        (("cam",), "search_threshold_walk", "no stage 'search_threshold_walk'"),
+    ],
+)
+def test_a_last_stage_that_a_row_lacks_is_refused_before_anything_runs(
+    systems: tuple[SystemName, ...],
+    until: str,
+    message: str,
+    tiny_config: PipelineConfig,
+    tmp_path: Path,
+) -> None:
+    rows = Rows(systems=systems, refinements=("crf",), until=until)
+    with pytest.raises(ConfigError, match=message):
+        compare.run(tiny_config, str(tmp_path), "tiny", (0,), rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_of_masks_ends_with_its_labels_where_others_end_before_networks(
+    tiny_config: PipelineConfig,
+) -> None:
+    rows = Rows(systems=("cam", "masks"), refinements=("crf",), until="refine")
+    of_cam, of_masks = (config for _, config in rows.pipelines(tiny_config))
+    assert compare.last_stage(of_cam, "refine") == "refine"
+    assert compare.last_stage(of_masks, "refine") == "import_labels"
+    assert compare.last_stage(of_masks, "evaluate") == "evaluate"
 
 
 def test_a_failed_seed_leaves_a_table_of_the_others_and_is_then_named(tmp_path: Path) -> None:
