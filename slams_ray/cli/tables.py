@@ -27,8 +27,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("stage", "seconds", "rows", "result", "output"):
-        table.add_column(heading, justify="right" if heading in ("seconds", "rows") else "left")
+    for heading in ("stage", "seconds", "images", "result", "output"):
+        table.add_column(heading, justify="right" if heading in ("seconds", "images") else "left")
     for stage in summary["stages"]:
         output = stage["output"].removeprefix(summary["workspace"]).lstrip("/")
         shown = "  ".join(f"{k} {v:.4g}" for k, v in list(stage["metrics"].items())[:3])
@@ -46,7 +46,14 @@ def print_summary(summary: dict[str, Any]) -> None:
         console.print(
             f"{summary['skipped_images']} bad images were skipped: see record.json of prepare"
         )
-    console.print(f"outputs in {summary['workspace']}")
+    workspace = summary["workspace"]
+    console.print(f"outputs in {workspace}")
+    if summary["montage"] is None:
+        return
+    if all(value is None for value in summary["scores"].values()):
+        console.print("no mIoU, because there are no masks")
+    console.print(f"maps, labels and predictions of some images: {workspace}/{summary['montage']}")
+    console.print(f"next: slams predict --model {workspace} --images PHOTOS --output MASKS")
 
 
 def print_scores(

@@ -9,7 +9,8 @@ root/
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 from slams_ray import storage
 from slams_ray.data.image import DEFAULT_LIMITS, ImageLimits
@@ -92,7 +93,13 @@ def load_folder(
         except DataError as error:
             bad.append((stem, str(error)))
     kept, num_dropped = drop_unlabelled(items, keep_unlabelled)
-    return Split(description=description, items=kept, bad=tuple(bad), num_dropped=num_dropped)
+    return Split(
+        description=description,
+        items=kept,
+        bad=tuple(bad),
+        num_dropped=num_dropped,
+        remarks=tuple(_remarks(root, rows, available, path)),
+    )
 
 
 def _read_rows(path: str) -> list[dict[str, str]]:
@@ -142,6 +149,21 @@ def _class_names(root: str, rows: list[dict[str, str]], path: str) -> list[str]:
         raise DataError(f"{path} uses the label {unknown[0]!r}, which {class_list} does not list")
     check_class_names(names, source)
     return names
+
+
+def _remarks(root: str, rows: list[dict[str, str]], classes: list[str], path: str) -> Iterator[str]:
+    """Yields what is likely to be a mistake in labels.csv or in the directory of images."""
+    for name in classes:
+        if "," in name:
+            yield f"{path} has the label {name!r}: {LABEL_SEPARATOR!r} separates several labels"
+    for first, second in pairwise(sorted(classes, key=str.lower)):
+        if first.lower() == second.lower():
+            yield f"{path} has the labels {first!r} and {second!r}, which are two classes"
+    listed = {row["image"].partition("/")[0] for row in rows}
+    files = storage.list_names(storage.join(root, "images"))
+    others = [name for name in files if name not in listed and not name.startswith(".")]
+    if others:
+        yield f"{path} does not list {len(others)} of the files in images/, such as {others[0]}"
 
 
 def _stem(row: Mapping[str, str]) -> str:

@@ -88,12 +88,14 @@ class Split:
     Attributes:
         bad: (image_id, reason) of images with an unusable annotation.
         num_dropped: number of images left out because they have no label.
+        remarks: what looks like a mistake in the annotations, but need not be one.
     """
 
     description: DatasetDescription
     items: tuple[Item, ...]
     bad: tuple[tuple[str, str], ...] = ()
     num_dropped: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 @cache

@@ -5,6 +5,8 @@ import json
 KIND_TAG = "mlflow.experimentKind"
 COLUMNS = ("cam_seed_miou", "slams_seed_miou", "refined_miou", "segmentation_miou")
 """Metrics that the list of runs shows."""
+SETTINGS = ("system", "seed", "refinement.steps", "activation.pseudo_labels_of")
+"""Settings that the list of runs shows, because they tell runs of one recipe apart."""
 VIEW = "slams_ray"
 """Key of the view: ?workflowType=machine_learning&viewStateShareKey=slams_ray."""
 
@@ -23,7 +25,11 @@ def experiment_tags() -> dict[str, str]:
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": ["attributes.`Duration`", *(f"metrics.`{name}`" for name in COLUMNS)],
+        "selectedColumns": [
+            "attributes.`Duration`",
+            *(f"metrics.`{name}`" for name in COLUMNS),
+            *(f"params.`{name}`" for name in SETTINGS),
+        ],
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 STAGE = "prepare"
 DESCRIPTION_NAME = "dataset.json"
+MOST_CLASSES_SHOWN = 10
+"""Largest number of classes whose images are counted in the log one by one."""
 _NO_CONTENT = (
     "root",
     "train_list",
@@ -140,6 +142,8 @@ def _work(
     splits = {role: _shuffled(load_split(config, root, role)) for role in roles(config)}
     _check_same_classes(splits)
     _warn_of_shared_images(splits)
+    for remark in dict.fromkeys(remark for split in splits.values() for remark in split.remarks):
+        logger.warning("%-18s %s", STAGE, remark)
     notes: dict[str, Any] = {"digest": source_digest, "shards": {}, "splits": {}}
     bad: list[list[str]] = []
     for role, split in splits.items():
@@ -152,6 +156,7 @@ def _work(
         ]
         split_bad = [list(b) for b in split.bad] + [b for s in summaries for b in s["bad"]]
         notes["splits"][role] = _describe(split, summaries, split_bad)
+        logger.info("%-18s %s: %s", STAGE, role, counts_of(notes["splits"][role]))
         bad += split_bad
         if not notes["shards"][role]:
             raise DataError(f"every image of the {role} split is bad, first: {split_bad[0]}")
@@ -173,6 +178,22 @@ def _work(
 def split_counts(notes: dict[str, Any]) -> dict[str, int]:
     """Returns role -> number of images."""
     return {role: split["num_images"] for role, split in notes["splits"].items()}
+
+
+def counts_of(split: Mapping[str, Any]) -> str:
+    """Returns one line with the numbers of images, masks and images of each class."""
+    per_class = split["images_per_class"]
+    by_number = sorted(per_class, key=lambda name: -per_class[name])
+    if len(by_number) > MOST_CLASSES_SHOWN:
+        by_number = [by_number[0], "...", by_number[-1]]
+    classes = ", ".join(
+        f"{name} {per_class[name]}" if name in per_class else name for name in by_number
+    )
+    return (
+        f"{split['num_images']} images, {split['num_masks']} with a mask, "
+        f"{split['num_dropped_without_label']} left out without a label, {len(split['bad'])} bad; "
+        f"{len(per_class)} classes: {classes}"
+    )
 
 
 def _check_same_classes(splits: dict[str, Split]) -> None:

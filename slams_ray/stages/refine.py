@@ -27,6 +27,8 @@ LOWEST_BACKGROUND = 1 / 3
 """Lowest background threshold of a confident pair, as a share of the threshold: 0.05 of 0.15 in
 IRN. Where a margin reaches 0, too many pixels of background are ignored
 (docs/ablations.md#confident-pairs)."""
+MOST_IGNORED = 0.9
+"""Share of ignored pixels above which a warning says that labels teach little (ours)."""
 REFINERS_PER_GPU = 4
 """Several, because one decodes or encodes on a CPU while another uses the GPU. Not measured."""
 
@@ -207,7 +209,20 @@ def _refine(
         num_rows=totals["num_rows"],
         metrics=metrics,
         notes={"export": export_dir, LABELS_DIGEST: digest(labels)},
+        warnings=warnings_of(metrics["ignored_fraction"]),
     )
+
+
+def warnings_of(ignored_fraction: float) -> list[str]:
+    """Returns a warning if nearly all pixels of the labels are ignored."""
+    if ignored_fraction <= MOST_IGNORED:
+        return []
+    return [
+        f"{ignored_fraction:.0%} of the pixels are ignored, so a network learns little from these "
+        "labels. settings.png shows them. threshold.fixed sets another background threshold; "
+        "smaller margins ignore fewer pixels, such as crf.background_margin and "
+        "crf.foreground_margin"
+    ]
 
 
 def _export_lists(export_dir: str, data: PreparedData, job: ShardJob) -> None:

@@ -138,6 +138,8 @@ def _work(
     else:
         own = {name: c for name, c in counted.curves.items() if name == refined.system}
         metrics = _scores(own, free, refined.step)
+        name = f"{refined.system}_{refined.step}_background_threshold"
+        metrics |= {name: chosen[refined.system]}
     return Outcome(num_rows=counted.num_scored, metrics=metrics, notes={"how": how})
 
 

@@ -37,6 +37,7 @@ class StageContext:
 
     Attributes:
         prefix: start of the names of stages in the log and in MLflow.
+        places: name of a stage -> its place among all stages, such as 3/21, for the log.
         own_outputs: output directories of the finished stages; the stages fill it.
     """
 
@@ -45,6 +46,7 @@ class StageContext:
     tracking: TrackingConfig
     session: TrackingSession
     prefix: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
     own_outputs: set[str] = field(default_factory=set)
 
 
@@ -131,7 +133,8 @@ def run_stage(
         context.own_outputs.add(output_dir)
         _log_kept(name, record, output_dir)
         return Result(output_dir=output_dir, record=record, cached=True)
-    logger.info("%-18s started   %s", name, output_dir)
+    place = f"[{context.places[name]}] " if name in context.places else ""
+    logger.info("%-18s started   %s%s", name, place, output_dir)
     _explain(context, stage, config, inputs)
     started = time.monotonic()
     with context.session.stage_run(stage, name) as run:
@@ -249,4 +252,8 @@ def _readable_record(directory: str) -> Record | None:
 
 
 def _scores(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    return "  ".join(f"{name} {_shown(name, value)}" for name, value in metrics.items())
+
+
+def _shown(name: str, value: float) -> str:
+    return str(int(value)) if name.startswith("num_") else f"{value:.4f}"

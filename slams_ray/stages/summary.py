@@ -12,6 +12,9 @@ from slams_ray.stages.config_file import CONFIG_NAME
 from slams_ray.stages.pipeline_run import teacher_prefix
 from slams_ray.stages.stage import Result, StageContext
 
+_CHOICES = ("background_threshold", "ignored_fraction")
+"""Ends of the names of metrics that say how labels were made, with masks and without."""
+
 
 def headlines(config: PipelineConfig) -> list[str]:
     """Returns the main metrics: seeds of every system, maps of each refinement, labels, network."""
@@ -48,8 +51,10 @@ def summarise(
         "scored_split": evaluated.record.notes["split"] if evaluated else None,
         "recipe": recipe,
         "workspace": workspace,
+        "montage": report.MONTAGE_NAME if evaluated else None,
         "skipped_images": skipped,
         "scores": {name: metrics.get(name) for name in headlines(config)},
+        "choices": {k: v for k, v in metrics.items() if k.endswith(_CHOICES)},
         "warnings": [w for r in results.values() for w in r.record.warnings],
         "stages": stages,
     }
@@ -87,8 +92,9 @@ def publish(
 
 
 def log_scores(parent: Run, summary: dict[str, Any]) -> None:
-    """Logs the main metrics that there are to the parent run."""
-    parent.log_metrics({k: v for k, v in summary["scores"].items() if v is not None})
+    """Logs the main metrics that there are, and how labels were made, to the parent run."""
+    scores = {k: v for k, v in summary["scores"].items() if v is not None}
+    parent.log_metrics(summary["choices"] | scores)
 
 
 def _note(summary: dict[str, Any]) -> str:
@@ -98,14 +104,17 @@ def _note(summary: dict[str, Any]) -> str:
         for name, value in summary["scores"].items()
         if value is not None
     ]
+    choices = [f"| {name} | {value:.4f} |" for name, value in summary["choices"].items()]
     stages = [f"| {s['stage']} | {s['seconds']:.0f} | {s['rows']} |" for s in summary["stages"]]
     return "\n".join(
         [
             "Pictures under Artifacts: montage, threshold curve, IoU. A child run per stage.",
             "",
-            "| score | value |",
+            *([] if scores else ["No mIoU, because there are no masks.", ""]),
+            "| result | value |",
             "|---|---|",
             *scores,
+            *choices,
             "",
             "| stage | seconds | images |",
             "|---|---|---|",

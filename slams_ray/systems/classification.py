@@ -90,7 +90,7 @@ class ImageLabelTask:
         return work_ahead(resized, labelled(), ahead)
 
     def summarise(self, results: Sequence[dict[str, np.ndarray]]) -> dict[str, float]:
-        return {"map": mean_average_precision(results)}
+        return {"mean_average_precision": mean_average_precision(results)}
 
 
 def mean_average_precision(results: Sequence[dict[str, np.ndarray]]) -> float:

@@ -65,6 +65,7 @@ def test_names_and_paths_are_printed_as_they_are(capsys: pytest.CaptureFixture[s
         "warnings": ["no pixel of [/cat] in 'a[/b].jpg'"],
         "scored_split": "val",
         "skipped_images": 0,
+        "montage": None,
     }
     print_summary(summary)
     found = capsys.readouterr().out
@@ -73,6 +74,26 @@ def test_names_and_paths_are_printed_as_they_are(capsys: pytest.CaptureFixture[s
     assert "[x] miou           25.00 %\n" in found
     assert "[red]miou 0.5" in found
     assert "refine/[bold]ab[/bold]" in found
+
+
+@pytest.mark.parametrize("score", [0.5, None])
+def test_a_finished_run_says_what_to_look_at_and_what_to_do_next(
+    score: float | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = {
+        "workspace": "/runs/a",
+        "stages": [],
+        "scores": {"segmentation_miou": score},
+        "warnings": [],
+        "scored_split": "val",
+        "skipped_images": 0,
+        "montage": "montage.png",
+    }
+    print_summary(summary)
+    found = capsys.readouterr().out
+    assert "/runs/a/montage.png\n" in found
+    assert "next: slams predict --model /runs/a --images PHOTOS --output MASKS\n" in found
+    assert ("no mIoU, because there are no masks" in found) == (score is None)
 
 
 def test_methods_and_faults_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

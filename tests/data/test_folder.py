@@ -87,6 +87,23 @@ def test_an_image_is_labelled_with_a_class_once(write_folder: Callable[..., str]
     assert item.image_labels == (1, 2)
 
 
+def test_what_looks_like_a_mistake_is_remarked(write_folder: Callable[..., str]) -> None:
+    root = write_folder('image,labels\na.jpg,cat;Dog\nsub/b.jpg,"cat,dog"\nc.jpg,dog\n')
+    for name in ("a.jpg", "c.jpg", "d.jpg", ".hidden"):
+        (Path(root) / "images").mkdir(exist_ok=True)
+        (Path(root) / "images" / name).touch()
+    (Path(root) / "images" / "sub").mkdir()
+    of_comma, of_case, of_file = load_folder(root, "train").remarks
+    assert "has the label 'cat,dog': ';' separates several labels" in of_comma
+    assert "has the labels 'Dog' and 'dog', which are two classes" in of_case
+    assert "does not list 1 of the files in images/, such as d.jpg" in of_file
+
+
+def test_a_folder_without_mistakes_has_no_remark(write_folder: Callable[..., str]) -> None:
+    root = write_folder(WITH_SPLITS)
+    assert load_folder(root, "train").remarks == ()
+
+
 def test_rows_without_label_are_dropped_unless_kept(write_folder: Callable[..., str]) -> None:
     root = write_folder("image,labels\na.jpg,cat\nb.jpg,\n")
     assert load_folder(root, "train").num_dropped == 1

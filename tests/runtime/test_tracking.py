@@ -127,7 +127,7 @@ def test_the_experiment_is_one_of_trainings_and_runs_say_who_started_what(tmp_pa
     assert client.get_experiment(tracker.experiment_id).tags[kind] == "custom_model_development"
     tags = client.get_experiment(tracker.experiment_id).tags
     view = json.loads(tags[f"mlflow.sharedViewState.{VIEW}"])
-    assert "metrics.`segmentation_miou`" in view["selectedColumns"]
+    assert {"metrics.`segmentation_miou`", "params.`seed`"} <= set(view["selectedColumns"])
     assert f"viewStateShareKey={VIEW} " in (Path(__file__).parents[2] / "Makefile").read_text()
     for run_id in (run.run_id, run.child("nested").run_id):
         tags = client.get_run(str(run_id)).data.tags

@@ -77,6 +77,10 @@ def test_the_stages_after_training_choose_and_score_without_masks(
         networks = dict.fromkeys(config.systems, MapNetwork(trained=network, max_logit=None))
         maps = infer_activation.run(context, config.inference, data, networks)
         threshold = search_threshold.run(context, config.threshold, data, maps, config.systems)
+        walked = search_threshold.Refined(step="walk", system=config.system)
+        after_walk = search_threshold.run(
+            context, config.threshold, data, maps, config.systems, walked
+        )
         inputs = refine.RefineInputs(
             data=data, activations=maps, threshold=threshold, system=config.system
         )
@@ -85,6 +89,9 @@ def test_the_stages_after_training_choose_and_score_without_masks(
         scored = evaluate.run(context, config.segmentation, data, segmentation)
     assert "label-free criterion cam_foreground" in threshold.record.notes["how"]
     assert 0 < threshold.record.metrics["slams_background_threshold"] < 1
+    (name,) = after_walk.record.metrics
+    assert name == "slams_walk_background_threshold"
+    assert after_walk.record.metrics[name] == threshold.record.metrics["slams_background_threshold"]
     assert "refined_miou" not in refined.record.metrics
     assert refined.record.num_rows == 6
     assert scored.record.notes["split"] == "train"
@@ -99,4 +106,5 @@ def test_they_go_through_all_stages(
     result = pipeline.run(photographs, str(tmp_path / "runs"), "photos")
     assert result.summary["scored_split"] == "train"
     assert result.summary["scores"] == dict.fromkeys(headlines(photographs))
+    assert {"slams_background_threshold", "ignored_fraction"} <= result.summary["choices"].keys()
     assert result.results["evaluate"].record.num_rows == 6

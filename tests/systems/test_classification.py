@@ -120,4 +120,6 @@ def test_bfloat16_changes_scores_and_not_the_map(
     exact = task.evaluate(network, many)
     assert rounded["scores"].dtype == np.float32
     assert not np.array_equal(rounded["scores"], exact["scores"])
-    assert task.summarise([rounded])["map"] == pytest.approx(task.summarise([exact])["map"])
+    assert task.summarise([rounded])["mean_average_precision"] == pytest.approx(
+        task.summarise([exact])["mean_average_precision"]
+    )

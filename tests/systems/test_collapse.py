@@ -108,4 +108,4 @@ def test_a_class_without_similarity_is_named(make_task: Make, rows: Rows) -> Non
     after = task.summarise([task.evaluate(network, rows)])
     assert dead_semantics(after) == ["green"]
     assert "similarity to green is 0" in dead_semantics_warnings(["green"])[0]
-    assert np.isfinite(after["map"])
+    assert np.isfinite(after["mean_average_precision"])

@@ -132,7 +132,7 @@ def test_an_evaluation_split_over_workers_gives_the_map_of_the_whole(
     network = task.build().network.eval()
     whole = task.summarise([task.evaluate(network, rows)])
     parts = task.summarise([task.evaluate(network, rows[:3]), task.evaluate(network, rows[3:])])
-    assert 0 < whole["map"] <= 1
+    assert 0 < whole["mean_average_precision"] <= 1
     assert parts == whole
     empty = task.evaluate(network, [])
     assert empty["scores"].shape == empty["labels"].shape == (0, 3)

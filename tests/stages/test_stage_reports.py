@@ -1,0 +1,29 @@
+"""What stages say in the log: counts of the data set, labels that are nearly all ignored."""
+
+import pytest
+
+from slams_ray.stages.prepare import counts_of
+from slams_ray.stages.refine import warnings_of
+
+
+def test_the_images_masks_and_classes_of_a_split_are_one_line() -> None:
+    split = {
+        "num_images": 5,
+        "num_masks": 2,
+        "num_dropped_without_label": 1,
+        "bad": [["x", "truncated"]],
+        "images_per_class": {"cat": 1, "dog": 4},
+    }
+    assert counts_of(split) == (
+        "5 images, 2 with a mask, 1 left out without a label, 1 bad; 2 classes: dog 4, cat 1"
+    )
+    many = {f"class{number:02d}": number for number in range(1, 21)}
+    found = counts_of(split | {"images_per_class": many})
+    assert found.endswith("20 classes: class20 20, ..., class01 1")
+
+
+@pytest.mark.parametrize(("fraction", "warns"), [(0.5, False), (0.9, False), (0.95, True)])
+def test_labels_that_are_nearly_all_ignored_are_warned_of(fraction: float, warns: bool) -> None:
+    found = warnings_of(fraction)
+    assert len(found) == warns
+    assert all("95% of the pixels are ignored" in text for text in found)
