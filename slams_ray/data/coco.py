@@ -2,14 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-from pycocotools import mask as coco_mask
-
 from slams_ray import storage
+from slams_ray.data.coco_masks import CocoMask
 from slams_ray.data.lists import read_id_list
 from slams_ray.data.names import check_file_name, check_relative_path
 from slams_ray.data.schema import (
@@ -24,79 +21,6 @@ from slams_ray.data.schema import (
 )
 from slams_ray.errors import DataError
 from slams_ray.metrics import IGNORE_INDEX
-
-
-@dataclass(frozen=True, kw_only=True)
-class CocoMask:
-    """Renders the annotations of one image, in annotation order.
-
-    Attributes:
-        annotations: (segmentation, is_crowd, class_index) of each; 255 for classes not chosen.
-        crowd: "background" leaves crowd regions background (ground truth of ReCAM and CLIMS);
-            "ignore" sets them to 255 where no instance covers them.
-    """
-
-    annotations: tuple[tuple[Any, bool, int], ...]
-    size: tuple[int, int]
-    crowd: str
-    source: str
-
-    def __call__(self, height: int, width: int) -> np.ndarray:
-        if (height, width) != self.size:
-            raise DataError(
-                f"{self.source}: the image is {height} x {width}, its annotations are for "
-                f"{self.size[0]} x {self.size[1]} (height x width)"
-            )
-        mask = np.zeros((height, width), np.uint8)
-        crowds = [a for a in self.annotations if a[1]]
-        instances = [a for a in self.annotations if not a[1]]
-        for segmentation, _, class_index in crowds:
-            if self.crowd == "ignore" or class_index == IGNORE_INDEX:
-                mask[self._region(segmentation)] = IGNORE_INDEX
-        for segmentation, _, class_index in instances:
-            mask[self._region(segmentation)] = class_index
-        return mask
-
-    def _region(self, segmentation: Any) -> np.ndarray:
-        height, width = self.size
-        try:
-            if isinstance(segmentation, list):
-                _check_polygons(segmentation)
-                encoded = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-            elif isinstance(segmentation["counts"], list):
-                _check_counts(segmentation["counts"], height * width)
-                encoded = coco_mask.frPyObjects(segmentation, height, width)
-            else:
-                # Decoding allocates memory for this size, whatever the size of the image.
-                _check_size(segmentation["size"], self.size)
-                encoded = segmentation
-            region = coco_mask.decode(encoded).astype(bool)
-        except Exception as error:
-            raise DataError(f"{self.source}: a segmentation cannot be decoded: {error}") from error
-        if region.shape != self.size:
-            raise DataError(
-                f"{self.source}: a segmentation has the size {region.shape}, its image {self.size} "
-                "(height, width)"
-            )
-        return region
-
-
-def _check_polygons(polygons: list[list[float]]) -> None:
-    # pycocotools does not check coordinates: one that is not finite crashes the process.
-    for polygon in polygons:
-        if len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
-            raise ValueError("a polygon needs at least three pairs of finite coordinates")
-
-
-def _check_counts(counts: list[int], num_pixels: int) -> None:
-    # With fewer counts than pixels, pycocotools returns uninitialised memory.
-    if min(counts) < 0 or sum(counts) != num_pixels:
-        raise ValueError(f"run lengths sum to {sum(counts)}, expected {num_pixels}")
-
-
-def _check_size(found: list[int], size: tuple[int, int]) -> None:
-    if tuple(found) != size:
-        raise ValueError(f"its size is {found}, that of its image {list(size)} (height, width)")
 
 
 def annotation_path(root: str, split: str) -> str:
@@ -132,7 +56,7 @@ def load_coco(
     description = _describe(content["categories"], classes, path)
     index_of = dict(zip(description.category_ids, range(len(description.class_names)), strict=True))
     known_categories = {c["id"] for c in content["categories"]}
-    images = {image["id"]: image for image in content["images"]}
+    images = _by_id(content["images"], path)
     per_image: dict[int, list[tuple[Any, bool, int]]] = {image_id: [] for image_id in images}
     bad: list[tuple[str, str]] = []
     for annotation in content["annotations"]:
@@ -169,10 +93,30 @@ def _read_annotations(path: str) -> dict[str, Any]:
         raise DataError(f"{path} is not valid JSON and may be truncated: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is a {type(content).__name__}: it must be an instances file")
-    missing = {"images", "annotations", "categories"} - set(content)
+    parts = ("annotations", "categories", "images")
+    missing = [part for part in parts if not isinstance(content.get(part), list)]
     if missing:
-        raise DataError(f"{path} lacks {', '.join(sorted(missing))}: it must be an instances file")
+        raise DataError(
+            f"{path} lacks a list of {' and of '.join(missing)}: it must be an instances file"
+        )
     return content
+
+
+def _by_id(images: list[dict[str, Any]], path: str) -> dict[int, dict[str, Any]]:
+    """Returns image id -> image."""
+    found: dict[Any, dict[str, Any]] = {}
+    for image in images:
+        number = image.get("id") if isinstance(image, dict) else None
+        if not isinstance(number, int | str):
+            raise DataError(f"{path} has the image {image!r}, which has no id: give it one")
+        if number in found:
+            names = [entry.get("file_name") for entry in (found[number], image)]
+            raise DataError(
+                f"{path} gives {names[0]!r} and {names[1]!r} the image id {number}: give every "
+                "image an id of its own, also in files that were joined"
+            )
+        found[number] = image
+    return found
 
 
 def _describe(
@@ -180,6 +124,8 @@ def _describe(
 ) -> DatasetDescription:
     if any(not {"id", "name"} <= category.keys() for category in categories):
         raise DataError(f"{path} has a category without id or name: it must be an instances file")
+    if len({type(category["id"]) for category in categories}) > 1:
+        raise DataError(f"{path} has categories whose ids are numbers and texts: use numbers alone")
     ordered = sorted(categories, key=lambda category: category["id"])
     available = [c["name"] for c in ordered]
     _check_category_ids(ordered, path)
@@ -207,7 +153,9 @@ def _reject(
     annotation: Mapping[str, Any], images: Mapping[int, Any], categories: set[int], path: str
 ) -> str | None:
     number = annotation.get("id", "without id")
-    if annotation.get("image_id") not in images:
+    if not isinstance(annotation.get("image_id"), int | str):
+        return f"annotation {number} in {path} has no image_id that is a number or a text"
+    if annotation["image_id"] not in images:
         found = f"is for image {annotation.get('image_id')}, which the file does not list"
         return f"annotation {number} in {path} {found}"
     if annotation.get("category_id") not in categories:

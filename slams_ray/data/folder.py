@@ -98,14 +98,24 @@ def load_folder(
         items=kept,
         bad=tuple(bad),
         num_dropped=num_dropped,
-        remarks=tuple(_remarks(root, rows, available, path)),
+        remarks=tuple(_remarks(root, rows, available, sorted(masks), path)),
     )
 
 
 def _read_rows(path: str) -> list[dict[str, str]]:
     if not storage.exists(path):
         raise DataError(f"{path} is missing: it must have the columns image and labels")
-    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
+    # With newline None, line ends of all systems are read, also those of an old Mac.
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=None), skipinitialspace=True)
+    try:
+        return _checked_rows(reader, path)
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {reader.line_num}, is not CSV: {error}. Does a quote lack its end?"
+        ) from error
+
+
+def _checked_rows(reader: "csv.DictReader[str]", path: str) -> list[dict[str, str]]:
     columns = set(reader.fieldnames or [])
     unknown, missing = columns - {"image", "labels", "split"}, {"image", "labels"} - columns
     if unknown or missing:
@@ -120,7 +130,7 @@ def _read_rows(path: str) -> list[dict[str, str]]:
                 f"{path}, line {reader.line_num}: expected image,labels with several labels "
                 f"separated by {LABEL_SEPARATOR!r}"
             )
-        rows.append(row)
+        rows.append({column: value and value.strip() for column, value in row.items()})
     if not rows:
         raise DataError(f"{path} lists no image: add a line image,labels for each image")
     return rows
@@ -151,19 +161,30 @@ def _class_names(root: str, rows: list[dict[str, str]], path: str) -> list[str]:
     return names
 
 
-def _remarks(root: str, rows: list[dict[str, str]], classes: list[str], path: str) -> Iterator[str]:
-    """Yields what is likely to be a mistake in labels.csv or in the directory of images."""
+def _remarks(
+    root: str, rows: list[dict[str, str]], classes: list[str], masks: list[str], path: str
+) -> Iterator[str]:
+    """Yields what is likely to be a mistake in labels.csv, images/ or masks/."""
     for name in classes:
         if "," in name:
             yield f"{path} has the label {name!r}: {LABEL_SEPARATOR!r} separates several labels"
-    for first, second in pairwise(sorted(classes, key=str.lower)):
-        if first.lower() == second.lower():
-            yield f"{path} has the labels {first!r} and {second!r}, which are two classes"
+    splits = {row["split"] for row in rows if row.get("split")}
+    for kind, names in (("labels", classes), ("splits", splits)):
+        for first, second in pairwise(sorted(names, key=lambda name: (name.lower(), name))):
+            if first.lower() == second.lower():
+                yield f"{path} has the {kind} {first!r} and {second!r}, which differ in case"
     listed = {row["image"].partition("/")[0] for row in rows}
     files = storage.list_names(storage.join(root, "images"))
     others = [name for name in files if name not in listed and not name.startswith(".")]
     if others:
         yield f"{path} does not list {len(others)} of the files in images/, such as {others[0]}"
+    of_images = {f"{_stem(row)}.png" for row in rows}
+    unused = [name for name in masks if name not in of_images and not name.startswith(".")]
+    if unused:
+        yield (
+            f"masks/ has {len(unused)} files for no image, such as {unused[0]}: the mask of "
+            "cat.jpg is cat.png"
+        )
 
 
 def _stem(row: Mapping[str, str]) -> str:

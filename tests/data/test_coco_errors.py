@@ -45,7 +45,7 @@ def test_an_annotation_file_without_a_key_names_the_key(
     content = json.loads(path.read_text())
     del content[key]
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=f"lacks {key}: it must be an instances file"):
+    with pytest.raises(DataError, match=f"lacks a list of {key}: it must be an instances file"):
         load_coco(root, "train")
 
 
@@ -56,6 +56,31 @@ def test_json_that_is_no_instances_file_is_refused(
     root = write_coco([GOOD])
     Path(annotation_path(root, "train")).write_text(content)
     with pytest.raises(DataError, match=r"instances_train\.json"):
+        load_coco(root, "train")
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_a_key_that_holds_no_list_is_named(write_coco: Callable[..., str], key: str) -> None:
+    root = write_coco([GOOD])
+    path = Path(annotation_path(root, "train"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: None}))
+    with pytest.raises(DataError, match=f"lacks a list of {key}"):
+        load_coco(root, "train")
+
+
+def test_two_images_of_one_id_are_refused(write_coco: Callable[..., str]) -> None:
+    """Joined annotation files have such ids; the annotations of both would be mixed."""
+    root = write_coco([GOOD], images=[image(), image(file_name="b.jpg")])
+    with pytest.raises(DataError, match=r"'000000000012.jpg' and 'b.jpg' the image id 12"):
+        load_coco(root, "train")
+
+
+@pytest.mark.parametrize("entry", [{"file_name": "a.jpg"}, {"id": [1]}, None])
+def test_an_image_without_a_usable_id_is_refused(
+    write_coco: Callable[..., str], entry: Any
+) -> None:
+    root = write_coco([GOOD], images=[image(), entry])
+    with pytest.raises(DataError, match="which has no id"):
         load_coco(root, "train")
 
 
@@ -79,6 +104,7 @@ def test_an_image_entry_without_a_key_is_listed_as_bad(
         ({"category_id": 4}, "12", r"category_id 4, which the file does not define"),
         ({"segmentation": []}, "12", r"annotation 2 in .*train\.json has no segmentation"),
         ({"segmentation": None}, "12", r"has no segmentation"),
+        ({"image_id": [12]}, "[12]", r"annotation 2 in .* has no image_id that is a number"),
     ],
 )
 def test_a_contradictory_annotation_is_listed_as_bad_with_its_reason(

@@ -95,8 +95,40 @@ def test_what_looks_like_a_mistake_is_remarked(write_folder: Callable[..., str])
     (Path(root) / "images" / "sub").mkdir()
     of_comma, of_case, of_file = load_folder(root, "train").remarks
     assert "has the label 'cat,dog': ';' separates several labels" in of_comma
-    assert "has the labels 'Dog' and 'dog', which are two classes" in of_case
+    assert "has the labels 'Dog' and 'dog', which differ in case" in of_case
     assert "does not list 1 of the files in images/, such as d.jpg" in of_file
+
+
+def test_splits_that_differ_in_case_and_masks_of_no_image_are_remarked(
+    write_folder: Callable[..., str],
+) -> None:
+    root = write_folder("image,labels,split\na.jpg,cat,train\nb.jpg,cat,Train\nc.jpg,cat,val\n")
+    write_mask(root, "a", np.zeros((2, 2), np.uint8))
+    (Path(root) / "masks" / "b.PNG").touch()
+    of_split, of_mask = load_folder(root, "train").remarks
+    assert "has the splits 'Train' and 'train', which differ in case" in of_split
+    assert "masks/ has 1 files for no image, such as b.PNG" in of_mask
+
+
+def test_blanks_at_the_end_of_a_cell_mean_nothing(write_folder: Callable[..., str]) -> None:
+    root = write_folder("image,labels,split\na.jpg ,cat; dog ,train \nb.jpg,dog,val\n")
+    (item,) = load_folder(root, "train").items
+    assert item.image_path.endswith("/images/a.jpg")
+    assert item.image_labels == (1, 2)
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_line_ends_of_other_systems_are_read(write_folder: Callable[..., str], end: str) -> None:
+    root = write_folder("")
+    (Path(root) / "labels.csv").write_bytes(WITH_SPLITS.replace("\n", end).encode())
+    assert [item.image_id for item in load_folder(root, "train").items] == ["a", "c"]
+
+
+def test_what_is_not_csv_is_refused_with_its_line(write_folder: Callable[..., str]) -> None:
+    """Python's parser refuses fields above 131,072 characters: a quote without an end makes one."""
+    root = write_folder('image,labels\na.jpg,"cat\n' + "b.jpg,dog\n" * 20_000)
+    with pytest.raises(DataError, match=r"labels.csv, line \d+, is not CSV"):
+        load_folder(root, "train")
 
 
 def test_a_folder_without_mistakes_has_no_remark(write_folder: Callable[..., str]) -> None:
