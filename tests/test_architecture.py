@@ -117,6 +117,7 @@ ONLY_IN = {
         "slams_ray.runtime.tracked_model",
         "slams_ray.runtime.tracking",
         "slams_ray.runtime.tracking_database",
+        "slams_ray.runtime.tracking_experiment",
         "slams_ray.runtime.watchdog",
     ),
     "matplotlib": ("slams_ray.figures", "slams_ray.runtime.tracking"),

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from slams_ray import storage
-from slams_ray.errors import ArtifactError, ConfigError
+from slams_ray.errors import ArtifactError
 from slams_ray.redaction import redacted
-from slams_ray.runtime.retry_queue import RetryQueue, first_line
-from slams_ray.runtime.tracking_address import accepted_name, artifact_location, tracking_uri
+from slams_ray.runtime.retry_queue import RetryQueue
+from slams_ray.runtime.tracking_address import accepted_name, tracking_uri
 from slams_ray.runtime.tracking_database import create_database, new_client
-from slams_ray.runtime.tracking_view import experiment_tags
+from slams_ray.runtime.tracking_experiment import answered, find_experiment
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -233,32 +233,14 @@ class Tracker:
         self.uri = tracking_uri(workspace)
         if self.uri.startswith("sqlite:") and "MLFLOW_TRACKING_URI" not in os.environ:
             create_database(workspace)
-        self._client = new_client(self.uri)
+        self._client = answered(self.uri, partial(new_client, self.uri))
         self._retry_queue = RetryQueue(self.uri)
-        find = partial(self._experiment, workspace, experiment)
-        ask = partial(self._retry_queue.ask, "the experiment") if patient else self._at_once
-        self.experiment_id: str | None = ask(find)
-
-    def _at_once(self, find: Callable[[], str]) -> str:
-        try:
-            return find()
-        except Exception as error:
-            reason = first_line(error)
-            raise ConfigError(
-                f"MLFLOW_TRACKING_URI is {self.uri}, but no MLflow answers there ({reason}): start "
-                "the server, correct the address, or unset it to track in the workspace"
-            ) from error
-
-    def _experiment(self, workspace: str, name: str) -> str:
-        """Returns the id of the experiment, which is created if it is missing."""
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            for key, value in experiment_tags().items():
-                if key not in found.tags:
-                    self._client.set_experiment_tag(found.experiment_id, key, value)
-            return str(found.experiment_id)
-        location = artifact_location(workspace) if self.uri.startswith("sqlite:") else None
-        return str(self._client.create_experiment(name, location, experiment_tags()))
+        find = partial(find_experiment, self._client, self.uri, workspace, experiment)
+        self.experiment_id: str | None
+        if patient:
+            self.experiment_id = self._retry_queue.ask("the experiment", find)
+        else:
+            self.experiment_id = answered(self.uri, find)
 
     def start(self, name: str, tags: Mapping[str, str], parent: Run | None = None) -> Run:
         """Creates a run, as a child of `parent` if that is given and tracked."""

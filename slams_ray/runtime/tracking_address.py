@@ -14,6 +14,7 @@ from slams_ray.redaction import holds_password, redacted
 from slams_ray.runtime.environment import set_defaults
 
 DATABASE_NAME = "mlflow.db"
+ARTIFACTS = "mlartifacts"
 _MAX_NAME, _DIGEST_DIGITS = 250, 6
 """Characters that MLflow stores of a name, and those that tell apart names that it refuses."""
 
@@ -46,8 +47,8 @@ def database_uri(path: str) -> str:
 def artifact_location(workspace: str) -> str:
     """Returns the URI of the directory of MLflow's artifacts in the workspace."""
     if "://" in workspace:
-        return f"{workspace}/mlartifacts"
-    return (Path(workspace) / "mlartifacts").absolute().as_uri()
+        return f"{workspace}/{ARTIFACTS}"
+    return (Path(workspace) / ARTIFACTS).absolute().as_uri()
 
 
 def accepted_name(name: str) -> str:

@@ -3,6 +3,7 @@
 import getpass
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -276,6 +277,37 @@ def test_artifacts_of_a_database_of_ones_own_stand_in_the_workspace(
         run = tracker.start("run", {})
         experiment = run.client.get_experiment(tracker.experiment_id)
         assert experiment.artifact_location == location
+
+
+def test_a_workspace_that_was_moved_does_not_write_into_its_old_place(tmp_path: Path) -> None:
+    Tracker(str(tmp_path / "old"), "e").start("run", {})
+    (tmp_path / "old").rename(tmp_path / "new")
+    run = Tracker(str(tmp_path / "new"), "e").start("run", {})
+    run.log_dict({"a": 1}, "a.json")
+    assert run.settle()
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.rglob("a.json")] == ["a.json"]
+    again = Tracker(str(tmp_path / "new"), "e")
+    experiment = run.client.get_experiment(again.experiment_id)
+    assert experiment.name == "e 2"
+
+
+def test_runs_are_tracked_although_their_experiment_was_deleted(tmp_path: Path) -> None:
+    first = Tracker(str(tmp_path), "e")
+    run = first.start("run", {})
+    run.client.delete_experiment(first.experiment_id)
+    second = Tracker(str(tmp_path), "e").start("run", {})
+    assert second.run_id is not None
+    assert run.client.get_run(second.run_id).info.lifecycle_stage == "active"
+
+
+@pytest.mark.parametrize("uri", ["localhost:5000", "nosuch+driver://host/db"])
+def test_an_address_that_mlflow_does_not_take_is_named(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ConfigError, match=rf"MLFLOW_TRACKING_URI is {re.escape(uri)}, but no"):
+        Tracker(str(tmp_path), "e")
 
 
 @pytest.mark.parametrize("name", ["a#b", "a?b", "100%41", "100%", "my runs", "é=1"])
