@@ -34,11 +34,9 @@ _NO_CONTENT = (
     "val_list",
     "score_list",
     "on_bad_image",
-    "max_image_bytes",
-    "max_image_pixels",
 )
 """Settings that do not change the content of a shard. They name the place of the data, whose digest
-is an input, or they say which images are bad and what happens to them."""
+is an input, or they say what happens to bad images."""
 
 
 class Shard(NamedTuple):

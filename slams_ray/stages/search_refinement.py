@@ -174,6 +174,11 @@ def search_space(
     return SearchSpace(values | {name: getattr(config, name) for name in SPACE}, has_effect)
 
 
+def needed_scales(config: SearchConfig, inference: ActivationInferenceConfig) -> list[str]:
+    """Returns the configured scales, with which every choice is compared, and those of trials."""
+    return list(dict.fromkeys([name_of_scales(inference.scales), *scale_sets(config, inference)]))
+
+
 def _prepare_slices(
     context: StageContext,
     config: SearchConfig,
@@ -181,10 +186,10 @@ def _prepare_slices(
     upstream: Upstream,
     attempt: Attempt,
 ) -> ScoredSlices:
-    """Writes the slices, and their maps at all sets of scales."""
+    """Writes the slices, and their maps at all sets of scales that trials and scores need."""
     data, system = upstream.data, upstream.system
     slices = write_slices(config, inference, data, upstream.activations, system, attempt.output_dir)
-    for scales in scale_sets(config, inference):
+    for scales in needed_scales(config, inference):
         if scales != name_of_scales(inference.scales):
             infer_maps(scales, inference, slices, data, upstream.network, context, attempt)
         if upstream.walks is not None:

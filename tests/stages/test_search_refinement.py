@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from slams_ray.config import CrfConfig, SearchConfig
+from slams_ray.config import ActivationInferenceConfig, CrfConfig, SearchConfig
 from slams_ray.errors import ConfigError
 from slams_ray.refinement.pseudo_label import ConfidentPair
 from slams_ray.refinement.trial import MAPS
 from slams_ray.stages import pipeline, refine, search_choice
 from slams_ray.stages.map_sets import MapSet
 from slams_ray.stages.prepare import open_prepared
-from slams_ray.stages.search_refinement import SPACE
+from slams_ray.stages.search_refinement import SPACE, needed_scales
 from slams_ray.stages.settings_report import values_around
 from slams_ray.stages.slices import ScoredSlices, read_slice
 from slams_ray.stages.trials import Evaluator, candidates, score_slices
@@ -266,6 +266,13 @@ def test_more_trials_extend_the_search_and_fewer_give_what_they_gave(
     again, same = run(3)
     assert again.cached
     assert same == content
+
+
+def test_the_configured_scales_are_needed_also_where_trials_have_others() -> None:
+    inference = ActivationInferenceConfig(scales=(0.5, 1.0))
+    asked = SearchConfig(num_samples=1, scales=("0.75",))
+    assert set(needed_scales(asked, inference)) == {"0.5,1", "0.75"}
+    assert needed_scales(SearchConfig(num_samples=1), inference) == ["0.5,1"]
 
 
 def test_candidates_span_their_range() -> None:
