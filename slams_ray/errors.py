@@ -24,6 +24,11 @@ class TrainingError(SlamsError):
     """A training failed with its own error, or after the allowed number of restarts."""
 
 
+def how_to_install(extra: str) -> str:
+    """Returns the command that installs an optional part of the package."""
+    return f"in the directory of slams_ray, pip install -c constraints.txt -e '.[{extra}]'"
+
+
 def packed(error: SlamsError) -> str:
     """Packs message and traceback of an error as text, for `unpacked` in another process."""
     return json.dumps([str(error), "".join(traceback.format_exception(error))])

@@ -29,6 +29,8 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
         text = storage.read_bytes(path).decode()
     except FileNotFoundError as error:
         raise ConfigError(f"{path} is missing: give the path of a YAML file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a YAML file in UTF-8: {error}") from error
     recipe, settings = load_config(text, path)
     own = list(rest)
     if own and own[0] in RECIPES:

@@ -3,6 +3,8 @@
 import sys
 from importlib import import_module
 
+from slams_ray.errors import how_to_install
+
 COMMANDS = {
     "pipeline": "photographs and image labels to a segmentation network",
     "predict": "segment photographs with a trained network",
@@ -29,6 +31,6 @@ def main() -> None:
     try:
         command = import_module(f"slams_ray.cli.{name}")
     except ModuleNotFoundError as error:
-        print(f"{error}: slams {name} needs pip install 'slams-ray[train]'", file=sys.stderr)
+        print(f"{error}: slams {name} needs more: {how_to_install('train')}", file=sys.stderr)
         sys.exit(1)
     command.main()

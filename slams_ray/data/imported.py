@@ -53,6 +53,8 @@ def read_maps(
             f"{source} has maps of {maps.shape[1:]}, expected {size}, the size of the image, or "
             f"{stored}, a quarter of it. If data.max_side_px shrank the image, set it to None"
         )
+    if maps.dtype.kind not in "biuf":
+        raise DataError(f"{source} has maps of {maps.dtype}, expected numbers in [0, 1]")
     if not ((maps >= 0) & (maps <= 1)).all():
         raise DataError(
             f"{source} has values from {maps.min():.3g} to {maps.max():.3g}, expected "

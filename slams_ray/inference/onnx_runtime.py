@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from slams_ray.errors import ConfigError
+from slams_ray.errors import ConfigError, how_to_install
 from slams_ray.inference.joint_network import JointNetwork
 from slams_ray.networks.activation_network import ActivationNetwork
 
@@ -22,7 +22,7 @@ def check_onnxruntime() -> None:
         if importlib.util.find_spec(package) is None:
             raise ConfigError(
                 f"compute.cpu_networks onnxruntime needs the package {package}, which is not "
-                "installed: pip install 'slams-ray[export]'"
+                f"installed: {how_to_install('export')}"
             )
 
 

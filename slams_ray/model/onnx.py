@@ -10,7 +10,7 @@ from torch import nn
 
 from slams_ray import storage
 from slams_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from slams_ray.errors import ConfigError
+from slams_ray.errors import ConfigError, how_to_install
 from slams_ray.model.source import find_model
 from slams_ray.networks.checkpoint import load_network, network_class_names
 
@@ -67,8 +67,7 @@ def onnx_bytes(module: ImageToProbabilities, class_names: Sequence[str]) -> byte
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"ONNX export needs the package {error.name}: install the extra, "
-            "pip install 'slams-ray[export]'"
+            f"ONNX export needs the package {error.name}: {how_to_install('export')}"
         ) from error
     example = torch.zeros((2, 96, 128, 3), dtype=torch.uint8)
     free = torch.export.Dim.DYNAMIC

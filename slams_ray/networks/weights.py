@@ -49,9 +49,14 @@ def _download(weights: str) -> Mapping[str, torch.Tensor]:
     from torchvision.models import get_weight
 
     try:
-        return get_weight(weights).get_state_dict(
-            progress=False, check_hash=True, weights_only=True
-        )
+        found = get_weight(weights)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"backbone.weights is {weights!r}, which torchvision does not have: expected a name "
+            "such as ResNet50_Weights.IMAGENET1K_V1, or a file"
+        ) from error
+    try:
+        return found.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except OSError as error:
         raise ConfigError(
             f"backbone.weights {weights} cannot be downloaded: {error}. Give a file with this "

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from slams_ray.errors import ConfigError, DataError
+from slams_ray.errors import ConfigError, DataError, how_to_install
 from slams_ray.runtime import cluster
 
 logger = logging.getLogger(__name__)
@@ -203,7 +203,6 @@ def _ray_serve() -> Any:
         from ray import serve
     except ImportError as error:
         raise ConfigError(
-            f"serving needs the package {error.name}: install the extra, "
-            "pip install 'slams-ray[serve]'"
+            f"serving needs the package {error.name}: {how_to_install('serve')}"
         ) from error
     return serve

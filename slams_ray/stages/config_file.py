@@ -44,4 +44,6 @@ def load_config(text: str, source: str) -> tuple[str | None, dict[str, Any]]:
         )
     settings = dict(content)
     recipe = settings.pop(RECIPE, None)
+    if not isinstance(recipe, str | None):
+        raise ConfigError(f"{source} has the recipe {recipe!r}, expected a name such as folder")
     return recipe, flatten(settings)

@@ -9,6 +9,7 @@ from slams_ray import storage
 from slams_ray.artifacts import to_plain
 from slams_ray.config import ActivationInferenceConfig, ComputeConfig
 from slams_ray.data.source import TRAIN
+from slams_ray.errors import how_to_install
 from slams_ray.inference.onnx_runtime import check_onnxruntime
 from slams_ray.inference.shard_work import NUM_EMPTY
 from slams_ray.runtime import cluster
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 STAGE = "infer_activation"
 COLUMNS = ("image_id", "image", "height", "width", "image_labels")
-ADVICE = "--compute.cpu-networks onnxruntime is faster (pip install 'slams-ray[export]')"
+ADVICE = f"--compute.cpu-networks onnxruntime is faster ({how_to_install('export')})"
 
 
 def map_settings(

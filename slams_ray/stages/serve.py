@@ -13,7 +13,7 @@ from slams_ray import storage
 from slams_ray.errors import ConfigError
 from slams_ray.inference.image_batches import GPU_BATCH
 from slams_ray.model.model import load_model
-from slams_ray.model.source import MLFLOW_SCHEMES
+from slams_ray.model.source import MLFLOW_SCHEMES, find_model
 from slams_ray.runtime.cluster import assigned_device
 from slams_ray.runtime.service import Request, ServiceSettings, Work, deploy, make_application
 from slams_ray.serving.answers import answer_each
@@ -35,10 +35,14 @@ def run(
         model: see `find_model`; every node must reach it.
 
     Raises:
+        ArtifactError: there is no such model.
         ConfigError: the service would be open to other machines without a token.
     """
     parts = _parts(model, settings, limits, token_digest(settings.host))
-    logger.info("POST http://%s:%d/predict", settings.host, settings.port)
+    if not model.startswith(MLFLOW_SCHEMES):
+        # A replica would start, fail, and start again.
+        find_model(storage.absolute(model))
+    logger.info("starting POST http://%s:%d/predict", settings.host, settings.port)
     deploy(*parts, blocking)
 
 

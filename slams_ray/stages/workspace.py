@@ -45,18 +45,12 @@ class Output:
 def find_outputs(workspace: str) -> list[Output]:
     """Returns the outputs of all stages, by stage and age.
 
-    Raises:
-        ArtifactError: no pipeline has finished there, so nothing tells what is used.
+    Without a finished run none is used, and all are newer.
     """
-    of_stages = stage_outputs(workspace)
-    if of_stages is None:
-        raise ArtifactError(
-            f"{workspace} has no {SUMMARY_NAME}: name the workspace of a finished pipeline"
-        )
-    used = set(of_stages.values())
+    used = set((stage_outputs(workspace) or {}).values())
     known = {path.rsplit("/", 2)[-2] for path in used}
     states = storage.list_states(workspace)
-    finished_ns = next(changed for name, _, changed in states if name == SUMMARY_NAME)
+    finished_ns = next((changed for name, _, changed in states if name == SUMMARY_NAME), -1)
     found: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
     for name, num_bytes, changed in states:
         stage, _, rest = name.partition("/")
@@ -67,7 +61,7 @@ def find_outputs(workspace: str) -> list[Output]:
     for (stage, fingerprint), files in found.items():
         is_finished = any(name == RECORD_NAME for name, _, _ in files)
         # Other directories of this form are no outputs of stages.
-        if not is_finished and stage not in known:
+        if used and not is_finished and stage not in known:
             continue
         path, changed = storage.join(workspace, stage, fingerprint), max(f[2] for f in files)
         outputs.append(
@@ -87,6 +81,8 @@ def find_outputs(workspace: str) -> list[Output]:
 
 def show(workspace: str) -> Iterator[str]:
     """Yields a line for each output: size, state, path."""
+    if stage_outputs(workspace) is None:
+        yield "no run has finished here, so all outputs are newer than the last one that did"
     for output in find_outputs(workspace):
         state = "used" if output.is_used else "newer" if output.is_newer else "unused"
         unfinished = "" if output.is_finished else ", not finished"
@@ -112,7 +108,14 @@ def prune(workspace: str, dry_run: bool) -> list[Output]:
 
     Returns:
         the outputs that were, or would be, removed.
+
+    Raises:
+        ArtifactError: no pipeline has finished there, so nothing tells what is used.
     """
+    if stage_outputs(workspace) is None:
+        raise ArtifactError(
+            f"{workspace} has no {SUMMARY_NAME}: name the workspace of a finished pipeline"
+        )
     if dry_run:
         return _prunable(find_outputs(workspace))
     with workspace_lock(workspace, "prune"):

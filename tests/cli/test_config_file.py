@@ -59,6 +59,7 @@ def test_the_command_line_overrides_the_file(tmp_path: Path) -> None:
         ("recipe: demo\ncrf: {iteration: 3}", r"crf\.iteration, but 'iteration' is not among form"),
         ("recipe: demo\ncfr: {iterations: 3}", "'cfr' is not among data"),
         ("- a\n- b", "holds list"),
+        ("recipe: [smoke]", r"has the recipe \['smoke'\], expected a name"),
         ("recipe: [demo", "is not YAML"),
         ("recipe: demo\nx: !!python/object/apply:os.system [exit]", "is not YAML"),
     ],
@@ -69,6 +70,14 @@ def test_wrong_files_are_named(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         with_config_file(["--config", str(path)])
     assert str(path) in str(caught.value)
+
+
+def test_what_is_no_text_file_is_named(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("recipe: démo".encode("latin-1"))
+    for path in (latin, tmp_path):
+        with pytest.raises(ConfigError, match=f"{path} is not a YAML file in UTF-8"):
+            with_config_file(["--config", str(path)])
 
 
 def test_a_missing_file_is_named() -> None:

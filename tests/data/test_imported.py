@@ -51,6 +51,7 @@ def test_an_image_without_labels_has_no_maps() -> None:
         (npz([1, 2], random_maps(1, STORED)), r"expected \(P,\)"),
         (npz([2], random_maps(1, STORED)), r"maps of the classes \[2\].*labels \[1\]"),
         (npz([1], random_maps(1, (5, 7))), r"\(5, 7\), expected \(10, 14\)"),
+        (npz([1], np.full((1, *STORED), "a")), "has maps of <U1, expected numbers"),
         (npz([1], 2 * np.ones((1, *STORED))), r"from 2 to 2, expected \[0, 1\]"),
         (npz([1], np.full((1, *STORED), np.nan)), r"expected \[0, 1\]"),
     ],

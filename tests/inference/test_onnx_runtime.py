@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from slams_ray.errors import ConfigError
+from slams_ray.errors import ConfigError, how_to_install
 from slams_ray.inference.activation_predictor import ActivationPredictor
 from slams_ray.inference.onnx_runtime import check_onnxruntime, with_onnxruntime
 from slams_ray.inference.precision import optimize_for_inference
@@ -26,7 +26,7 @@ def optimized() -> ActivationNetwork:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_maps_are_those_of_torch_at_every_size() -> None:
     for package in ("onnx", "onnxruntime"):
-        pytest.importorskip(package, reason="optional: pip install 'slams-ray[export]'")
+        pytest.importorskip(package, reason=f"optional: {how_to_install('export')}")
     rng = np.random.default_rng(1)
     networks = {"torch": optimized(), "onnxruntime": with_onnxruntime(optimized())}
     predictor = ActivationPredictor(networks, scales=(0.5, 1.0), flip=True, device=CPU)
@@ -46,5 +46,5 @@ def test_a_network_that_takes_labels_stays_in_torch() -> None:
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"package onnx, .* pip install 'slams-ray\[export\]'"):
+    with pytest.raises(ConfigError, match=r"package onnx, .* pip install -c .*\[export\]'"):
         check_onnxruntime()

@@ -252,3 +252,9 @@ def test_weights_that_cannot_be_downloaded_name_the_setting(
         load_backbone_weights(
             build_backbone("mobilenet_v2", 16), "MobileNet_V2_Weights.IMAGENET1K_V1"
         )
+
+
+@pytest.mark.parametrize("name", ["ResNet51_Weights.IMAGENET1K_V1", "ResNet50_Weights.V3"])
+def test_weights_that_torchvision_does_not_have_are_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}', which torchvision does not have"):
+        load_backbone_weights(build_backbone("resnet50", 16), name)

@@ -19,7 +19,7 @@ from pycocotools import mask as coco_mask
 import slams_ray
 from slams_ray.config import InferenceConfig
 from slams_ray.data.image import ImageLimits
-from slams_ray.errors import ConfigError, DataError
+from slams_ray.errors import ArtifactError, ConfigError, DataError
 from slams_ray.model.model import Prediction
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
@@ -184,3 +184,12 @@ def write_network(directory: Path) -> Path:
     names = ("background", "cat", "dog")
     path.write_bytes(dump_network(network, architecture, names, settings))
     return path
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty"])
+def test_a_model_that_does_not_exist_is_named_before_anything_starts(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtifactError, match=f"{name} is neither a checkpoint nor the workspace"):
+        serve.run(str(tmp_path / name), serve.ServiceSettings(), serve.ServiceLimits())

@@ -94,3 +94,12 @@ def test_without_a_finished_run_nothing_is_removed(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"has no summary\.json"):
         workspace.prune(str(tmp_path), dry_run=False)
     assert list_files(output)
+
+
+def test_the_outputs_of_a_run_that_never_finished_are_listed(tmp_path: Path) -> None:
+    finished = write_output(str(tmp_path), "refine", "a" * 12)
+    broken = write_output(str(tmp_path), "walk", "b" * 12, finished=False)
+    first, *lines = workspace.show(str(tmp_path))
+    assert "no run has finished here" in first
+    assert [line.split()[-1] for line in lines] == [finished, broken]
+    assert "newer, not finished" in lines[1]

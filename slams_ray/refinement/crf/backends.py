@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from slams_ray.errors import ConfigError
+from slams_ray.errors import ConfigError, how_to_install
 from slams_ray.refinement.crf.kernels import Crf, CrfKernels
 
 Backend = Literal["pydensecrf", "numba", "torch"]
@@ -31,8 +31,8 @@ def make_crf(
             from slams_ray.refinement.crf.reference import ReferenceCrf
         except ModuleNotFoundError as error:
             raise ConfigError(
-                "crf.backend is pydensecrf, which is not installed: install slams-ray[reference], "
-                "which needs a C++ compiler, or take crf.backend numba"
+                "crf.backend is pydensecrf, which is not installed and needs a C++ compiler: "
+                f"{how_to_install('reference')}, or take crf.backend numba"
             ) from error
 
         return ReferenceCrf(image, num_labels, kernels)
