@@ -49,6 +49,11 @@ class StageContext:
     places: Mapping[str, str] = field(default_factory=dict)
     own_outputs: set[str] = field(default_factory=set)
 
+    @property
+    def name_width(self) -> int:
+        """Width of the column of names in the log."""
+        return max(map(len, self.places), default=18)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
@@ -131,11 +136,12 @@ def run_stage(
     record = read_record(output_dir)
     if record is not None:
         context.own_outputs.add(output_dir)
-        _log_kept(name, record, output_dir)
+        _log_kept(f"{name:{context.name_width}}", record, output_dir)
         return Result(output_dir=output_dir, record=record, cached=True)
+    shown = f"{name:{context.name_width}}"
     place = f"[{context.places[name]}] " if name in context.places else ""
-    logger.info("%-18s started   %s%s", name, place, output_dir)
-    _explain(context, stage, config, inputs)
+    logger.info("%s started   %s%s", shown, place, output_dir)
+    _explain(context, shown, stage, config, inputs)
     started = time.monotonic()
     with context.session.stage_run(stage, name) as run:
         run.log_params(flatten(config))
@@ -157,8 +163,8 @@ def run_stage(
         _keep(record, outcome, attempt)
     context.own_outputs.add(output_dir)
     for warning in record.warnings:
-        logger.warning("%-18s %s", name, warning)
-    logger.info("%-18s done in   %.1f s  %s", name, record.seconds, _scores(outcome.metrics))
+        logger.warning("%s %s", shown, warning)
+    logger.info("%s done in   %.1f s  %s", shown, record.seconds, _scores(outcome.metrics))
     return Result(output_dir=output_dir, record=record, cached=False)
 
 
@@ -214,10 +220,10 @@ def _earlier_outputs(workspace: str, stage: str, current: str) -> list[str]:
 def _log_kept(name: str, record: Record, output_dir: str) -> None:
     now = provenance.arithmetic()
     if record.arithmetic == now:
-        logger.info("%-18s kept      %s", name, output_dir)
+        logger.info("%s kept      %s", name, output_dir)
         return
     logger.warning(
-        "%-18s kept      %s  (another version of the arithmetic computed it: %s, now %s; remove it "
+        "%s kept      %s  (another version of the arithmetic computed it: %s, now %s; remove it "
         "to compute it again)",
         name,
         output_dir,
@@ -227,7 +233,11 @@ def _log_kept(name: str, record: Record, output_dir: str) -> None:
 
 
 def _explain(
-    context: StageContext, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]
+    context: StageContext,
+    name: str,
+    stage: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
 ) -> None:
     """Logs how the inputs and settings of a stage differ from an output of an earlier run."""
     parent = storage.join(context.workspace, stage)
@@ -238,8 +248,7 @@ def _explain(
         return
     differences = min((changed_fields(r, config, inputs) for r in earlier), key=len)
     shown = "; ".join(differences[:4]) + (" ..." if len(differences) > 4 else "")
-    name = context.prefix + stage
-    logger.info("%-18s differs from an earlier output in %s", name, shown)
+    logger.info("%s differs from an earlier output in %s", name, shown)
 
 
 def _readable_record(directory: str) -> Record | None:
