@@ -141,7 +141,19 @@ def _work(
         num_rows=slices.num_searched + slices.num_held_out,
         metrics=scores,
         notes={"best": chosen, "shared_directory": directory},
+        warnings=warnings_of(trials, attempt.output_dir),
     )
+
+
+def warnings_of(trials: Sequence[SearchTrial], output_dir: str) -> list[str]:
+    """Returns a warning if trials failed: the best of the others is chosen."""
+    failed = [trial.trial_id for trial in trials if trial.error is not None]
+    if not failed:
+        return []
+    return [
+        f"{len(failed)} of {len(trials)} trials failed ({', '.join(failed)}): see their errors in "
+        f"the log. To try them again, remove {output_dir} and repeat the command"
+    ]
 
 
 def _scores(

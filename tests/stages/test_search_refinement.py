@@ -17,10 +17,11 @@ from slams_ray.config import ActivationInferenceConfig, CrfConfig, SearchConfig
 from slams_ray.errors import ConfigError
 from slams_ray.refinement.pseudo_label import ConfidentPair
 from slams_ray.refinement.trial import MAPS
+from slams_ray.runtime.trial_plan import SearchTrial
 from slams_ray.stages import pipeline, refine, search_choice
 from slams_ray.stages.map_sets import MapSet
 from slams_ray.stages.prepare import open_prepared
-from slams_ray.stages.search_refinement import SPACE, needed_scales
+from slams_ray.stages.search_refinement import SPACE, needed_scales, warnings_of
 from slams_ray.stages.settings_report import values_around
 from slams_ray.stages.slices import ScoredSlices, read_slice
 from slams_ray.stages.trials import Evaluator, candidates, score_slices
@@ -266,6 +267,17 @@ def test_more_trials_extend_the_search_and_fewer_give_what_they_gave(
     again, same = run(3)
     assert again.cached
     assert same == content
+
+
+def test_failed_trials_are_a_warning() -> None:
+    good, bad = (
+        SearchTrial(trial_id=name, point={}, history=[], error=error)
+        for name, error in (("00000", None), ("00001", "out of memory"))
+    )
+    assert warnings_of([good, good], "/runs/search") == []
+    (found,) = warnings_of([good, bad], "/runs/search")
+    assert found.startswith("1 of 2 trials failed (00001)")
+    assert "remove /runs/search" in found
 
 
 def test_the_configured_scales_are_needed_also_where_trials_have_others() -> None:
