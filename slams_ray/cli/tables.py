@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from slams_ray.cli.command import program_name
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -53,7 +55,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     if all(value is None for value in summary["scores"].values()):
         console.print("no mIoU, because there are no masks")
     console.print(f"maps, labels and predictions of some images: {workspace}/{summary['montage']}")
-    console.print(f"next: slams predict --model {workspace} --images PHOTOS --output MASKS")
+    predict = program_name().replace("pipeline", "predict")
+    console.print(f"next: {predict} --model {workspace} --images PHOTOS --output MASKS")
 
 
 def print_scores(

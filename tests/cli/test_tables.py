@@ -78,8 +78,9 @@ def test_names_and_paths_are_printed_as_they_are(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("score", [0.5, None])
 def test_a_finished_run_says_what_to_look_at_and_what_to_do_next(
-    score: float | None, capsys: pytest.CaptureFixture[str]
+    score: float | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sys.argv", ["slams pipeline"])
     summary = {
         "workspace": "/runs/a",
         "stages": [],
