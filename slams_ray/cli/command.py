@@ -19,6 +19,8 @@ from slams_ray.errors import ConfigError, SlamsError
 from slams_ray.recipes import RECIPES
 
 Command = TypeVar("Command", bound="PipelineCommand")
+POSITIONAL_NAMES = (tyro.conf.PositionalMetavarFromFieldName,)
+"""Lets the help show `WORKSPACE` for a positional argument, and not its type."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from slams_ray.cli.command import guarded, program_name
+from slams_ray.cli.command import POSITIONAL_NAMES, guarded, program_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,9 @@ class ConvertCommand:
 
 def main() -> None:
     """Entry point of `slams convert` and `jobs.convert`."""
-    command = tyro.cli(ConvertCommand, description=__doc__, prog=program_name())
+    command = tyro.cli(
+        ConvertCommand, description=__doc__, prog=program_name(), config=POSITIONAL_NAMES
+    )
     guarded(lambda: _convert(command))
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from slams_ray.cli.command import guarded, program_name
+from slams_ray.cli.command import POSITIONAL_NAMES, guarded, program_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,5 +52,7 @@ def _export(command: ExportCommand) -> None:
 
 def main() -> None:
     """Entry point of `slams export` and `jobs.export`."""
-    command = tyro.cli(ExportCommand, description=__doc__, prog=program_name())
+    command = tyro.cli(
+        ExportCommand, description=__doc__, prog=program_name(), config=POSITIONAL_NAMES
+    )
     guarded(lambda: _export(command))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from slams_ray.cli.command import guarded, program_name
+from slams_ray.cli.command import POSITIONAL_NAMES, guarded, program_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,5 +63,7 @@ def _serve(command: ServeCommand) -> None:
 
 def main() -> None:
     """Entry point of `slams serve` and `jobs.serve`."""
-    command = tyro.cli(ServeCommand, description=__doc__, prog=program_name())
+    command = tyro.cli(
+        ServeCommand, description=__doc__, prog=program_name(), config=POSITIONAL_NAMES
+    )
     guarded(lambda: _serve(command))

@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from slams_ray.cli.command import guarded, program_name
+from slams_ray.cli.command import POSITIONAL_NAMES, guarded, program_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,5 +41,7 @@ def _run(command: WorkspaceCommand) -> None:
 
 def main() -> None:
     """Entry point of `slams workspace` and `jobs.workspace`."""
-    command = tyro.cli(WorkspaceCommand, description=__doc__, prog=program_name())
+    command = tyro.cli(
+        WorkspaceCommand, description=__doc__, prog=program_name(), config=POSITIONAL_NAMES
+    )
     guarded(lambda: _run(command))

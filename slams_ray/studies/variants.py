@@ -68,7 +68,8 @@ def choose(config: PipelineConfig, variants: Sequence[str] = ()) -> list[str]:
     """
     unknown = [name for name in variants if name not in VARIANTS]
     if unknown:
-        raise ConfigError(f"there is no variant {unknown[0]!r}: choose from {', '.join(VARIANTS)}")
+        known = ", ".join(map(repr, VARIANTS))
+        raise ConfigError(f"there is no variant {unknown[0]!r}: choose from {known}")
     # A variant equal to the recipe would be trained at the same time in the same directory.
     others = [name for name in variants or VARIANTS if override(config, VARIANTS[name]) != config]
     return [RECIPE, *others]
