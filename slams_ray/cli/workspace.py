@@ -4,11 +4,11 @@ python -m jobs.workspace prune runs/demo
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from slams_ray.cli.command import POSITIONAL_NAMES, guarded, program_name
+from slams_ray.cli.command import guarded, program_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class WorkspaceCommand:
     action: tyro.conf.Positional[Literal["list", "du", "prune"]]
     """list: each output of a stage, and whether the last finished run uses it. du: size by
     directory. prune: removes outputs that are neither used nor newer than that run."""
-    workspace: tyro.conf.Positional[str]
+    workspace: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="WORKSPACE")]]
     """Directory or URI."""
     dry_run: bool = True
     """Whether prune only shows what it would remove; --no-dry-run removes it."""
@@ -41,7 +41,5 @@ def _run(command: WorkspaceCommand) -> None:
 
 def main() -> None:
     """Entry point of `slams workspace` and `jobs.workspace`."""
-    command = tyro.cli(
-        WorkspaceCommand, description=__doc__, prog=program_name(), config=POSITIONAL_NAMES
-    )
+    command = tyro.cli(WorkspaceCommand, description=__doc__, prog=program_name())
     guarded(lambda: _run(command))
