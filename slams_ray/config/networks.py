@@ -74,7 +74,8 @@ class LossConfig:
     """Consistency loss, reading (i): |A(Tx) - T A(x)| for a rescale and flip T. Lower it to 0.1
     with normalised masks, whose maps it flattens."""
     complementation: float = 0.0
-    """Consistency loss, reading (ii): (A_k + max_j A_j - 1)^2, an alternative to reading (i)."""
+    """Consistency loss, reading (ii): (A_k + R_k - 1)^2, where R_k is the highest other map,
+    background included (docs/method.md). It is an alternative to reading (i)."""
     classification: float = 1.0
     """Image-level classification loss on the activation network, against drift."""
     pseudo_labels: float = 0.0

@@ -109,10 +109,10 @@ def equivariance_loss(
 def complementation_loss(
     activation: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor
 ) -> torch.Tensor:
-    """Consistency (ii), SemFormer: mean (A_k + max_j A_j - 1)^2 over present classes k, (B,).
+    """Consistency (ii), SemFormer: mean (A_k + R_k - 1)^2 over present classes k, (B,).
 
-    j runs over the other present classes and background. The map of background is 1 minus the
-    maximum over present classes.
+    R_k is the highest map of the other present classes and of background. The map of background is
+    1 minus the maximum over present classes.
 
     Args:
         activation: (B, C, h, w) in [0, 1].
