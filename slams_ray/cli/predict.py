@@ -26,10 +26,11 @@ class PredictCommand:
     """Workspace of a finished pipeline, model.pt of a train_segmentation stage, or MLflow model
     such as models:/name@best."""
     images: str
-    """Directory or URI with .jpg, .png, .webp or .bmp files, searched in depth; a .txt file with a
-    path a line; or .parquet files with the columns image_id and image."""
+    """Directory or URI with .jpg, .png, .webp or .bmp files, searched in depth; one such file; a
+    .txt file with a path a line; or .parquet files with the columns image_id and image."""
     output: str
-    """Directory or URI for <name>.png (palette mask) and <name>_overlay.jpg."""
+    """Directory or URI for <name>.png (palette mask) and <name>_overlay.jpg. Only files of earlier
+    runs, which <output>/written names, are overwritten."""
     output_format: Literal["files", "parquet"] = "files"
     """parquet writes masks into <output>/predictions/*.parquet instead, which needs the cluster."""
     cluster: Literal["auto", "always", "never"] = "auto"
@@ -50,8 +51,8 @@ class PredictCommand:
     precision: Literal["auto", "float32", "bfloat16"] | None = None
     """Number format of the network; auto is bfloat16 on devices that multiply it natively."""
     max_side_px: int | None = None
-    """Longest side at which photographs are segmented; larger ones are shrunk. Masks have full
-    size."""
+    """Longest side at which photographs are segmented, at least 32; larger ones are shrunk. Masks
+    have full size."""
     crf: bool = False
     """Refines each mask by the CRF that DeepLab uses at test time, which takes seconds an image."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from slams_ray import storage
 from slams_ray.errors import DataError
@@ -19,14 +19,30 @@ _SUFFIX_OF = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "BMP": 
 _PNG_DEPTH_BYTE = 24
 """Position of the bit depth: behind the signature, the head of IHDR, width and height."""
 IGNORE_COLOUR = (224, 224, 192)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what turns the image upright; 1 is upright."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLimits:
-    """Largest file size and largest number of pixels of an image."""
+    """Largest file size and largest number of pixels of an image.
+
+    Attributes:
+        bytes_remedy, pixels_remedy: setting with the limit, or what else helps, for messages.
+    """
 
     max_bytes: int = 64 * 2**20
     max_pixels: int = 64_000_000
+    bytes_remedy: str = "data.max_image_bytes"
+    pixels_remedy: str = "data.max_image_pixels"
 
 
 DEFAULT_LIMITS = ImageLimits()
@@ -43,7 +59,7 @@ def read_file(path: str, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
         raise DataError(f"{path} is missing: add the file, or remove it from the list")
     if size > limits.max_bytes:
         raise DataError(
-            f"{path} has {size} bytes, but the limit is {limits.max_bytes} (data.max_image_bytes)"
+            f"{path} has {size} bytes, but the limit is {limits.max_bytes} ({limits.bytes_remedy})"
         )
     return storage.read_bytes(path)
 
@@ -62,14 +78,14 @@ def open_bounded(data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS)
         if image.width * image.height > limits.max_pixels:
             raise DataError(
                 f"{source} is {image.width} x {image.height}, but the limit is {limits.max_pixels} "
-                "pixels (data.max_image_pixels)"
+                f"pixels ({limits.pixels_remedy})"
             )
         image.load()
     except Image.DecompressionBombError as error:
         # Some formats decode while they open, so Pillow's own limit is reached first.
         raise DataError(
             f"{source} is too large ({error}): the limit is {limits.max_pixels} pixels "
-            "(data.max_image_pixels)"
+            f"({limits.pixels_remedy})"
         ) from error
     except (OSError, SyntaxError, ValueError) as error:
         # Pillow would name the buffer in memory.
@@ -95,9 +111,21 @@ def decode_turned(
     """
     image = open_bounded(data, source, limits)
     decoded = to_rgb(image)
-    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-        return decoded, decoded
-    return decoded, to_rgb(ImageOps.exif_transpose(image))
+    upright = turned_upright(image)
+    return decoded, decoded if upright is image else to_rgb(upright)
+
+
+def turned_upright(image: Image.Image) -> Image.Image:
+    """Turns an image by its EXIF orientation; returns the image itself if there is none.
+
+    `ImageOps.exif_transpose` writes the EXIF anew, and fails where an entry of it is broken.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        # The pixels are fine. Of broken EXIF Pillow raises whatever its parser meets.
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from slams_ray import storage
 from slams_ray.config import InferenceConfig, PredictionCrfConfig
+from slams_ray.config.checks import check
 from slams_ray.data.image import (
-    DEFAULT_LIMITS,
     ImageLimits,
     decode_image,
     decode_turned,
@@ -21,6 +21,7 @@ from slams_ray.data.image import (
     resize,
     shrink,
     to_rgb,
+    turned_upright,
 )
 from slams_ray.data.schema import voc_palette
 from slams_ray.errors import ConfigError, DataError
@@ -32,6 +33,12 @@ from slams_ray.model.tiles import check_tile, predict_in_tiles
 from slams_ray.networks.checkpoint import inference_settings, network_class_names
 
 CRF_ITERATIONS = 10
+MIN_SIDE_PX = 32
+"""As data.max_side_px."""
+PHOTOGRAPH_LIMITS = ImageLimits(
+    bytes_remedy="no setting raises it: compress the photograph",
+    pixels_remedy="no setting raises it: shrink the photograph, or cut it into parts",
+)
 Photograph = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """A path or URI, encoded bytes, a Pillow image, or (H, W, 3) uint8 RGB."""
 Kind = TypeVar("Kind", bound=Photograph)
@@ -137,7 +144,7 @@ class Model:
         """Number of images that are decoded before they are segmented: those of a batch."""
         return self.predictor.batch_size if self.tile_px is None else 1
 
-    def decode(self, data: bytes, source: str, limits: ImageLimits = DEFAULT_LIMITS) -> Decoded:
+    def decode(self, data: bytes, source: str, limits: ImageLimits = PHOTOGRAPH_LIMITS) -> Decoded:
         """Decodes an encoded image for `predict_decoded`.
 
         Args:
@@ -161,11 +168,11 @@ class Model:
     def _decoded(self, image: Photograph) -> Decoded:
         if isinstance(image, str | os.PathLike):
             path = os.fspath(image)
-            return self.decode(read_file(path), path)
+            return self.decode(read_file(path, PHOTOGRAPH_LIMITS), path)
         if isinstance(image, bytes):
             return self.decode(image, "the image")
         if isinstance(image, Image.Image):
-            return self._as_stored(to_rgb(image), to_rgb(ImageOps.exif_transpose(image)))
+            return self._as_stored(to_rgb(image), to_rgb(turned_upright(image)))
         pixels = _checked(image)
         return self._as_stored(pixels, pixels)
 
@@ -232,12 +239,14 @@ def find_checkpoint(model: str | os.PathLike[str], changes: Mapping[str, Any]) -
 
     Raises:
         ArtifactError: there is no such model, or it has no settings.
-        ConfigError: a setting is unknown.
+        ConfigError: a setting is unknown, or the longest side is too small.
     """
     if unknown := changes.keys() - set(SETTINGS):
         raise ConfigError(
             f"unknown settings {', '.join(sorted(unknown))}: expected some of {', '.join(SETTINGS)}"
         )
+    side = changes.get("max_side_px")
+    check(side is None or side >= MIN_SIDE_PX, "max_side_px", side, f">= {MIN_SIDE_PX}")
     found = find_model(os.fspath(model))
     data = storage.read_bytes(found.path)
     asked = {name: value for name, value in changes.items() if value is not None}

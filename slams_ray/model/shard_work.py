@@ -1,6 +1,7 @@
 """Work on a shard of photographs: predicts each and writes masks as files or as a table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,7 +14,7 @@ from slams_ray.data.image import encode_jpeg, read_file
 from slams_ray.data.image_trace import TracedMapper
 from slams_ray.data.names import check_relative_path
 from slams_ray.errors import DataError
-from slams_ray.model.model import Decoded, Model, Prediction
+from slams_ray.model.model import PHOTOGRAPH_LIMITS, Decoded, Model, Prediction
 
 PREDICTION_SCHEMA = pa.schema(
     [
@@ -25,6 +26,7 @@ PREDICTION_SCHEMA = pa.schema(
     ]
 )
 """One row an image: size, mean confidence, and the palette PNG unless it is a file."""
+PHOTOGRAPHS = "the table of photographs"
 WRITES_AHEAD = 4
 """Predictions that wait to be written on a GPU. One has 8 bytes a pixel."""
 
@@ -46,11 +48,54 @@ class Source:
     path: str
 
 
+def mask_names(image_id: str) -> tuple[str, str]:
+    """Returns the names of the palette mask and the overlay of an image."""
+    return f"{image_id}.png", f"{image_id}_overlay.jpg"
+
+
 def write_files(output: str, image_id: str, found: Prediction) -> None:
-    """Writes `<image_id>.png` (palette mask) and `<image_id>_overlay.jpg`."""
-    target = storage.join(output, image_id)
-    found.save(f"{target}.png")
-    storage.write_bytes(f"{target}_overlay.jpg", encode_jpeg(found.overlay()))
+    """Writes the mask and the overlay of `mask_names`."""
+    mask, overlay = mask_names(image_id)
+    found.save(storage.join(output, mask))
+    storage.write_bytes(storage.join(output, overlay), encode_jpeg(found.overlay()))
+
+
+def check_unique(image_ids: Iterable[str], images: str) -> None:
+    """Raises DataError if an id is there twice: two images would get the same mask."""
+    found = Counter(image_ids).most_common(1)
+    if found and found[0][1] > 1:
+        raise DataError(
+            f"{images}: {found[0][1]} images are called {found[0][0]!r}, and would get one mask: "
+            "rename them, or leave all but one out"
+        )
+
+
+def image_ids_of(table: pa.Table, images: str) -> list[str]:
+    """Returns the ids of a table of photographs.
+
+    Raises:
+        DataError: the column image_id is no text, lacks a value, or has one twice.
+    """
+    column = table.column("image_id")
+    _check_type(column, "image_id", (pa.string(), pa.large_string()), images)
+    if column.null_count:
+        raise DataError(
+            f"{images}: {column.null_count} rows have no image_id: give each image a name"
+        )
+    image_ids: list[str] = column.to_pylist()
+    check_unique(image_ids, images)
+    return image_ids
+
+
+def _check_type(
+    column: pa.ChunkedArray, name: str, expected: tuple[pa.DataType, ...], images: str
+) -> None:
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if kind not in expected:
+        raise DataError(
+            f"{images}: the column {name} has the type {column.type}, expected {expected[0]}: "
+            "convert it"
+        )
 
 
 class PredictMapper(TracedMapper):
@@ -90,7 +135,7 @@ class PredictMapper(TracedMapper):
         try:
             self.enter(path)
             check_relative_path(image_id, path)
-            data = read_file(path) if data is None else data
+            data = read_file(path, PHOTOGRAPH_LIMITS) if data is None else data
             return image_id, path, self.model.decode(data, path)
         except DataError as error:
             if self.on_bad_image == "fail":
@@ -136,5 +181,9 @@ def _photographs(
     if payload is not None:
         yield from ((source.image_id, source.path, None) for source in payload)
         return
-    for row in tables["images"].to_pylist():
-        yield row["image_id"], row["image_id"], row["image"]
+    table = tables["images"]
+    image_ids_of(table, PHOTOGRAPHS)
+    _check_type(table.column("image"), "image", (pa.binary(), pa.large_binary()), PHOTOGRAPHS)
+    for row in table.to_pylist():
+        # Without bytes, the name would be read as that of a file.
+        yield row["image_id"], row["image_id"], row["image"] or b""

@@ -34,7 +34,12 @@ class ServiceLimits:
     @property
     def image(self) -> ImageLimits:
         """The same limits for the decoder."""
-        return ImageLimits(max_bytes=self.max_bytes, max_pixels=self.max_pixels)
+        return ImageLimits(
+            max_bytes=self.max_bytes,
+            max_pixels=self.max_pixels,
+            bytes_remedy="--max-bytes of jobs.serve",
+            pixels_remedy="--max-pixels of jobs.serve",
+        )
 
 
 def make_app(segment: Segment, limits: ServiceLimits, token_digest: str | None) -> FastAPI:

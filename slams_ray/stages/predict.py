@@ -6,9 +6,10 @@ from typing import Any
 
 from slams_ray.errors import DataError
 from slams_ray.model.model import load_model
-from slams_ray.model.shard_work import PredictMapper, Source
+from slams_ray.model.shard_work import PredictMapper
 from slams_ray.runtime.progress import Progress
-from slams_ray.stages.predict_inputs import find_photographs
+from slams_ray.stages.predict_inputs import Photographs, check_output, find_photographs
+from slams_ray.stages.predict_output import note_written, remove_file_shards
 from slams_ray.stages.predict_settings import CLUSTER_FROM_IMAGES, PredictSettings
 
 logger = logging.getLogger(__name__)
@@ -31,25 +32,35 @@ def run(
 
     Returns:
         number of masks written.
+
+    Raises:
+        ConfigError: a photograph, or a file that is no mask of an earlier run, would be
+            overwritten.
     """
     how = how or PredictSettings(crf=changes.pop("crf", False), changes=changes)
     found = find_photographs(images, output)
     needs_cluster = bool(found.shards) or how.output_format == "parquet"
+    image_ids = check_output(found, output, how.output_format)
     is_large = needs_cluster or len(found.sources) >= CLUSTER_FROM_IMAGES
     if how.use_cluster or (how.use_cluster is None and is_large):
         from slams_ray.stages import predict_cluster
 
-        return predict_cluster.run(model, found, output, how)
+        return predict_cluster.run(model, found, output, how, image_ids)
     if needs_cluster:
         raise DataError(
             f"{images} or the output is Parquet, which is read and written in shards by Ray: leave "
             "out --cluster never"
         )
-    return _predict_here(model, found.sources, output, how)
+    return _predict_here(model, found, output, how, image_ids)
 
 
-def _predict_here(model: str, sources: Sequence[Source], output: str, how: PredictSettings) -> int:
+def _predict_here(
+    model: str, found: Photographs, output: str, how: PredictSettings, image_ids: Sequence[str]
+) -> int:
+    sources = found.sources
     loaded = load_model(model, crf=how.crf, tile_px=how.tile_px, **how.changes)
+    note_written(output, image_ids)
+    remove_file_shards(output)
     mapper = PredictMapper(loaded, output, how.on_bad_image)
     progress = Progress("predict", len(sources), "images")
     # On a GPU threads read and write the images of a group. A CPU has nothing to wait for.

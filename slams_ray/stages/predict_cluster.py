@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -19,27 +19,47 @@ from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages.infer_activation import inference_pool
 from slams_ray.stages.precision import resolved
 from slams_ray.stages.predict_inputs import Photographs
+from slams_ray.stages.predict_output import (
+    FILES,
+    PREDICTIONS,
+    note_written,
+    remove_unfinished,
+    shard_fingerprint,
+)
 from slams_ray.stages.predict_settings import PredictSettings
 from slams_ray.workers.segmentation import make_mapper
 
 logger = logging.getLogger(__name__)
 
 LABEL = "predict"
-PREDICTIONS, SKIPPED_NAME, MODEL = "predictions", "skipped.json", "model"
+SKIPPED_NAME, MODEL = "skipped.json", "model"
 
 
-def run(model: str, photographs: Photographs, output: str, how: PredictSettings) -> int:
+def run(
+    model: str,
+    photographs: Photographs,
+    output: str,
+    how: PredictSettings,
+    image_ids: Sequence[str],
+) -> int:
     """Predicts every photograph, and returns the number of good ones.
 
     The output has a shard in `predictions` for each group of photographs, `skipped.json` with bad
     images, and in `model` a copy of the network, which every node reads.
+
+    Args:
+        image_ids: ids of the photographs.
     """
     output = storage.absolute(output)
     with workspace_lock(output, LABEL):
         cluster.connect()
         settings, identity = _copy_model(model, output, how)
+        job = _job(photographs, output, how, settings, identity)
+        if how.output_format == FILES:
+            note_written(output, image_ids)
+        remove_unfinished(output, how.output_format, job.fingerprints)
         num_rows, bad = 0, []
-        for _, summary in run_shards(_job(photographs, output, how, settings, identity)):
+        for _, summary in run_shards(job):
             num_rows += summary["num_rows"]
             bad += summary["bad"]
         storage.write_bytes(storage.join(output, SKIPPED_NAME), json.dumps(bad, indent=1).encode())
@@ -68,7 +88,7 @@ def make_work(
     checkpoint: str, output: str, how: PredictSettings, precision: str
 ) -> Callable[[], PredictMapper]:
     """Returns what loads the network of a checkpoint in an actor."""
-    files_in = output if how.output_format == "files" else None
+    files_in = output if how.output_format == FILES else None
     return partial(
         make_mapper,
         checkpoint,
@@ -115,6 +135,9 @@ def _job(
         fingerprint=mark,
         make_work=make_work(checkpoint, output, how, settings["precision"]),
         payloads=payloads,
-        fingerprints={name: f"{mark}-{content}" for name, content in contents.items()},
+        fingerprints={
+            name: shard_fingerprint(how.output_format, mark, content)
+            for name, content in contents.items()
+        },
         pool=inference_pool(ComputeConfig()),
     )

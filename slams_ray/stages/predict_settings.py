@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from slams_ray.config.checks import check
+
 CLUSTER_FROM_IMAGES = 1000
 """From this many images on, starting Ray takes less time than it saves. Not measured."""
 
@@ -29,3 +31,6 @@ class PredictSettings:
     on_bad_image: Literal["skip", "fail"] = "skip"
     images_per_shard: int = 64
     changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self.images_per_shard >= 1, "images_per_shard", self.images_per_shard, ">= 1")

@@ -1,8 +1,10 @@
 """What the command line of jobs.predict asks for."""
 
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from slams_ray.cli import predict as command
 from slams_ray.stages import predict
@@ -29,3 +31,25 @@ def test_the_cluster_is_used_as_asked(
     (how,) = asked
     assert how.use_cluster is use_cluster
     assert how.tile_px == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images-per-shard", "0"], "images_per_shard is 0, expected >= 1"),
+        (["--max-side-px", "0"], "max_side_px is 0, expected >= 32"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_with_what_is_expected(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    given = ["--model", "m", "--images", str(tmp_path), "--output", str(tmp_path / "masks")]
+    monkeypatch.setattr(sys, "argv", ["predict", *given, *arguments])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert f"ConfigError: {message}" in capsys.readouterr().err

@@ -101,6 +101,37 @@ def test_the_orientation_of_cameras_is_applied_and_the_original_is_kept(
     assert (as_stored is upright) == (orientation in (None, 1))
 
 
+ORIENTATION_6 = struct.pack(">HHIHH", 0x112, 3, 1, 6, 0)
+RESOLUTION_AS_TEXT = struct.pack(">HHI4s", 0x11A, 2, 4, b"72")
+
+
+def tiff(*entries: bytes) -> bytes:
+    """EXIF of packed entries."""
+    head = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", len(entries))
+    return head + b"".join(entries) + bytes(4)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    ("exif", "is_turned"),
+    [
+        (tiff(ORIENTATION_6, RESOLUTION_AS_TEXT), True),
+        (b"garbage exif", False),
+        (tiff(struct.pack(">HHI4s", 0x112, 2, 2, b"6")), False),
+        (tiff(struct.pack(">HHIHH", 0x112, 3, 1, 9, 0)), False),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_broken_entries_of_the_exif_leave_the_pixels_and_a_good_orientation(
+    kind: str, exif: bytes, is_turned: bool
+) -> None:
+    buffer = io.BytesIO()
+    PHOTOGRAPH.save(buffer, kind, exif=exif)
+    as_stored, upright = decode_turned(buffer.getvalue(), "a")
+    np.testing.assert_array_equal(upright, np.rot90(as_stored, -1) if is_turned else as_stored)
+    assert upright.shape == ((50, 40, 3) if is_turned else (40, 50, 3))
+
+
 def test_a_16_bit_grayscale_png_keeps_its_brightness() -> None:
     pixels = np.linspace(0, 65535, 12).round().astype(np.uint16).reshape(3, 4)
     decoded = decode_image(encoded(Image.fromarray(pixels), "PNG"), "a")

@@ -60,5 +60,5 @@ def test_without_the_packages_the_message_names_the_extra(
     write_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ConfigError, match=r"slams-ray\[export\]"):
+    with pytest.raises(ConfigError, match=r"pip install .*\[export\]"):
         export_onnx(str(write_checkpoint()), str(tmp_path / "model.onnx"))

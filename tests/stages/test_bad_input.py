@@ -137,6 +137,7 @@ def test_predict_writes_masks_and_leaves_out_what_is_no_image(tmp_path: Path) ->
         "gray_overlay.jpg",
         "green.png",
         "green_overlay.jpg",
+        "written",
     ]
     mask = Image.open(output / "gray.png")
     assert (mask.mode, mask.size) == ("P", (50, 40))

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,56 +11,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 
 import slams_ray
-from slams_ray.config import InferenceConfig
 from slams_ray.errors import ConfigError, DataError
 from slams_ray.model.model import Model, load_model
 from slams_ray.model.shard_work import PredictMapper, Source
-from slams_ray.networks.checkpoint import dump_network
-from slams_ray.networks.segmentation_network import SegmentationNetwork
 from slams_ray.stages import predict
 from slams_ray.stages.predict_inputs import find_photographs
+from slams_ray.stages.predict_output import note_written
 from slams_ray.stages.predict_settings import PredictSettings
-
-NAMES = ("a.png", "deep/b.png", "deep/c.png", "d.png", "e.png")
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    architecture = {
-        "backbone_name": "tiny_resnet",
-        "output_stride": 8,
-        "num_classes": 2,
-        "head": "deeplabv2",
-    }
-    torch.manual_seed(0)
-    network = SegmentationNetwork(**architecture)
-    torch.nn.init.normal_(network.head.branches[0].weight)
-    settings = asdict(InferenceConfig(scales=(1.0,), flip=False)) | {"max_side_px": None}
-    path = tmp_path / "model.pt"
-    path.write_bytes(dump_network(network, architecture, ("background", "a", "b"), settings))
-    return path
-
-
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    """Five photographs in two directories; d.png is truncated."""
-    root = tmp_path / "photographs"
-    (root / "deep").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name in NAMES:
-        pixels = rng.integers(0, 256, (4, 5, 3), np.uint8)
-        Image.fromarray(pixels).resize((50, 40), Image.Resampling.BICUBIC).save(root / name)
-    (root / "d.png").write_bytes((root / "d.png").read_bytes()[:200])
-    return root
 
 
 def test_a_directory_is_searched_in_depth_without_the_masks_in_it(photographs: Path) -> None:
     (photographs / "masks").mkdir()
     (photographs / "masks" / "a.png").touch()
+    note_written(str(photographs / "masks"), ["a"])
     found = find_photographs(str(photographs), str(photographs / "masks"))
     assert [s.image_id for s in found.sources] == ["a", "d", "deep/b", "deep/c", "e"]
     assert all(Path(s.path).is_absolute() for s in found.sources)
@@ -80,7 +45,7 @@ def test_a_list_names_paths_relative_to_itself_or_absolute(photographs: Path) ->
         ("c", "s3://bucket/c.jpg"),
     ]
     names.write_text("a.png\ndeep/a.jpg\n")
-    with pytest.raises(DataError, match="two images called 'a'"):
+    with pytest.raises(DataError, match="2 images are called 'a'"):
         find_photographs(str(names), "masks")
     with pytest.raises(DataError, match=r"gone\.parquet is missing"):
         find_photographs(str(photographs / "gone.parquet"), "masks")

@@ -41,6 +41,6 @@ def test_a_workspace_photographs_and_masks_may_all_be_in_a_bucket(object_store: 
         max_side_px=64,
     )
     assert num_written == 1
-    assert storage.list_names(f"{root}/masks") == ["a.png", "a_overlay.jpg"]
+    assert storage.list_names(f"{root}/masks") == ["a.png", "a_overlay.jpg", "written"]
     mask = Image.open(io.BytesIO(storage.read_bytes(f"{root}/masks/a.png")))
     assert (mask.mode, mask.size) == ("P", (50, 40))

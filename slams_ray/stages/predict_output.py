@@ -1,0 +1,166 @@
+"""Keeps an output of predictions sound: its masks replace no photograph, its shards tell the truth.
+
+Every run writes the ids of its images into `<output>/written` before it writes their masks, so that
+a later run knows which files are masks of this program.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from slams_ray import storage
+from slams_ray.artifacts import digest
+from slams_ray.data.names import check_relative_path
+from slams_ray.errors import ConfigError, DataError
+from slams_ray.model.shard_work import mask_names
+from slams_ray.runtime.finished_shards import FOOTER_READERS, KEY
+
+PREDICTIONS, WRITTEN = "predictions", "written"
+FILES = "files"
+"""Format with masks beside the shards, which tell only which masks are finished."""
+
+
+class _Files:
+    """The files of an output, which is listed directory by directory."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+        self._names: dict[str, set[str]] = {}
+
+    def has(self, path: str) -> bool:
+        directory, _, name = path.rpartition("/")
+        if directory not in self._names:
+            found = storage.list_names(storage.join(self._output, directory))
+            self._names[directory] = set(found)
+        return name in self._names[directory]
+
+
+def written_names(output: str) -> set[str]:
+    """Returns the relative paths of all files for images that earlier runs wrote."""
+    return {name for image_id in _written_ids(output) for name in mask_names(image_id)}
+
+
+def _written_ids(output: str) -> set[str]:
+    directory = storage.join(output, WRITTEN)
+    found: set[str] = set()
+    for name in storage.list_names(directory):
+        if name.endswith(".json"):
+            found |= set(json.loads(storage.read_bytes(storage.join(directory, name))))
+    return found
+
+
+def check_replaces_nothing(output: str, image_ids: Iterable[str], paths: Iterable[str]) -> None:
+    """Checks that masks and overlays of images replace only those of earlier runs.
+
+    Args:
+        paths: absolute paths or URIs of the photographs.
+
+    Raises:
+        ConfigError: a photograph, or a file that no run has written, would be replaced.
+    """
+    own = storage.absolute(output)
+    image_ids = [image_id for image_id in image_ids if _is_usable(image_id)]
+    photographs = set(_resolved(paths))
+    for image_id in image_ids:
+        for target in _resolved(storage.join(own, name) for name in mask_names(image_id)):
+            if target in photographs:
+                raise ConfigError(
+                    f"{target} is one of the photographs, and the masks in output {output} would "
+                    "overwrite it: choose another --output, or remove the file if it is a mask of "
+                    "an earlier version"
+                )
+    written = _written_ids(own)
+    files = _Files(own)
+    for image_id in image_ids:
+        for name in () if image_id in written else mask_names(image_id):
+            if files.has(name):
+                raise ConfigError(
+                    f"{storage.join(own, name)} would be overwritten, but {WRITTEN}/ in the output "
+                    "does not name it as a mask of this program: choose another --output, or "
+                    "remove the file"
+                )
+
+
+def note_written(output: str, image_ids: Iterable[str]) -> None:
+    """Notes that masks of these images are written from now on."""
+    new = sorted(set(filter(_is_usable, image_ids)) - _written_ids(output))
+    if new:
+        # The name follows from the content, so runs at the same time do not replace their notes.
+        path = storage.join(output, WRITTEN, f"{digest(new)}.json")
+        storage.write_bytes(path, json.dumps(new).encode())
+
+
+def _is_usable(image_id: str) -> bool:
+    """Whether a mask is written; images with another id are bad."""
+    try:
+        check_relative_path(image_id, image_id)
+    except DataError:
+        return False
+    return True
+
+
+def _resolved(paths: Iterable[str]) -> Iterable[str]:
+    """Yields paths with their directory absolute; a file that is a link is replaced itself."""
+    directories: dict[str, str] = {}
+    for path in paths:
+        directory, _, name = path.rpartition("/")
+        if directory not in directories:
+            directories[directory] = storage.absolute(directory or "/")
+        yield storage.join(directories[directory], name)
+
+
+def remove_unfinished(output: str, output_format: str, current: Mapping[str, str]) -> None:
+    """Removes the shards that are not of this run, and those whose masks are missing.
+
+    Args:
+        current: shard name -> fingerprint in this run.
+    """
+    files = _Files(output)
+
+    def is_finished(name: str, fingerprint: str) -> bool:
+        if fingerprint != current.get(name):
+            return False
+        if output_format != FILES:
+            return True
+        table = storage.read_table(storage.join(output, PREDICTIONS, name), ["image_id"])
+        return all(files.has(mask) for mask in _masks(table))
+
+    _keep_shards(output, is_finished)
+
+
+def remove_file_shards(output: str) -> None:
+    """Removes the shards that say which masks are finished: a run without shards replaces masks."""
+    _keep_shards(output, lambda _, fingerprint: not fingerprint.startswith(f"{FILES}-"))
+
+
+def shard_fingerprint(output_format: str, mark: str, content: str) -> str:
+    """Returns a fingerprint from which `remove_file_shards` knows the format."""
+    return f"{output_format}-{mark}-{content}"
+
+
+def _masks(table: pa.Table) -> list[str]:
+    return [n for image_id in table.column("image_id").to_pylist() for n in mask_names(image_id)]
+
+
+def _keep_shards(output: str, is_kept: Callable[[str, str], bool]) -> None:
+    """Removes the shards that the function of name and fingerprint does not keep.
+
+    Parquet files without a note of this program remain: a user has put them there.
+    """
+    directory = storage.join(output, PREDICTIONS)
+    names = [name for name in storage.list_names(directory) if name.endswith(".parquet")]
+    for name, note in _notes(directory, names):
+        if note and not is_kept(name, note["fingerprint"]):
+            storage.remove(storage.join(directory, name))
+
+
+def _notes(directory: str, names: Sequence[str]) -> Iterable[tuple[str, dict[str, Any] | None]]:
+    def read(name: str) -> tuple[str, dict[str, Any] | None]:
+        metadata = storage.table_metadata(storage.join(directory, name)) or {}
+        return name, json.loads(metadata.get(KEY, "null"))
+
+    with ThreadPoolExecutor(FOOTER_READERS) as readers:
+        yield from readers.map(read, names)
