@@ -24,6 +24,9 @@ from slams_ray.stages.training import LAST, MODEL_NAME
 
 pytestmark = pytest.mark.ray
 
+PARENT = "tiny slams seed 0"
+"""Name of the parent run."""
+
 
 def mlflow_runs(workspace: Path) -> dict[str, list[Any]]:
     from mlflow import MlflowClient
@@ -115,11 +118,11 @@ def test_pseudo_labels_name_only_labelled_classes(finished: Any) -> None:
 
 def test_mlflow_shows_a_parent_with_one_finished_child_per_stage(finished: Any) -> None:
     runs = mlflow_runs(finished.workspace)
-    (parent,) = runs["tiny"]
-    assert set(runs) == {"tiny", *stage_names(finished.config)}
+    (parent,) = runs[PARENT]
+    assert set(runs) == {PARENT, *stage_names(finished.config)}
     assert all(run.info.status == "FINISHED" for group in runs.values() for run in group)
     for name, (run,) in runs.items():
-        if name != "tiny":
+        if name != PARENT:
             assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     for name, value in finished.result.summary["scores"].items():
         assert parent.data.metrics[name] == pytest.approx(value)
@@ -135,7 +138,7 @@ def test_mlflow_holds_curves_figures_tables_and_the_data_set(finished: Any) -> N
     def artifacts(name: str) -> set[str]:
         return {f.path for f in client.list_artifacts(runs[name][0].info.run_id)}
 
-    assert {"montage.png", "threshold_curve.png", "per_class_iou.png"} <= artifacts("tiny")
+    assert {"montage.png", "threshold_curve.png", "per_class_iou.png"} <= artifacts(PARENT)
     assert "threshold_curve.png" in artifacts("search_threshold")
     assert {"per_class_iou.png", "per_class_iou.json"} <= artifacts("evaluate")
     assert "checkpoint" in artifacts("train_activation")
