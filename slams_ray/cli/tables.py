@@ -1,5 +1,6 @@
 """Tables on the console: stages of a pipeline, scores of a study, benchmarks and faults."""
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,9 @@ def print_summary(summary: dict[str, Any]) -> None:
     if all(value is None for value in summary["scores"].values()):
         console.print("no mIoU, because there are no masks")
     console.print(f"maps, labels and predictions of some images: {workspace}/{summary['montage']}")
-    predict = program_name().replace("pipeline", "predict")
-    console.print(f"next: {predict} --model {workspace} --images PHOTOS --output MASKS")
+    program, _, _ = program_name().rpartition("pipeline")
+    model = shlex.quote(workspace)
+    console.print(f"next: {program}predict --model {model} --images PHOTOS --output MASKS")
 
 
 def print_scores(

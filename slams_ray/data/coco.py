@@ -107,8 +107,10 @@ def _by_id(images: list[dict[str, Any]], path: str) -> dict[int, dict[str, Any]]
     found: dict[Any, dict[str, Any]] = {}
     for image in images:
         number = image.get("id") if isinstance(image, dict) else None
-        if not isinstance(number, int | str):
-            raise DataError(f"{path} has the image {image!r}, which has no id: give it one")
+        if not isinstance(number, int | float | str):
+            raise DataError(
+                f"{path} has the image {image!r}, whose id is no number and no text: give it one"
+            )
         if number in found:
             names = [entry.get("file_name") for entry in (found[number], image)]
             raise DataError(
@@ -124,7 +126,7 @@ def _describe(
 ) -> DatasetDescription:
     if any(not {"id", "name"} <= category.keys() for category in categories):
         raise DataError(f"{path} has a category without id or name: it must be an instances file")
-    if len({type(category["id"]) for category in categories}) > 1:
+    if len({isinstance(category["id"], str) for category in categories}) > 1:
         raise DataError(f"{path} has categories whose ids are numbers and texts: use numbers alone")
     ordered = sorted(categories, key=lambda category: category["id"])
     available = [c["name"] for c in ordered]
@@ -153,7 +155,7 @@ def _reject(
     annotation: Mapping[str, Any], images: Mapping[int, Any], categories: set[int], path: str
 ) -> str | None:
     number = annotation.get("id", "without id")
-    if not isinstance(annotation.get("image_id"), int | str):
+    if not isinstance(annotation.get("image_id"), int | float | str):
         return f"annotation {number} in {path} has no image_id that is a number or a text"
     if annotation["image_id"] not in images:
         found = f"is for image {annotation.get('image_id')}, which the file does not list"

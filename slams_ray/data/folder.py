@@ -173,9 +173,9 @@ def _remarks(
         for first, second in pairwise(sorted(names, key=lambda name: (name.lower(), name))):
             if first.lower() == second.lower():
                 yield f"{path} has the {kind} {first!r} and {second!r}, which differ in case"
-    listed = {row["image"].partition("/")[0] for row in rows}
-    files = storage.list_names(storage.join(root, "images"))
-    others = [name for name in files if name not in listed and not name.startswith(".")]
+    listed = {row["image"] for row in rows}
+    files = storage.list_files(storage.join(root, "images"))
+    others = [name for name in files if name not in listed and not _is_hidden(name)]
     if others:
         yield f"{path} does not list {len(others)} of the files in images/, such as {others[0]}"
     of_images = {f"{_stem(row)}.png" for row in rows}
@@ -185,6 +185,10 @@ def _remarks(
             f"masks/ has {len(unused)} files for no image, such as {unused[0]}: the mask of "
             "cat.jpg is cat.png"
         )
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
 
 
 def _stem(row: Mapping[str, str]) -> str:

@@ -18,6 +18,8 @@ PART_BYTES = 2**20
 class ResizedLogits:
     """Logits resized bilinearly to pixels, as `F.interpolate` with `align_corners=False`.
 
+    On a CPU one logit that is not finite spoils all rows or columns of its image.
+
     Args:
         logits: (B, K, h, w).
         size: H and W.
@@ -71,7 +73,7 @@ def parts(shape: tuple[int, int, int, int], device: torch.device) -> Iterator[tu
             yield slice(image, min(image + num_images, count)), rows
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def resizing_weights(source: int, size: int, dtype: torch.dtype) -> torch.Tensor:
     """(size, source) weights on a CPU by which bilinear resizing makes pixels of values."""
     # A tensor made in inference mode could never be part of a training.

@@ -1,14 +1,17 @@
 """Paths in the settings of a pipeline: absolute for workers, and checked before the first stage."""
 
+from collections.abc import Sequence
+
 from slams_ray import storage
 from slams_ray.artifacts import flatten, to_plain
 from slams_ray.config import PipelineConfig
 from slams_ray.config.overrides import override
-from slams_ray.config.pipeline import GIVEN_WEIGHTS, unread_fields
+from slams_ray.config.pipeline import GIVEN_WEIGHTS
 from slams_ray.errors import ConfigError
 from slams_ray.networks.weights import NO_WEIGHTS
 
-_BACKBONES = tuple(f"{name}.backbone.weights" for name in ("classifier", "encoder", "segmentation"))
+_OWN_WEIGHTS, _OTHERS = ("encoder", "segmentation"), "classifier"
+_BACKBONES = tuple(f"{name}.backbone.weights" for name in (*_OWN_WEIGHTS, _OTHERS))
 _PATHS = (
     *(f"data.{name}" for name in ("root", "train_list", "val_list", "score_list")),
     *(f"imported.{name}" for name in ("maps", "labels")),
@@ -24,12 +27,19 @@ def with_absolute_paths(config: PipelineConfig) -> PipelineConfig:
     return override(config, {name: storage.absolute(path) for name, path in paths.items()})
 
 
-def check_weights(config: PipelineConfig) -> None:
-    """Raises ConfigError if a file of weights is missing, before anything is computed."""
-    unread = unread_fields(config.trained_systems)
-    for name, path in _settings(config).items():
-        is_read = name in _BACKBONES and name.partition(".")[0] not in unread
-        if is_read and _is_path(path) and not storage.exists(path):
+def check_weights(config: PipelineConfig, stages: Sequence[str]) -> None:
+    """Raises ConfigError if a file of weights is missing, before anything is computed.
+
+    Args:
+        stages: names of the stages that run.
+    """
+    trainings = {name.removeprefix("train_") for name in stages if name.startswith("train_")}
+    # Networks without weights of their own start from those of the classifier.
+    networks = {name if name in _OWN_WEIGHTS else _OTHERS for name in trainings}
+    for network in sorted(networks):
+        name = f"{network}.backbone.weights"
+        path = _settings(config)[name]
+        if _is_path(path) and not storage.exists(path):
             raise ConfigError(f"{name} names {path}, which is not a file")
 
 

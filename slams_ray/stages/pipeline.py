@@ -18,7 +18,7 @@ from slams_ray.stages import (
     evaluate,
 )
 from slams_ray.stages.config_file import CONFIG_NAME, dump_config
-from slams_ray.stages.paths import check_weights, with_absolute_paths
+from slams_ray.stages.paths import check_weights
 from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.steps import groups, stage_names, steps
@@ -51,7 +51,6 @@ def run(
         ConfigError: another driver works in the workspace, or there is no stage `until`.
     """
     check_stage(config, until)
-    config = with_absolute_paths(config)
     name = f"{recipe} {config.system} seed {config.seed}"
     with workspace_lock(workspace, recipe), open_session(config, workspace, name) as session:
         context = make_context(config, session)
@@ -123,11 +122,11 @@ def run_stages(
     """
     check_stage(config, until)
     names = [name for name, _ in steps(config)]
-    check_weights(with_absolute_paths(config))
     run = PipelineRun(config, replace(context, places=_places(config)))
     for system in config.trained_systems:
         SYSTEMS[system].check(run.config)
     last = len(names) if until is None else len(names) - names[::-1].index(until)
+    check_weights(run.config, names[:last])
     for group in groups(config, steps(config)[:last]):
         run_group(group, run)
     return run.results

@@ -60,7 +60,7 @@ def _predict_here(
     sources = found.sources
     loaded = load_model(model, crf=how.crf, tile_px=how.tile_px, **how.changes)
     note_written(output, image_ids)
-    remove_file_shards(output)
+    remove_file_shards(output, image_ids)
     mapper = PredictMapper(loaded, output, how.on_bad_image)
     progress = Progress("predict", len(sources), "images")
     # On a GPU threads read and write the images of a group. A CPU has nothing to wait for.

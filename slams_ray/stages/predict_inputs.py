@@ -73,7 +73,9 @@ def find_photographs(images: str, output: str) -> Photographs:
                 f"{images} is a file, but --images expects a directory, a {LIST_SUFFIX} list, a "
                 f"{PARQUET_SUFFIX} file, or an image: {', '.join(IMAGE_SUFFIXES)}"
             )
-        return _of_paths([storage.absolute(images)], images)
+        directory, _, name = images.rpartition("/")
+        # Only the directory: a link is called by its own name, and not by that of its target.
+        return _of_paths([storage.join(storage.absolute(directory or "."), name)], images)
     return _in_directory(images, output)
 
 

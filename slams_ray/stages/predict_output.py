@@ -5,11 +5,10 @@ a later run knows which files are masks of this program.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-import pyarrow as pa
 
 from slams_ray import storage
 from slams_ray.artifacts import digest
@@ -18,7 +17,11 @@ from slams_ray.errors import ConfigError, DataError
 from slams_ray.model.shard_work import mask_names
 from slams_ray.runtime.finished_shards import FOOTER_READERS, KEY
 
+logger = logging.getLogger(__name__)
+
 PREDICTIONS, WRITTEN = "predictions", "written"
+GROUP = re.compile(r"\d{6}\.parquet")
+"""Name of the shard of a group of photographs."""
 FILES = "files"
 """Format with masks beside the shards, which tell only which masks are finished."""
 
@@ -113,54 +116,76 @@ def _resolved(paths: Iterable[str]) -> Iterable[str]:
 
 
 def remove_unfinished(output: str, output_format: str, current: Mapping[str, str]) -> None:
-    """Removes the shards that are not of this run, and those whose masks are missing.
+    """Removes the shards of this run that are not finished, and older ones of numbered groups.
+
+    Shards that are named after other tables of photographs stay.
 
     Args:
         current: shard name -> fingerprint in this run.
     """
     files = _Files(output)
 
-    def is_finished(name: str, fingerprint: str) -> bool:
-        if fingerprint != current.get(name):
+    def is_kept(name: str, fingerprint: str) -> bool:
+        if name not in current:
+            return GROUP.fullmatch(name) is None
+        if fingerprint != current[name]:
             return False
-        if output_format != FILES:
-            return True
-        table = storage.read_table(storage.join(output, PREDICTIONS, name), ["image_id"])
-        return all(files.has(mask) for mask in _masks(table))
+        return output_format != FILES or all(map(files.has, _masks(output, name)))
 
-    _keep_shards(output, is_finished)
+    others = [name for name in _keep_shards(output, is_kept) if name not in current]
+    if others:
+        logger.warning(
+            "%s/%s also has %d tables of other photographs, such as %s",
+            output,
+            PREDICTIONS,
+            len(others),
+            others[0],
+        )
 
 
-def remove_file_shards(output: str) -> None:
-    """Removes the shards that say which masks are finished: a run without shards replaces masks."""
-    _keep_shards(output, lambda _, fingerprint: not fingerprint.startswith(f"{FILES}-"))
+def remove_file_shards(output: str, image_ids: Iterable[str]) -> None:
+    """Removes the shards that call the masks of some images finished, which are made again."""
+    remade = {name for image_id in image_ids for name in mask_names(image_id)}
+
+    def is_kept(name: str, fingerprint: str) -> bool:
+        return not _is_of_files(fingerprint) or remade.isdisjoint(_masks(output, name))
+
+    _keep_shards(output, is_kept)
+
+
+def _is_of_files(fingerprint: str) -> bool:
+    return fingerprint.startswith(f"{FILES}-")
 
 
 def shard_fingerprint(output_format: str, mark: str, content: str) -> str:
-    """Returns a fingerprint from which `remove_file_shards` knows the format."""
+    """Returns a fingerprint that begins with the format."""
     return f"{output_format}-{mark}-{content}"
 
 
-def _masks(table: pa.Table) -> list[str]:
+def _masks(output: str, shard: str) -> list[str]:
+    table = storage.read_table(storage.join(output, PREDICTIONS, shard), ["image_id"])
     return [n for image_id in table.column("image_id").to_pylist() for n in mask_names(image_id)]
 
 
-def _keep_shards(output: str, is_kept: Callable[[str, str], bool]) -> None:
+def _keep_shards(output: str, is_kept: Callable[[str, str], bool]) -> list[str]:
     """Removes the shards that the function of name and fingerprint does not keep.
 
     Parquet files without a note of this program remain: a user has put them there.
+
+    Returns:
+        names of the shards of this program that remain.
     """
     directory = storage.join(output, PREDICTIONS)
     names = [name for name in storage.list_names(directory) if name.endswith(".parquet")]
-    for name, note in _notes(directory, names):
-        if note and not is_kept(name, note["fingerprint"]):
-            storage.remove(storage.join(directory, name))
 
-
-def _notes(directory: str, names: Sequence[str]) -> Iterable[tuple[str, dict[str, Any] | None]]:
-    def read(name: str) -> tuple[str, dict[str, Any] | None]:
+    def keeps(name: str) -> bool | None:
         metadata = storage.table_metadata(storage.join(directory, name)) or {}
-        return name, json.loads(metadata.get(KEY, "null"))
+        note = json.loads(metadata.get(KEY, "null"))
+        return is_kept(name, note["fingerprint"]) if note else None
 
     with ThreadPoolExecutor(FOOTER_READERS) as readers:
-        yield from readers.map(read, names)
+        kept = dict(zip(names, readers.map(keeps, names), strict=True))
+    for name in names:
+        if kept[name] is False:
+            storage.remove(storage.join(directory, name))
+    return [name for name in names if kept[name]]

@@ -205,6 +205,8 @@ def _refine(
             "refined_foreground_precision": scores.foreground_precision,
             "refined_foreground_recall": scores.foreground_recall,
         }
+    if config.form != "power":
+        metrics["refined_background_threshold"] = pair.chosen
     return Outcome(
         num_rows=totals["num_rows"],
         metrics=metrics,

@@ -151,7 +151,7 @@ def warnings_of(trials: Sequence[SearchTrial], output_dir: str) -> list[str]:
     if not failed:
         return []
     return [
-        f"{len(failed)} of {len(trials)} trials failed ({', '.join(failed)}): see their errors in "
+        f"{len(failed)} of {len(trials)} trials failed, such as {failed[0]}: see their errors in "
         f"the log. To try them again, remove {output_dir} and repeat the command"
     ]
 

@@ -93,10 +93,8 @@ def train(
     history = [{k: v for k, v in point.items() if k != "time"} for point in result["history"]]
     last = history[-1] if history else {}
     metrics = dict(result["metrics"]) | {"loss": last.get("loss", float("nan"))}
-    # A training that earlier code finished, and that nobody recorded, has neither of the two.
-    precision = result.get("precision", "unknown")
-    notes = {"num_steps": training.num_steps, LAST: last, "precision": precision}
-    if result.get("graph_problem"):
+    notes = {"num_steps": training.num_steps, LAST: last, "precision": result["precision"]}
+    if result["graph_problem"]:
         logger.warning(
             "%s: %s. Its steps took longer; compute.cuda_graphs False tries none",
             this.label,

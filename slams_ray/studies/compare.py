@@ -6,6 +6,7 @@ several of them need runs once.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from slams_ray import storage
@@ -84,8 +85,10 @@ def run(
 
 def last_stage(config: PipelineConfig, until: str) -> str:
     """Returns the last stage of a row: that of the study, or the labels of a row without maps."""
-    names = stage_names(config)
-    return import_files.LABELS_STAGE if until not in names and not config.has_maps else until
+    if config.has_maps or until in stage_names(config):
+        return until
+    of_maps = stage_names(replace(config, system="cam"))
+    return import_files.LABELS_STAGE if until in of_maps else until
 
 
 def _label(point: Point) -> str:

@@ -68,6 +68,13 @@ def test_a_key_that_holds_no_list_is_named(write_coco: Callable[..., str], key: 
         load_coco(root, "train")
 
 
+def test_ids_may_be_whole_floats(write_coco: Callable[..., str]) -> None:
+    """Tables that were joined make such ids."""
+    root = write_coco([GOOD | {"image_id": 12.0}], images=[image()])
+    (item,) = load_coco(root, "train").items
+    assert item.image_labels == (1,)
+
+
 def test_two_images_of_one_id_are_refused(write_coco: Callable[..., str]) -> None:
     """Joined annotation files have such ids; the annotations of both would be mixed."""
     root = write_coco([GOOD], images=[image(), image(file_name="b.jpg")])
@@ -80,7 +87,7 @@ def test_an_image_without_a_usable_id_is_refused(
     write_coco: Callable[..., str], entry: Any
 ) -> None:
     root = write_coco([GOOD], images=[image(), entry])
-    with pytest.raises(DataError, match="which has no id"):
+    with pytest.raises(DataError, match="whose id is no number and no text"):
         load_coco(root, "train")
 
 

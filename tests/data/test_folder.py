@@ -93,10 +93,12 @@ def test_what_looks_like_a_mistake_is_remarked(write_folder: Callable[..., str])
         (Path(root) / "images").mkdir(exist_ok=True)
         (Path(root) / "images" / name).touch()
     (Path(root) / "images" / "sub").mkdir()
+    for name in ("b.jpg", "e.jpg"):
+        (Path(root) / "images" / "sub" / name).touch()
     of_comma, of_case, of_file = load_folder(root, "train").remarks
     assert "has the label 'cat,dog': ';' separates several labels" in of_comma
     assert "has the labels 'Dog' and 'dog', which differ in case" in of_case
-    assert "does not list 1 of the files in images/, such as d.jpg" in of_file
+    assert "does not list 2 of the files in images/, such as d.jpg" in of_file
 
 
 def test_splits_that_differ_in_case_and_masks_of_no_image_are_remarked(

@@ -9,6 +9,7 @@ from slams_ray.config.overrides import override
 from slams_ray.errors import ConfigError
 from slams_ray.recipes import RECIPES
 from slams_ray.stages.paths import check_weights, with_absolute_paths
+from slams_ray.stages.steps import stage_names
 
 PATHS = {
     "data.root": "photos",
@@ -52,13 +53,16 @@ def test_a_missing_file_of_weights_is_named(name: str, tmp_path: Path) -> None:
     setting = f"{name}.backbone.weights"
     config = override(RECIPES["folder"](), {setting: str(tmp_path / "none.pth")})
     with pytest.raises(ConfigError, match=rf"{setting} names .*none\.pth, which is not a file"):
-        check_weights(config)
+        check_weights(config, stage_names(config))
+    check_weights(config, ["prepare"])
     (tmp_path / "none.pth").touch()
-    check_weights(config)
+    check_weights(config, stage_names(config))
 
 
-def test_weights_of_a_network_that_is_not_trained_may_be_missing() -> None:
-    config = override(
-        RECIPES["folder"](), {"system": "cam", "encoder.backbone.weights": "/none.pth"}
-    )
-    check_weights(config)
+@pytest.mark.parametrize(
+    ("system", "network"), [("cam", "encoder"), ("masks", "classifier"), ("masks", "encoder")]
+)
+def test_weights_of_a_network_that_is_not_trained_may_be_missing(system: str, network: str) -> None:
+    changes = {"system": system, f"{network}.backbone.weights": "/none.pth"}
+    config = override(RECIPES["folder"](), changes)
+    check_weights(config, stage_names(config))

@@ -33,7 +33,7 @@ def mlflow_runs(workspace: Path) -> dict[str, list[Any]]:
 
     client = MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlflow.db")
     runs: dict[str, list[Any]] = {}
-    for run in client.search_runs(["1"]):
+    for run in client.search_runs([e.experiment_id for e in client.search_experiments()]):
         runs.setdefault(run.data.tags["mlflow.runName"], []).append(run)
     return runs
 
@@ -251,10 +251,11 @@ def test_a_run_that_ends_early_logs_the_scores_that_it_has(finished: Any, tmp_pa
     workspace = finished.copy_to(tmp_path)
     config = override(finished.config, {"threshold.fixed": 0.3})
     found = pipeline.run(config, str(workspace), "early", until="search_threshold")
-    (parent,) = mlflow_runs(workspace)["early"]
+    (parent,) = mlflow_runs(workspace)["early slams seed 0"]
     scores = {name: value for name, value in found.summary["scores"].items() if value is not None}
     assert scores.keys() == {"cam_seed_miou", "slams_seed_miou"}
-    assert parent.data.metrics == pytest.approx(scores)
+    thresholds = {"cam_background_threshold": 0.3, "slams_background_threshold": 0.3}
+    assert parent.data.metrics == pytest.approx(scores | thresholds)
 
 
 def test_a_stage_that_does_not_exist_is_refused_before_anything_is_written(

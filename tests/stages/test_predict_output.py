@@ -121,7 +121,7 @@ def test_only_current_shards_whose_masks_exist_are_believed(tmp_path: Path) -> N
     finished = write_shard(tmp_path, "0.parquet", "files-x", "a")
     write_shard(tmp_path, "1.parquet", "files-x", "a", "b")
     write_shard(tmp_path, "2.parquet", "files-y", "a")
-    write_shard(tmp_path, "3.parquet", "files-x", "a")
+    write_shard(tmp_path, "000003.parquet", "files-x", "a")
     of_the_user = tmp_path / "predictions" / "mine.parquet"
     pq.write_table(pa.table({"image_id": ["a"]}), of_the_user)
     remove_unfinished(str(tmp_path), "files", current)
@@ -131,9 +131,22 @@ def test_only_current_shards_whose_masks_exist_are_believed(tmp_path: Path) -> N
 def test_masks_in_shards_need_no_files_and_outlive_a_run_without_shards(tmp_path: Path) -> None:
     tables = write_shard(tmp_path, "0.parquet", "parquet-x", "a")
     remove_unfinished(str(tmp_path), "parquet", {"0.parquet": "parquet-x"})
-    write_shard(tmp_path, "1.parquet", "files-x", "b")
-    remove_file_shards(str(tmp_path))
-    assert list(tables.parent.iterdir()) == [tables]
+    remade = write_shard(tmp_path, "1.parquet", "files-x", "b", "c")
+    others = write_shard(tmp_path, "2.parquet", "files-x", "d")
+    remove_file_shards(str(tmp_path), ["c"])
+    assert sorted(tables.parent.iterdir()) == [tables, others]
+    assert not remade.exists()
+
+
+def test_tables_with_masks_of_other_photographs_stay_and_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each table of photographs has a table of masks, which may be the only copy."""
+    first = write_shard(tmp_path, "monday.parquet", "parquet-x", "a")
+    files = write_shard(tmp_path, "sunday.parquet", "files-x", "b")
+    remove_unfinished(str(tmp_path), "parquet", {"tuesday.parquet": "parquet-x"})
+    assert sorted(first.parent.iterdir()) == [first, files]
+    assert "also has 2 tables of other photographs, such as monday.parquet" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,8 @@ def test_mlflow_nests_stages_under_seeds_under_the_study(
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlflow.db")
-    runs = {run.info.run_id: run for run in client.search_runs(["1"], max_results=1000)}
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    runs = {run.info.run_id: run for run in client.search_runs(experiments, max_results=1000)}
     names = {i: run.data.tags["mlflow.runName"] for i, run in runs.items()}
     (study,) = [i for i, name in names.items() if name == "compare tiny"]
     (seed,) = [i for i, name in names.items() if name == "tiny seed 0"]
@@ -128,6 +129,7 @@ def test_a_study_without_scores_of_masks_has_a_table_and_no_figure(tmp_path: Pat
     ("systems", "until", "message"),
     [
         (("cam", "masks"), "refin", "no stage 'refin'"),
+        (("masks",), "segmentaton", "no stage 'segmentaton'"),
         (("cam",), "search_threshold_walk", "no stage 'search_threshold_walk'"),
     ],
 )

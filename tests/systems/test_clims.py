@@ -111,7 +111,7 @@ def test_missing_weights_are_refused_before_the_first_stage(
 ) -> None:
     config = RECIPES["smoke"]()
     missing = replace(config.clims, weights=str(tmp_path / "none.pt"))
-    with pytest.raises(ConfigError, match=r"needs nothing_such.*slams-ray\[text\]"):
+    with pytest.raises(ConfigError, match=r"needs nothing_such.*pip install .*\[text\]"):
         require_extra("nothing_such", "text", "clims")
     monkeypatch.setattr("slams_ray.systems.clims.require_extra", lambda *names: None)
     with pytest.raises(ConfigError, match=r"clims\.weights names .*none\.pt, which is not a file"):
