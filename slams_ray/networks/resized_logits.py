@@ -18,7 +18,7 @@ PART_BYTES = 2**20
 class ResizedLogits:
     """Logits resized bilinearly to pixels, as `F.interpolate` with `align_corners=False`.
 
-    On a CPU one logit that is not finite spoils all rows or columns of its image.
+    On a CPU one logit that is not finite makes most pixels of its image nan.
 
     Args:
         logits: (B, K, h, w).

@@ -1,4 +1,4 @@
-"""Keeps an output of predictions sound: its masks replace no photograph, its shards tell the truth.
+"""Checks what an output of predictions may overwrite, and removes shards that are out of date.
 
 Every run writes the ids of its images into `<output>/written` before it writes their masks, so that
 a later run knows which files are masks of this program.
