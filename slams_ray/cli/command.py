@@ -3,16 +3,16 @@
 import inspect
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
-from slams_ray.cli.chosen_settings import without_unread_settings
 from slams_ray.cli.config_file import with_config_file
 from slams_ray.cli.old_names import check_names
+from slams_ray.cli.settings_help import HelpRequest, help_request, overview, shown_settings
 from slams_ray.config import PipelineConfig
 from slams_ray.config.pipeline import unread_fields
 from slams_ray.errors import ConfigError, SlamsError
@@ -97,7 +97,8 @@ def parse(
     """
     arguments = sys.argv[1:] if args is None else args
     try:
-        arguments = with_config_file(arguments)
+        request = help_request(arguments)
+        arguments = with_config_file(arguments if request is None else request.arguments)
         check_names(arguments)
         _check_recipe(arguments)
         named = [argument for argument in arguments if argument in RECIPES]
@@ -105,25 +106,41 @@ def parse(
             name: (inspect.getdoc(recipe) or "", command_type(config=recipe()))
             for name, recipe in RECIPES.items()
         }
-        if {"-h", "--help"} & set(arguments):
+        if request is not None:
             # A program that passes arguments of its own may have other pipes.
             if args is None:
                 _end_with_the_pipe()
-            choices = {
-                name: (about, without_unread_settings(command, arguments))
-                for name, (about, command) in choices.items()
-            }
-        else:
-            # A suggestion for a misspelt setting then comes from this recipe, and not from all.
-            choices = {name: choices[name] for name in named[:1]} or choices
-        if not named:
-            description = f"{description}\n\n`{program_name()} demo --help` lists all settings."
+            _explain(description, choices, request, named)
+        # A suggestion for a misspelt setting then comes from this recipe, and not from all.
+        choices = {name: choices[name] for name in named[:1]} or choices
         command = tyro.extras.overridable_config_cli(
             choices, description=description, args=arguments, prog=program_name()
         )
     except SlamsError as error:
         fail(error)
     return named[0], command
+
+
+def _explain(
+    description: str | None,
+    choices: Mapping[str, tuple[str, Any]],
+    request: HelpRequest,
+    named: Sequence[str],
+) -> NoReturn:
+    """Prints the help of a job or of the recipe that its command line names, and exits."""
+    if not named:
+        description = f"{description}\n\n`{program_name()} demo --help` lists the settings."
+    shown = {name: (about, shown_settings(c, request)) for name, (about, c) in choices.items()}
+    try:
+        tyro.extras.overridable_config_cli(
+            shown, description=description, args=request.arguments, prog=program_name()
+        )
+    except SystemExit:
+        if named and request.is_overview:
+            program = f"{program_name()} {named[0]}"
+            print(overview(choices[named[0]][1].config, request.arguments, program))
+        raise
+    raise AssertionError("the parser returned from --help")
 
 
 def _check_recipe(arguments: Sequence[str]) -> None:

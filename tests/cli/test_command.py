@@ -39,10 +39,12 @@ def test_every_job_explains_itself(job: str) -> None:
 @pytest.mark.parametrize("job", ["pipeline", "compare"])
 def test_help_without_a_recipe_says_where_the_settings_are(job: str) -> None:
     assert (
-        f"`python -m jobs.{job} demo --help` lists all settings"
+        f"`python -m jobs.{job} demo --help` lists the settings"
         in run(f"jobs.{job}", "--help").stdout
     )
-    assert "lists all settings" not in run(f"jobs.{job}", "demo", "--help").stdout
+    shown = run(f"jobs.{job}", "demo", "--help").stdout
+    assert "lists the settings" not in shown
+    assert f"`python -m jobs.{job} demo --help SECTION ...` explains" in shown
 
 
 @pytest.mark.parametrize("job", ["compare", "ablate"])
@@ -55,7 +57,7 @@ def test_jobs_of_several_random_seeds_refuse_a_single_one(job: str) -> None:
 
 
 def test_help_of_a_recipe_lists_settings_with_defaults() -> None:
-    shown = run("jobs.pipeline", "demo", "--help")
+    shown = run("jobs.pipeline", "demo", "--help", "all")
     assert "--crf.iterations" in shown.stdout
     assert "Number of mean-field iterations" in shown.stdout
     assert "--workspace" in shown.stdout
