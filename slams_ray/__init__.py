@@ -14,7 +14,7 @@ def load(model: str | os.PathLike[str], **options: Any) -> "Model":
 
     Args:
         model: workspace of a finished pipeline, checkpoint, or MLflow model (`models:/name@best`).
-        options: device, crf, tile_px, scales, flip, precision, max_side_px.
+        options: device, crf, tile_px, max_image_pixels, scales, flip, precision, max_side_px.
     """
     from slams_ray.model.model import load_model
 

@@ -43,6 +43,9 @@ class PredictCommand:
     tile_px: int | None = None
     """Segments larger images in overlapping tiles of this side, a multiple of 32, so that memory
     does not grow. None takes images whole."""
+    max_image_pixels: int = 64_000_000
+    """Largest number of pixels of a photograph; larger ones count as bad images. At most
+    178956970."""
     scales: tuple[float, ...] | None = None
     """Image scales whose scores are averaged. By default this and the three settings below are as
     the network was scored, but float32 where the device would emulate bfloat16."""
@@ -64,6 +67,7 @@ def _predict(command: PredictCommand) -> None:
     how = PredictSettings(
         crf=command.crf,
         tile_px=command.tile_px,
+        max_image_pixels=command.max_image_pixels,
         use_cluster=USE_CLUSTER[command.cluster],
         output_format=command.output_format,
         on_bad_image=command.on_bad_image,

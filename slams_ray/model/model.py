@@ -1,7 +1,7 @@
 """A trained segmentation network, applied to photographs in this process without Ray."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, overload
 
@@ -11,7 +11,6 @@ from PIL import Image
 
 from slams_ray import storage
 from slams_ray.config import InferenceConfig, PredictionCrfConfig
-from slams_ray.config.checks import check
 from slams_ray.data.image import (
     ImageLimits,
     decode_image,
@@ -24,21 +23,16 @@ from slams_ray.data.image import (
     turned_upright,
 )
 from slams_ray.data.schema import voc_palette
-from slams_ray.errors import ConfigError, DataError
+from slams_ray.errors import DataError
 from slams_ray.figures.montage import overlay_labels
 from slams_ray.inference.segmentation_predictor import SegmentationPredictor
+from slams_ray.model.checkpoint import find_checkpoint
+from slams_ray.model.limits import photograph_limits
 from slams_ray.model.predictor import make_predictor
-from slams_ray.model.source import SETTINGS, find_model
 from slams_ray.model.tiles import check_tile, predict_in_tiles
-from slams_ray.networks.checkpoint import inference_settings, network_class_names
+from slams_ray.networks.checkpoint import network_class_names
 
 CRF_ITERATIONS = 10
-MIN_SIDE_PX = 32
-"""As data.max_side_px."""
-PHOTOGRAPH_LIMITS = ImageLimits(
-    bytes_remedy="no setting raises it: compress the photograph",
-    pixels_remedy="no setting raises it: shrink the photograph, or cut it into parts",
-)
 Photograph = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """A path or URI, encoded bytes, a Pillow image, or (H, W, 3) uint8 RGB."""
 Kind = TypeVar("Kind", bound=Photograph)
@@ -98,6 +92,7 @@ class Model:
         class_names: (K,) names by class index, background first.
         max_side_px: longest side at which images are segmented; None keeps every size.
         tile_px: side of the tiles in which larger images are segmented; None takes images whole.
+        max_image_pixels: largest number of pixels of an image.
     """
 
     def __init__(
@@ -106,8 +101,10 @@ class Model:
         class_names: Sequence[str],
         max_side_px: int | None,
         tile_px: int | None = None,
+        max_image_pixels: int = ImageLimits.max_pixels,
     ) -> None:
         check_tile(tile_px)
+        self.limits = photograph_limits(max_image_pixels)
         self.predictor = predictor
         self.class_names = tuple(class_names)
         self.max_side_px = max_side_px
@@ -144,16 +141,17 @@ class Model:
         """Number of images that are decoded before they are segmented: those of a batch."""
         return self.predictor.batch_size if self.tile_px is None else 1
 
-    def decode(self, data: bytes, source: str, limits: ImageLimits = PHOTOGRAPH_LIMITS) -> Decoded:
+    def decode(self, data: bytes, source: str, limits: ImageLimits | None = None) -> Decoded:
         """Decodes an encoded image for `predict_decoded`.
 
         Args:
             source: name of the image, for messages.
+            limits: None is the model's.
 
         Raises:
             DataError: the image is truncated, too large, or of another type.
         """
-        return self._as_stored(*decode_turned(data, source, limits))
+        return self._as_stored(*decode_turned(data, source, limits or self.limits))
 
     def predict_decoded(self, images: Sequence[Decoded]) -> Iterator[Prediction]:
         """Segments images, of which those of one size share a forward.
@@ -168,7 +166,7 @@ class Model:
     def _decoded(self, image: Photograph) -> Decoded:
         if isinstance(image, str | os.PathLike):
             path = os.fspath(image)
-            return self.decode(read_file(path, PHOTOGRAPH_LIMITS), path)
+            return self.decode(read_file(path, self.limits), path)
         if isinstance(image, bytes):
             return self.decode(image, "the image")
         if isinstance(image, Image.Image):
@@ -215,50 +213,6 @@ def _checked(image: Any) -> np.ndarray:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A checkpoint and the settings with which its network predicts.
-
-    Attributes:
-        settings: a value for each of `SETTINGS`.
-    """
-
-    path: str
-    data: bytes
-    settings: Mapping[str, Any]
-
-
-def find_checkpoint(model: str | os.PathLike[str], changes: Mapping[str, Any]) -> Checkpoint:
-    """Finds a checkpoint and its settings.
-
-    Args:
-        model: see `find_model`.
-        changes: values for any of `SETTINGS`; None keeps a setting. The others are those of the
-            evaluation, or those in the checkpoint. A network that was scored in bfloat16 has the
-            precision "auto": float32 on devices that would emulate bfloat16.
-
-    Raises:
-        ArtifactError: there is no such model, or it has no settings.
-        ConfigError: a setting is unknown, or the longest side is too small.
-    """
-    if unknown := changes.keys() - set(SETTINGS):
-        raise ConfigError(
-            f"unknown settings {', '.join(sorted(unknown))}: expected some of {', '.join(SETTINGS)}"
-        )
-    side = changes.get("max_side_px")
-    check(side is None or side >= MIN_SIDE_PX, "max_side_px", side, f">= {MIN_SIDE_PX}")
-    found = find_model(os.fspath(model))
-    data = storage.read_bytes(found.path)
-    asked = {name: value for name, value in changes.items() if value is not None}
-    settings = dict(found.scored_with or {})
-    if not settings and asked.keys() < set(SETTINGS):
-        settings = inference_settings(data, found.path)
-    # Emulated bfloat16 took 18 times as long as float32 (a convolution with AVX2).
-    if settings.get("precision") == "bfloat16":
-        settings["precision"] = "auto"
-    return Checkpoint(path=found.path, data=data, settings=settings | asked)
-
-
 def load_model(
     model: str | os.PathLike[str],
     *,
@@ -266,6 +220,7 @@ def load_model(
     crf: bool = False,
     tile_px: int | None = None,
     batch_size: int | None = None,
+    max_image_pixels: int = ImageLimits.max_pixels,
     **changes: Any,
 ) -> Model:
     """Loads a trained segmentation network.
@@ -277,6 +232,7 @@ def load_model(
         tile_px: side of the tiles in which larger images are segmented, a multiple of 32; None
             takes images whole.
         batch_size: images of one size that share a forward; None chooses by device.
+        max_image_pixels: see `photograph_limits`.
         changes: see `find_checkpoint`, which also says what is raised.
     """
     found = find_checkpoint(model, changes)
@@ -289,4 +245,4 @@ def load_model(
     inference = InferenceConfig(**settings)
     predictor = make_predictor(found.path, inference, None, device, refined, batch_size)
     class_names = network_class_names(found.data, found.path)
-    return Model(predictor, class_names, max_side_px, tile_px)
+    return Model(predictor, class_names, max_side_px, tile_px, max_image_pixels)

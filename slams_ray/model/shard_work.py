@@ -14,7 +14,7 @@ from slams_ray.data.image import encode_jpeg, read_file
 from slams_ray.data.image_trace import TracedMapper
 from slams_ray.data.names import check_relative_path
 from slams_ray.errors import DataError
-from slams_ray.model.model import PHOTOGRAPH_LIMITS, Decoded, Model, Prediction
+from slams_ray.model.model import Decoded, Model, Prediction
 
 PREDICTION_SCHEMA = pa.schema(
     [
@@ -135,7 +135,7 @@ class PredictMapper(TracedMapper):
         try:
             self.enter(path)
             check_relative_path(image_id, path)
-            data = read_file(path, PHOTOGRAPH_LIMITS) if data is None else data
+            data = read_file(path, self.model.limits) if data is None else data
             return image_id, path, self.model.decode(data, path)
         except DataError as error:
             if self.on_bad_image == "fail":

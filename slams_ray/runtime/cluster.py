@@ -210,6 +210,13 @@ def use_gpu(device: str) -> bool:
     return device != "cpu" and num_gpus() > 0
 
 
+def check_device(device: str) -> None:
+    """Raises ConfigError before any work if a GPU is demanded and the cluster has none."""
+    if device == "gpu":
+        connect()
+        use_gpu(device)
+
+
 def num_trainings(train_workers: int, device: str, train_threads: int | None = None) -> int:
     """Number of trainings that can run at once: by GPUs, and on CPUs by the cores of nodes.
 

@@ -58,7 +58,13 @@ def _predict_here(
     model: str, found: Photographs, output: str, how: PredictSettings, image_ids: Sequence[str]
 ) -> int:
     sources = found.sources
-    loaded = load_model(model, crf=how.crf, tile_px=how.tile_px, **how.changes)
+    loaded = load_model(
+        model,
+        crf=how.crf,
+        tile_px=how.tile_px,
+        max_image_pixels=how.max_image_pixels,
+        **how.changes,
+    )
     note_written(output, image_ids)
     remove_file_shards(output, image_ids)
     mapper = PredictMapper(loaded, output, how.on_bad_image)

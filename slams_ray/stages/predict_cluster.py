@@ -10,7 +10,7 @@ from typing import Any
 from slams_ray import storage
 from slams_ray.artifacts import digest, fingerprint
 from slams_ray.config import ComputeConfig, InferenceConfig
-from slams_ray.model.model import find_checkpoint
+from slams_ray.model.checkpoint import find_checkpoint
 from slams_ray.model.shard_work import PredictMapper
 from slams_ray.model.source import CHECKPOINT_NAME, INFERENCE_NAME
 from slams_ray.runtime import cluster
@@ -96,6 +96,7 @@ def make_work(
         how.on_bad_image,
         crf=how.crf,
         tile_px=how.tile_px,
+        max_image_pixels=how.max_image_pixels,
         precision=precision,
     )
 
@@ -107,7 +108,8 @@ def _job(
     settings: Mapping[str, Any],
     identity: str,
 ) -> ShardJob:
-    kept = {"crf": how.crf, "tile_px": how.tile_px, "output_format": how.output_format}
+    names = ("crf", "tile_px", "max_image_pixels", "output_format")
+    kept = {name: getattr(how, name) for name in names}
     mark = fingerprint(LABEL, dict(settings) | kept, {"model": identity})
     payloads = {}
     if photographs.sources:

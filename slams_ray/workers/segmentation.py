@@ -28,16 +28,22 @@ def make_mapper(
     *,
     crf: bool,
     tile_px: int | None,
+    max_image_pixels: int,
     precision: str,
 ) -> PredictMapper:
     """Loads the network. It runs once in every actor that predicts.
 
     Args:
         files_in, on_bad_image: see `PredictMapper`.
-        crf, tile_px: see `load_model`.
+        crf, tile_px, max_image_pixels: see `load_model`.
         precision: the one that every node computes in.
     """
     model = load_model(
-        checkpoint, device=assigned_device(), crf=crf, tile_px=tile_px, precision=precision
+        checkpoint,
+        device=assigned_device(),
+        crf=crf,
+        tile_px=tile_px,
+        max_image_pixels=max_image_pixels,
+        precision=precision,
     )
     return PredictMapper(model, files_in, on_bad_image)

@@ -266,6 +266,15 @@ def test_a_stage_that_does_not_exist_is_refused_before_anything_is_written(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_demanded_gpu_that_the_cluster_lacks_is_missed_before_any_stage(
+    finished: Any, tmp_path: Path
+) -> None:
+    config = override(finished.config, {"compute.device": "gpu"})
+    with pytest.raises(ConfigError, match=r"compute\.device is gpu, but the cluster has no GPU"):
+        pipeline.run(config, str(tmp_path / "runs"), "tiny")
+    assert not (tmp_path / "runs" / "prepare").exists()
+
+
 def test_a_damaged_record_is_named(finished: Any) -> None:
     record = Path(finished.result.results["prepare"].output_dir) / RECORD_NAME
     whole = record.read_bytes()

@@ -18,7 +18,7 @@ from slams_ray.data.image import decode_mask, resize
 from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import VAL, load_split
 from slams_ray.errors import ArtifactError
-from slams_ray.model.model import find_checkpoint
+from slams_ray.model.checkpoint import find_checkpoint
 from slams_ray.model.predictor import make_predictor
 from slams_ray.model.source import find_model
 from slams_ray.networks.checkpoint import dump_network

@@ -209,14 +209,19 @@ def test_a_file_of_another_kind_is_refused_with_what_is_expected(tmp_path: Path)
         find_photographs(str(tmp_path / "gone"), "masks")
 
 
-def test_a_photograph_that_is_too_large_names_no_setting_that_predict_lacks(
+def test_a_photograph_that_is_too_large_names_the_option_that_takes_it(
     checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "in").mkdir()
     Image.new("1", (8100, 8000)).save(tmp_path / "in" / "large.png")
     assert predict.run(str(checkpoint), str(tmp_path / "in"), str(tmp_path / "masks")) == 0
-    assert "the limit is 64000000 pixels (no setting raises it: shrink" in caplog.text
+    assert "the limit is 64000000 pixels (max_image_pixels raises it" in caplog.text
     assert "data." not in caplog.text
+    arguments = (str(checkpoint), str(tmp_path / "in"), str(tmp_path / "masks"))
+    how = PredictSettings(max_image_pixels=64_800_000, changes={"max_side_px": 64})
+    assert predict.run(*arguments, how) == 1
+    with Image.open(tmp_path / "masks" / "large.png") as mask:
+        assert mask.size == (8100, 8000)
 
 
 @pytest.mark.ray
