@@ -18,6 +18,9 @@ from slams_ray.retries import is_refusal, retried
 
 Result = TypeVar("Result")
 
+REMAKE = "remove its directory, the next run makes it again"
+"""What to do with a damaged shard that a stage wrote."""
+
 
 def join(*parts: str) -> str:
     """Joins path or URI parts with single slashes."""
@@ -216,8 +219,11 @@ def write_table(path: str, table: pa.Table, rows_per_group: int | None = None) -
     write_bytes(path, sink.getvalue())
 
 
-def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
+def read_table(path: str, columns: list[str] | None = None, remedy: str = REMAKE) -> pa.Table:
     """Reads a Parquet file or some of its columns.
+
+    Args:
+        remedy: what a message advises where the file is damaged.
 
     Raises:
         ArtifactError: the file is missing, truncated or unreadable, or has no such column.
@@ -227,7 +233,7 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
         with _open_table(path, columns) as file:
             return file.read(columns=columns)
 
-    with _undamaged(path):
+    with _undamaged(path, remedy):
         return _read(path, read)
 
 
@@ -256,20 +262,17 @@ def _open_table(path: str, columns: list[str] | None) -> pq.ParquetFile:
     if missing:
         file.close()
         raise ArtifactError(
-            f"shard {path} has no column {sorted(missing)}, found {file.schema_arrow.names}"
+            f"{path} has no column {sorted(missing)}, found {file.schema_arrow.names}"
         )
     return file
 
 
 @contextmanager
-def _undamaged(path: str) -> Iterator[None]:
+def _undamaged(path: str, remedy: str = REMAKE) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, OSError) as error:
-        raise ArtifactError(
-            f"shard {path} is missing or truncated ({error}): remove its directory, the next run "
-            "makes it again"
-        ) from error
+        raise ArtifactError(f"{path} is missing or truncated ({error}): {remedy}") from error
 
 
 def table_metadata(path: str) -> dict[str, str] | None:

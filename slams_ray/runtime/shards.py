@@ -47,10 +47,15 @@ class Traced(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ShardInput:
-    """A directory of shards and the columns to read from them."""
+    """A directory of shards and the columns to read from them.
+
+    Attributes:
+        remedy: what a message advises where a shard is damaged.
+    """
 
     directory: str
     columns: tuple[str, ...]
+    remedy: str = storage.REMAKE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,9 @@ class ShardMapper:
         work = self._work(attempts)
         began = time.time()
         tables = {
-            key: storage.read_table(storage.join(source.directory, name), list(source.columns))
+            key: storage.read_table(
+                storage.join(source.directory, name), list(source.columns), source.remedy
+            )
             for key, source in self.job.inputs.items()
         }
         check_aligned(name, tables)

@@ -18,7 +18,7 @@ from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages.infer_activation import inference_pool
 from slams_ray.stages.precision import resolved
-from slams_ray.stages.predict_inputs import Photographs
+from slams_ray.stages.predict_inputs import REPLACE, Photographs
 from slams_ray.stages.predict_output import (
     FILES,
     PREDICTIONS,
@@ -127,7 +127,8 @@ def _job(
     else:
         contents = {name: digest([photographs.states[name]]) for name in photographs.shards}
         columns = ("image_id", "image")
-        inputs = {"images": ShardInput(directory=photographs.directory, columns=columns)}
+        shards = ShardInput(directory=photographs.directory, columns=columns, remedy=REPLACE)
+        inputs = {"images": shards}
     checkpoint = storage.join(output, MODEL, CHECKPOINT_NAME)
     return ShardJob(
         label=LABEL,

@@ -20,6 +20,8 @@ from slams_ray.stages.predict_output import (
 )
 
 PARQUET_SUFFIX, LIST_SUFFIX = ".parquet", ".txt"
+REPLACE = "replace the file by a whole one, or take it away"
+"""What to do with a damaged table of photographs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ def check_output(found: Photographs, output: str, output_format: str) -> list[st
 def _ids_in_shards(found: Photographs) -> list[str]:
     def read(name: str) -> list[str]:
         path = storage.join(found.directory, name)
-        return image_ids_of(storage.read_table(path, ["image_id"]), path)
+        return image_ids_of(storage.read_table(path, ["image_id"], REPLACE), path)
 
     with ThreadPoolExecutor(FOOTER_READERS) as readers:
         image_ids = [one for ids in readers.map(read, found.shards) for one in ids]

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 import slams_ray
-from slams_ray.errors import ConfigError, DataError
+from slams_ray.errors import ArtifactError, ConfigError, DataError
 from slams_ray.model.model import Model, load_model
 from slams_ray.model.shard_work import PredictMapper, Source
 from slams_ray.stages import predict
-from slams_ray.stages.predict_inputs import find_photographs
+from slams_ray.stages.predict_inputs import check_output, find_photographs
 from slams_ray.stages.predict_output import note_written
 from slams_ray.stages.predict_settings import PredictSettings
 
@@ -177,6 +177,26 @@ def test_a_name_that_leads_out_of_the_output_is_refused(checkpoint: Path, tmp_pa
         mapper({}, [source])
 
 
+def test_a_truncated_table_is_to_be_replaced_and_no_directory_removed(tmp_path: Path) -> None:
+    table = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"image_id": ["a"], "image": [b"anything"]}), table)
+    table.write_bytes(table.read_bytes()[:-20])
+    with pytest.raises(ArtifactError, match="replace the file by a whole one") as raised:
+        check_output(find_photographs(str(table), "masks"), str(tmp_path / "masks"), "parquet")
+    assert str(table) in str(raised.value)
+    assert "remove" not in str(raised.value)
+
+
+def damage_images(path: Path) -> None:
+    """Overwrites the images of a table, whose footer and ids stay whole."""
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    assert chunk.path_in_schema == "image"
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(255 for _ in range(chunk.total_compressed_size)))
+
+
 @pytest.mark.ray
 def test_a_cluster_gives_the_same_masks_and_repeats_only_what_is_missing(
     ray_cluster: None, checkpoint: Path, photographs: Path, tmp_path: Path
@@ -213,6 +233,9 @@ def test_a_cluster_gives_the_same_masks_and_repeats_only_what_is_missing(
     assert predict.run(str(checkpoint), str(tmp_path / "input"), str(output), how) == 2
     found = pq.read_table(output / "predictions" / "x.parquet").to_pylist()
     assert [row["image_id"] for row in found] == ["a", "e"]
+    damage_images(tmp_path / "input" / "x.parquet")
+    with pytest.raises(ArtifactError, match=r"(?s)x\.parquet .*: replace the file by a whole"):
+        predict.run(str(checkpoint), str(tmp_path / "input"), str(output), how)
     assert found[0]["labels"] == (here / "a.png").read_bytes()
 
 
