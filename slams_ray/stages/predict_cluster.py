@@ -22,6 +22,7 @@ from slams_ray.stages.predict_inputs import REPLACE, Photographs
 from slams_ray.stages.predict_output import (
     FILES,
     PREDICTIONS,
+    WRITTEN,
     note_written,
     remove_unfinished,
     shard_fingerprint,
@@ -32,7 +33,9 @@ from slams_ray.workers.segmentation import make_mapper
 logger = logging.getLogger(__name__)
 
 LABEL = "predict"
-SKIPPED_NAME, MODEL = "skipped.json", "model"
+SKIPPED_NAME = "skipped.json"
+MODEL = f"{WRITTEN}/model"
+"""A user may have a network of their own in `<output>/model`."""
 
 
 def run(
@@ -45,7 +48,7 @@ def run(
     """Predicts every photograph, and returns the number of good ones.
 
     The output has a shard in `predictions` for each group of photographs, `skipped.json` with bad
-    images, and in `model` a copy of the network, which every node reads.
+    images, and in `written/model` a copy of the network, which every node reads.
 
     Args:
         image_ids: ids of the photographs.

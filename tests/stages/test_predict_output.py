@@ -235,6 +235,8 @@ def test_a_cluster_believes_no_masks_of_another_network_and_none_that_are_gone(
     output = tmp_path / "masks"
     arguments = str(photographs), str(output)
     assert predict.run(str(checkpoint), *arguments, ON_CLUSTER) == 4
+    assert (output / "written" / "model" / "model.pt").read_bytes() == checkpoint.read_bytes()
+    assert not (output / "model").exists(), "there a user may have a network"
     masks = {path: path.read_bytes() for path in output.rglob("*.png")}
     assert predict.run(str(other_checkpoint), *arguments) == 4
     assert {path: path.read_bytes() for path in masks} != masks
