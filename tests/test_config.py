@@ -3,6 +3,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,19 @@ def test_a_bad_value_is_refused_by_the_name_of_its_field(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"^\S*{field}\S* is .*, expected "):
         build()
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    data = DataConfig(format="synthetic")
+    search, fixed = SearchConfig(num_samples=3), ThresholdConfig(fixed=0.4)
+    with pytest.raises(ConfigError, match=r"search\.num_samples is 3, .* threshold\.fixed"):
+        PipelineConfig(data=data, search=search, threshold=fixed)
+    assert PipelineConfig(data=data, search=search)
+    assert PipelineConfig(data=data, threshold=fixed)
+    single = SegmentationConfig(training=TrainingConfig(batch_size=1))
+    assert PipelineConfig(data=data, segmentation=single)
+    with pytest.raises(ConfigError, match=r"segmentation\.training\.batch_size is 1, .* deeplabv3"):
+        PipelineConfig(data=data, segmentation=replace(single, head="deeplabv3"))
 
 
 @pytest.mark.parametrize("learns", ["backbone", "head"])

@@ -26,7 +26,8 @@ class CompareCommand(PipelineCommand):
     """Systems to compare, the baseline first; they replace --system and --baselines. By default
     those of the recipe. masks gives the supervised upper bound of the segmentation network."""
     refinements: tuple[str, ...] = ()
-    """Refinements to compare, steps joined by +: crf, walk+crf. By default that of the recipe."""
+    """Refinements to compare, steps joined by +, such as crf and walk+crf, or none. By default that
+    of the recipe."""
     until: str = "evaluate"
     """Last stage to run; refine compares maps and labels without segmentation networks."""
     max_concurrent: int | None = None

@@ -136,6 +136,7 @@ class PipelineConfig:
         self._check_weights()
         self._check_frozen_blocks()
         self._check_accumulation()
+        self._check_pooled_batch()
         self._check_tiles()
 
     def _check_weights(self) -> None:
@@ -214,6 +215,12 @@ class PipelineConfig:
             self.search.num_samples,
             "0 with the system amn, whose maps depend on labels that a search does not have",
         )
+        check(
+            self.threshold.fixed is None or not self.search.num_samples,
+            "search.num_samples",
+            self.search.num_samples,
+            "0 with threshold.fixed, because a search chooses the threshold with other settings",
+        )
 
     def _check_tiles(self) -> None:
         if "puzzle" not in self.trained_systems:
@@ -242,6 +249,16 @@ class PipelineConfig:
                 "1, because BatchNorm learns its statistics: set backbone.freeze_batch_norm, and "
                 "segmentation.head to deeplabv2",
             )
+
+    def _check_pooled_batch(self) -> None:
+        """Checks that BatchNorm has two values of each channel that a head pools from an image."""
+        batch_size = self.segmentation.training.batch_size
+        check(
+            batch_size > 1 or self.segmentation.head != "deeplabv3",
+            "segmentation.training.batch_size",
+            batch_size,
+            "at least 2, because BatchNorm of segmentation.head deeplabv3 needs two images",
+        )
 
     @property
     def has_maps(self) -> bool:

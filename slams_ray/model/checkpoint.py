@@ -7,7 +7,7 @@ from typing import Any
 
 from slams_ray import storage
 from slams_ray.config.checks import check
-from slams_ray.errors import ConfigError
+from slams_ray.errors import ArtifactError, ConfigError
 from slams_ray.model.source import SETTINGS, find_model
 from slams_ray.networks.checkpoint import inference_settings
 
@@ -38,8 +38,8 @@ def find_checkpoint(model: str | os.PathLike[str], changes: Mapping[str, Any]) -
             precision "auto": float32 on devices that would emulate bfloat16.
 
     Raises:
-        ArtifactError: there is no such model, or it has no settings.
-        ConfigError: a setting is unknown, or the longest side is too small.
+        ArtifactError: there is no such model, its file is gone, or it has no settings.
+        ConfigError: a setting is unknown, the longest side is too small, or scales are no numbers.
     """
     if unknown := changes.keys() - set(SETTINGS):
         raise ConfigError(
@@ -47,8 +47,11 @@ def find_checkpoint(model: str | os.PathLike[str], changes: Mapping[str, Any]) -
         )
     side = changes.get("max_side_px")
     check(side is None or side >= MIN_SIDE_PX, "max_side_px", side, f">= {MIN_SIDE_PX}")
+    scales = changes.get("scales")
+    is_usable = scales is None or isinstance(scales, list | tuple)
+    check(is_usable, "scales", scales, "a tuple of numbers")
     found = find_model(os.fspath(model))
-    data = storage.read_bytes(found.path)
+    data = _read(found.path)
     asked = {name: value for name, value in changes.items() if value is not None}
     settings = dict(found.scored_with or {})
     if not settings and asked.keys() < set(SETTINGS):
@@ -57,3 +60,14 @@ def find_checkpoint(model: str | os.PathLike[str], changes: Mapping[str, Any]) -
     if settings.get("precision") == "bfloat16":
         settings["precision"] = "auto"
     return Checkpoint(path=found.path, data=data, settings=settings | asked)
+
+
+def _read(path: str) -> bytes:
+    try:
+        return storage.read_bytes(path)
+    except FileNotFoundError as error:
+        directory = path.rpartition("/")[0]
+        raise ArtifactError(
+            f"{path} is missing: remove {directory} and run the pipeline again, which trains the "
+            "network again"
+        ) from error

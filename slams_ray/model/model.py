@@ -28,7 +28,7 @@ from slams_ray.figures.montage import overlay_labels
 from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.model.checkpoint import find_checkpoint
 from slams_ray.model.limits import photograph_limits
-from slams_ray.model.predictor import make_predictor
+from slams_ray.model.predictor import check_device, make_predictor
 from slams_ray.model.tiles import check_tile, predict_in_tiles
 from slams_ray.networks.checkpoint import network_class_names
 
@@ -170,7 +170,7 @@ class Model:
         if isinstance(image, bytes):
             return self.decode(image, "the image")
         if isinstance(image, Image.Image):
-            return self._as_stored(to_rgb(image), to_rgb(turned_upright(image)))
+            return self._as_stored(*_pixels_of(image))
         pixels = _checked(image)
         return self._as_stored(pixels, pixels)
 
@@ -201,6 +201,17 @@ class Model:
         )
 
 
+def _pixels_of(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the RGB pixels of a Pillow image, as stored and upright. Pillow reads them late."""
+    try:
+        return to_rgb(image), to_rgb(turned_upright(image))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(
+            f"the Pillow image {image!r} cannot be read ({error}): open it again, or replace its "
+            "file"
+        ) from error
+
+
 def _checked(image: Any) -> np.ndarray:
     shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
     is_array = isinstance(image, np.ndarray) and image.ndim == 3 and image.size > 0
@@ -227,7 +238,7 @@ def load_model(
 
     Args:
         model: see `find_model`.
-        device: torch device; None is a GPU if there is one.
+        device: torch device, such as cpu or cuda; None is a GPU if there is one.
         crf: whether DeepLab's CRF of test time refines the labels.
         tile_px: side of the tiles in which larger images are segmented, a multiple of 32; None
             takes images whole.
@@ -241,6 +252,7 @@ def load_model(
     settings["scales"] = tuple(settings["scales"])
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(device)
     refined = PredictionCrfConfig(iterations=CRF_ITERATIONS) if crf else None
     inference = InferenceConfig(**settings)
     predictor = make_predictor(found.path, inference, None, device, refined, batch_size)

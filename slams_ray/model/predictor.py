@@ -4,11 +4,22 @@ import torch
 
 from slams_ray import storage
 from slams_ray.config import InferenceConfig, PredictionCrfConfig
+from slams_ray.errors import ConfigError
 from slams_ray.inference.precision import inference_dtype, optimize_for_inference
 from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.networks.checkpoint import load_network
 from slams_ray.refinement.crf.kernels import kernels_of
 from slams_ray.refinement.crf.probabilities import ProbabilityCrf
+
+
+def check_device(device: str) -> None:
+    """Raises ConfigError unless torch knows a device of this name."""
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"device is {device!r}, expected a torch device: cpu, cuda, or cuda:1"
+        ) from error
 
 
 def make_predictor(

@@ -67,12 +67,31 @@ def stage_outputs(workspace: str) -> dict[str, str] | None:
     The directories are those in this workspace, also where the workspace was moved or copied. The
     stages `cam_*` of a system whose labels another learns have theirs beside those without prefix.
     """
-    summary = storage.join(workspace, SUMMARY_NAME)
-    if not storage.exists(summary):
+    summary = _summary(workspace)
+    if summary is None:
         return None
-    stages = json.loads(storage.read_bytes(summary))["stages"]
+    stages = summary["stages"]
     names = {stage["stage"]: stage["output"].rstrip("/").split("/")[-2:] for stage in stages}
     return {stage: storage.join(workspace, *name) for stage, name in names.items()}
+
+
+def used_outputs(workspace: str) -> set[str]:
+    """Returns all output directories of the last finished run; none without a summary.
+
+    A stage can run twice: `stage_outputs` has its last output. Summaries of earlier versions list
+    no others.
+    """
+    others = (_summary(workspace) or {}).get("outputs", [])
+    named = (stage_outputs(workspace) or {}).values()
+    return {*named, *(storage.join(workspace, name) for name in others)}
+
+
+def _summary(workspace: str) -> dict[str, Any] | None:
+    path = storage.join(workspace, SUMMARY_NAME)
+    if not storage.exists(path):
+        return None
+    found: dict[str, Any] = json.loads(storage.read_bytes(path))
+    return found
 
 
 def _in_mlflow(model: str) -> ModelSource:

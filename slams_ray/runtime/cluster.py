@@ -122,6 +122,12 @@ def num_cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
+def max_cpus() -> float:
+    """Number of CPUs of the node that has most of them."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return max((float(resources.get("CPU", 0)) for resources in nodes), default=0.0)
+
+
 def num_gpus() -> int:
     """Number of GPUs in the cluster."""
     return int(ray.cluster_resources().get("GPU", 0))

@@ -40,7 +40,7 @@ def walk_sets(config: SearchConfig, walk: WalkConfig) -> dict[str, WalkConfig]:
     """Returns the walks to choose from, by name; the configured settings are always among them."""
     betas, nums_steps = walk_grid(config, walk)
     return {
-        walk_name(beta, num_steps): WalkConfig(beta=beta, num_steps=num_steps)
+        walk_name(beta, num_steps): replace(walk, beta=beta, num_steps=num_steps)
         for beta in betas
         for num_steps in nums_steps
     }

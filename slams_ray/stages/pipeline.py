@@ -6,17 +6,13 @@ from typing import Any
 
 from slams_ray import storage
 from slams_ray.artifacts import fingerprint, flatten, to_plain
-from slams_ray.config import (
-    PipelineConfig,
-)
+from slams_ray.config import PipelineConfig
 from slams_ray.config.pipeline import unread_fields
 from slams_ray.errors import ConfigError
 from slams_ray.runtime import cluster
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.workspace_lock import workspace_lock
-from slams_ray.stages import (
-    evaluate,
-)
+from slams_ray.stages import evaluate
 from slams_ray.stages.config_file import CONFIG_NAME, dump_config
 from slams_ray.stages.paths import check_weights
 from slams_ray.stages.pipeline_run import PipelineRun
@@ -56,7 +52,7 @@ def run(
         context = make_context(config, session)
         _keep_config(recipe, config, workspace)
         results = run_stages(config, context, until)
-        summary = summarise(config, results, workspace, recipe)
+        summary = summarise(context, config, results, recipe)
         if evaluate.STAGE in results:
             publish(context, config, results, summary)
         elif session.parent is not None:

@@ -13,9 +13,11 @@ import pyarrow as pa
 from slams_ray import storage
 from slams_ray.config import ActivationInferenceConfig, SearchConfig
 from slams_ray.config.search import name_of_scales, scales_of
+from slams_ray.data.image import decode_mask
 from slams_ray.data.image_draw import draw_images
 from slams_ray.data.source import TRAIN
 from slams_ray.errors import ConfigError
+from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.refinement.trial import SLICE_SCHEMA, maps_schema, with_maps
 from slams_ray.runtime.shards import ShardInput, ShardJob, sum_shards
 from slams_ray.stages.infer_activation import (
@@ -102,8 +104,8 @@ def write_slices(
     if len(rows) < 2 * config.num_slices:
         raise ConfigError(
             f"search.num_samples is {config.num_samples}, but only {len(rows)} training images "
-            f"have masks, expected at least {2 * config.num_slices}: trials need ground truth. Set "
-            "search.num_samples 0, or add masks"
+            f"have masks that score a pixel, expected at least {2 * config.num_slices}: trials "
+            "need ground truth. Set search.num_samples 0, or add masks"
         )
     configured = maps_dir(output_dir, name_of_scales(inference.scales))
     names: tuple[list[str], list[str]] = ([], [])
@@ -150,12 +152,16 @@ def _scored_rows(
 
 
 def _candidates(data: PreparedData) -> Iterator[tuple[str, str]]:
-    """Yields id and shard of every training image with a mask and a label."""
+    """Yields id and shard of every training image with a label and a mask that scores pixels."""
     source = ShardColumns(directory=data.images(TRAIN), columns=("mask", "image_labels"))
     for shard in data.names(TRAIN):
         for row in iterate_rows([shard], [source]):
-            if row["mask"] is not None and row["image_labels"]:
+            if row["image_labels"] and _scores_pixels(row["mask"], row["image_id"]):
                 yield row["image_id"], shard
+
+
+def _scores_pixels(mask: bytes | None, image_id: str) -> bool:
+    return mask is not None and bool((decode_mask(mask, image_id) != IGNORE_INDEX).any())
 
 
 def infer_maps(

@@ -27,9 +27,13 @@ def headlines(config: PipelineConfig) -> list[str]:
 
 
 def summarise(
-    config: PipelineConfig, results: dict[str, Result], workspace: str, recipe: str
+    context: StageContext, config: PipelineConfig, results: dict[str, Result], recipe: str
 ) -> dict[str, Any]:
-    """Returns the content of summary.json."""
+    """Returns the content of summary.json.
+
+    A stage that ran twice, as on maps of other scales, has its last output in `stages`, and all in
+    `outputs`.
+    """
     own = results
     if config.teacher is not None:
         prefix = teacher_prefix(config.teacher)
@@ -50,13 +54,15 @@ def summarise(
     return {
         "scored_split": evaluated.record.notes["split"] if evaluated else None,
         "recipe": recipe,
-        "workspace": workspace,
+        "workspace": context.workspace,
         "montage": report.MONTAGE_NAME if evaluated else None,
+        "montage_images": context.tracking.num_examples if evaluated else 0,
         "skipped_images": skipped,
         "scores": {name: metrics.get(name) for name in headlines(config)},
         "choices": {k: v for k, v in metrics.items() if k.endswith(_CHOICES)},
         "warnings": [w for r in results.values() for w in r.record.warnings],
         "stages": stages,
+        "outputs": sorted("/".join(path.split("/")[-2:]) for path in context.own_outputs),
     }
 
 
@@ -66,13 +72,14 @@ def publish(
     results: dict[str, Result],
     summary: dict[str, Any],
 ) -> None:
-    """Writes the summary and logs it to the parent run, unless it has not changed.
+    """Writes the summary and the montage, and logs both to the parent run, unless they are there.
 
     Where `tracking.registered_name` is set, the network is registered in either case.
     """
     path = storage.join(context.workspace, SUMMARY_NAME)
     text = json.dumps(summary, indent=1).encode()
-    if storage.exists(path) and storage.read_bytes(path) == text:
+    is_drawn = storage.exists(storage.join(context.workspace, report.MONTAGE_NAME))
+    if is_drawn and storage.exists(path) and storage.read_bytes(path) == text:
         # A name can be given after the network was trained.
         if context.tracking.registered_name is not None:
             publish_model.publish(context, results)

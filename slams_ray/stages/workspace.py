@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from slams_ray import storage
 from slams_ray.artifacts import RECORD_NAME
 from slams_ray.errors import ArtifactError
-from slams_ray.model.source import SUMMARY_NAME, stage_outputs
+from slams_ray.model.source import SUMMARY_NAME, stage_outputs, used_outputs
 from slams_ray.runtime.workspace_lock import workspace_lock
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def find_outputs(workspace: str) -> list[Output]:
 
     Without a finished run none is used, and all are newer.
     """
-    used = set((stage_outputs(workspace) or {}).values())
+    used = used_outputs(workspace)
     known = {path.rsplit("/", 2)[-2] for path in used}
     states = storage.list_states(workspace)
     finished_ns = next((changed for name, _, changed in states if name == SUMMARY_NAME), -1)

@@ -10,6 +10,9 @@ from slams_ray.config import PipelineConfig, RefinementConfig
 from slams_ray.config.pipeline import LABEL_SOURCES, MapSystem, SystemName
 from slams_ray.errors import ConfigError
 
+NONE = "none"
+"""Refinement without steps: labels are the thresholded maps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
@@ -17,7 +20,7 @@ class Rows:
 
     Attributes:
         systems: names of systems, the baseline first.
-        refinements: refinements between maps and labels, their steps joined by +.
+        refinements: refinements between maps and labels, their steps joined by +, or `NONE`.
         until: the last stage to run, such as refine for no segmentation networks.
     """
 
@@ -28,7 +31,7 @@ class Rows:
     @classmethod
     def of(cls, config: PipelineConfig, until: str) -> "Rows":
         """Returns the systems and the refinement of a recipe."""
-        refinement = "+".join(config.refinement.steps)
+        refinement = "+".join(config.refinement.steps) or NONE
         return cls(systems=config.systems, refinements=(refinement,), until=until)
 
     def pipelines(self, config: PipelineConfig) -> list[tuple[str, PipelineConfig]]:
@@ -56,16 +59,17 @@ class Rows:
 
 
 def parse_refinement(name: str) -> RefinementConfig:
-    """Parses the steps of a refinement, such as walk+crf.
+    """Parses the steps of a refinement, such as walk+crf; `NONE` has no step.
 
     Raises:
         ConfigError: a step is unknown, repeated, or in the wrong place.
     """
     known = get_args(get_args(RefinementConfig.__annotations__["steps"])[0])
-    steps = name.split("+")
+    steps = [] if name == NONE else name.split("+")
     unknown = [step for step in steps if step not in known]
     if unknown:
         raise ConfigError(
-            f"there is no refinement {unknown[0]!r}: join some of {', '.join(known)} by +"
+            f"there is no refinement {unknown[0]!r}: join some of {', '.join(known)} by +, or name "
+            f"{NONE}"
         )
     return RefinementConfig(steps=tuple(steps))  # type: ignore[arg-type]

@@ -1,11 +1,14 @@
 """What an ablation changes. It imports neither torch nor Ray, so that a dry run takes no time."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from slams_ray.config import PipelineConfig
 from slams_ray.config.overrides import override
 from slams_ray.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 RECIPE = "as the recipe"
 
@@ -58,18 +61,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def choose(config: PipelineConfig, variants: Sequence[str] = ()) -> list[str]:
-    """Returns the recipe and the variants that differ from it.
+    """Returns the recipe and the variants, of which each differs from those before it.
 
     Args:
         variants: names of `VARIANTS`; none means all.
 
     Raises:
-        ConfigError: there is no such variant.
+        ConfigError: there is no such variant, or the system is not SLAMs, which they change.
     """
+    if config.system != "slams":
+        raise ConfigError(
+            f"system is {config.system!r}, expected 'slams', which all variants change: "
+            "jobs.compare compares systems"
+        )
     unknown = [name for name in variants if name not in VARIANTS]
     if unknown:
         known = ", ".join(map(repr, VARIANTS))
         raise ConfigError(f"there is no variant {unknown[0]!r}: choose from {known}")
-    # A variant equal to the recipe would be trained at the same time in the same directory.
-    others = [name for name in variants or VARIANTS if override(config, VARIANTS[name]) != config]
-    return [RECIPE, *others]
+    chosen = {RECIPE: config}
+    for name in dict.fromkeys(variants or VARIANTS):
+        varied = override(config, VARIANTS[name])
+        equal = next((other for other, settings in chosen.items() if settings == varied), None)
+        # Two equal variants would be trained at the same time in the same directory.
+        if equal is None:
+            chosen[name] = varied
+        elif name in variants and name != equal:
+            logger.warning("%r is left out, because with these settings it is %r", name, equal)
+    return list(chosen)

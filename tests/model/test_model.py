@@ -15,7 +15,7 @@ from PIL import Image
 import slams_ray
 from slams_ray.artifacts import Record, write_record
 from slams_ray.data.transforms import normalise, pyramid
-from slams_ray.errors import ConfigError, DataError
+from slams_ray.errors import ArtifactError, ConfigError, DataError
 from slams_ray.networks.checkpoint import load_network
 from slams_ray.stages import predict
 
@@ -117,6 +117,45 @@ def test_what_is_no_image_is_described(
     model = slams_ray.load(write_checkpoint())
     with pytest.raises(DataError, match=message):
         model.predict(image)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "float16"}, "precision is 'float16', expected one of auto, float32, bf"),
+        ({"scales": 1.0}, r"scales is 1\.0, expected a tuple of numbers"),
+        ({"device": "gpu"}, "device is 'gpu', expected a torch device: cpu, cuda"),
+    ],
+)
+def test_options_that_do_not_exist_are_described(
+    write_checkpoint: WriteCheckpoint, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        slams_ray.load(write_checkpoint(), **options)
+
+
+def test_a_pillow_image_that_cannot_be_read_is_a_data_error(
+    write_checkpoint: WriteCheckpoint, photographs: Path, tmp_path: Path
+) -> None:
+    model = slams_ray.load(write_checkpoint())
+    data = (photographs / "large.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(data[: len(data) // 2])
+    with Image.open(tmp_path / "half.jpg") as image, pytest.raises(DataError, match="truncated"):
+        model.predict(image)
+    closed = Image.open(photographs / "large.jpg")
+    closed.close()
+    with pytest.raises(DataError, match="cannot be read"):
+        model.predict(closed)
+
+
+def test_a_workspace_without_its_checkpoint_says_what_to_do(
+    write_checkpoint: WriteCheckpoint, tmp_path: Path
+) -> None:
+    trained = tmp_path / "train_segmentation" / "0"
+    stages = [{"stage": "train_segmentation", "output": str(trained)}]
+    (tmp_path / "summary.json").write_text(json.dumps({"stages": stages}))
+    with pytest.raises(ArtifactError, match=rf"model\.pt is missing: remove {trained} and run"):
+        slams_ray.load(tmp_path)
 
 
 def test_a_workspace_that_was_moved_still_loads(

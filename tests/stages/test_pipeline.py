@@ -275,6 +275,19 @@ def test_a_demanded_gpu_that_the_cluster_lacks_is_missed_before_any_stage(
     assert not (tmp_path / "runs" / "prepare").exists()
 
 
+def test_a_montage_that_is_gone_or_has_other_images_is_drawn_again(
+    finished: Any, tmp_path: Path
+) -> None:
+    workspace = finished.copy_to(tmp_path)
+    montage = workspace / "montage.png"
+    two = Image.open(montage).size
+    montage.unlink()
+    pipeline.run(finished.config, str(workspace), "tiny")
+    assert Image.open(montage).size == two
+    pipeline.run(override(finished.config, {"tracking.num_examples": 1}), str(workspace), "tiny")
+    assert Image.open(montage).size[1] < two[1]
+
+
 def test_a_damaged_record_is_named(finished: Any) -> None:
     record = Path(finished.result.results["prepare"].output_dir) / RECORD_NAME
     whole = record.read_bytes()

@@ -29,6 +29,7 @@ def write_workspace(root: str) -> dict[str, str]:
     outputs = {
         "used": write_output(root, "refine", "a" * 12),
         "used by cam_refine": write_output(root, "refine", "9" * 12),
+        "used with other scales": write_output(root, "refine", "8" * 12),
         "unused": write_output(root, "refine", "b" * 12),
         "unfinished": write_output(root, "refine", "c" * 12, finished=False),
         "of another stage": write_output(root, "walk", "d" * 12),
@@ -39,7 +40,8 @@ def write_workspace(root: str) -> dict[str, str]:
         {"stage": "cam_refine", "output": f"/moved/refine/{'9' * 12}"},
         {"stage": "refine", "output": f"/moved/refine/{'a' * 12}"},
     ]
-    write_bytes(join(root, "summary.json"), json.dumps({"stages": stages}).encode())
+    summary = {"stages": stages, "outputs": [f"refine/{digit * 12}" for digit in "89a"]}
+    write_bytes(join(root, "summary.json"), json.dumps(summary).encode())
     return outputs
 
 

@@ -170,3 +170,11 @@ def test_a_failed_seed_leaves_a_table_of_the_others_and_is_then_named(tmp_path: 
     assert shown == scores
     assert json.loads((tmp_path / "compare.json").read_text()) == [vars(s) for s in scores]
     assert (tmp_path / "compare.png").is_file()
+
+
+def test_labels_without_any_refinement_are_a_row(tiny_config: PipelineConfig) -> None:
+    without = replace(tiny_config, refinement=RefinementConfig(steps=()))
+    assert Rows.of(without, "evaluate").refinements == ("none",)
+    rows = Rows(systems=("cam",), refinements=("crf", "none"), until="evaluate")
+    found = {name: config.refinement.steps for name, config in rows.pipelines(tiny_config)}
+    assert found == {"crf": ("crf",), "none": ()}
