@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -23,6 +23,9 @@ class CocoWriter:
         connected: whether each connected region of a class is an annotation of its own, or all
             pixels of a class are one.
     """
+
+    NAMES: ClassVar = (ANNOTATIONS_NAME,)
+    """Files and directories that it writes."""
 
     def __init__(
         self, output: str, description: DatasetDescription, connected: bool = False

@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import ClassVar
 
 from PIL import Image
 
@@ -13,6 +14,9 @@ from slams_ray.metrics import IGNORE_INDEX
 
 class MaskWriter:
     """Writes masks/<image id>.png in mode L, and data.yaml."""
+
+    NAMES: ClassVar = ("masks", "data.yaml")
+    """Files and directories that it writes."""
 
     def __init__(self, output: str, description: DatasetDescription) -> None:
         self.output = output

@@ -1,6 +1,7 @@
 """PASCAL VOC layout, as CVAT imports and exports it under the name Segmentation mask 1.1."""
 
 import re
+from typing import ClassVar
 
 from slams_ray import storage
 from slams_ray.data.image import IGNORE_COLOUR, encode_mask
@@ -9,6 +10,7 @@ from slams_ray.errors import DataError
 from slams_ray.exports.labelled_image import LabelledImage
 
 LABEL_MAP_NAME = "labelmap.txt"
+LIST_NAME = "ImageSets/Segmentation/default.txt"
 IGNORE_NAME = "ignore"
 _UNUSABLE = re.compile(r"[:\n\r]")
 
@@ -19,6 +21,9 @@ class VocWriter:
     Raises:
         DataError: a class name cannot be written into the label map.
     """
+
+    NAMES: ClassVar = ("SegmentationClass", LABEL_MAP_NAME, LIST_NAME)
+    """Files and directories that it writes."""
 
     def __init__(self, output: str, description: DatasetDescription) -> None:
         self.output = output
@@ -44,7 +49,7 @@ class VocWriter:
         for name, colour in [*named, (IGNORE_NAME, IGNORE_COLOUR)]:
             lines.append(f"{name}:{','.join(map(str, colour))}::")
         self._write_lines(LABEL_MAP_NAME, lines)
-        self._write_lines("ImageSets/Segmentation/default.txt", sorted(self._image_ids))
+        self._write_lines(LIST_NAME, sorted(self._image_ids))
 
     def _write_lines(self, name: str, lines: list[str]) -> None:
         text = "".join(f"{line}\n" for line in lines)

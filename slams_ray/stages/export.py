@@ -14,19 +14,30 @@ from slams_ray.data.names import check_file_name
 from slams_ray.data.source import TRAIN
 from slams_ray.errors import ArtifactError, ConfigError
 from slams_ray.exports.coco import CocoWriter
-from slams_ray.exports.labelled_image import LabelledImage, MakeWriter, write_class_names
+from slams_ray.exports.labelled_image import (
+    CLASS_NAMES_NAME,
+    LabelledImage,
+    MakeWriter,
+    write_class_names,
+)
 from slams_ray.exports.masks import MaskWriter
 from slams_ray.exports.voc import VocWriter
 from slams_ray.model.onnx import export_onnx
 from slams_ray.model.source import SUMMARY_NAME, stage_outputs
 from slams_ray.runtime.progress import Progress
 from slams_ray.stages import evaluate, import_files, prepare, refine
+from slams_ray.stages.export_output import claim
 from slams_ray.stages.prepare import PreparedData, open_prepared
 from slams_ray.stages.stage import Result
 
 logger = logging.getLogger(__name__)
 
-WRITERS: dict[str, MakeWriter] = {"voc": VocWriter, "masks": MaskWriter, "coco": CocoWriter}
+WRITERS: dict[str, type[VocWriter | MaskWriter | CocoWriter]] = {
+    "voc": VocWriter,
+    "masks": MaskWriter,
+    "coco": CocoWriter,
+}
+IMAGES_NAME = "JPEGImages"
 ONNX_NAME = "model.onnx"
 THREADS = 8
 """Writing to an object store is mostly waiting."""
@@ -72,17 +83,20 @@ def run(
 
     Raises:
         ArtifactError: the workspace has no such labels.
-        ConfigError: the output is the workspace, or the format has no regions.
+        ConfigError: the output is the workspace, or has files that no export wrote and this one
+            would replace; or the format has no regions.
     """
     if storage.absolute(workspace) == storage.absolute(output):
         raise ConfigError(f"output is the workspace {workspace}: name another directory")
-    make_writer = WRITERS[output_format]
+    kind = WRITERS[output_format]
+    make_writer: MakeWriter = kind
     if regions == "connected":
         if output_format != "coco":
             raise ConfigError(f"{output_format} has no regions: leave --regions out, or take coco")
         make_writer = partial(CocoWriter, connected=True)
     stored = find_labels(workspace, labels)
     writer = make_writer(output, stored.data.description)
+    claim(output, [*kind.NAMES, CLASS_NAMES_NAME, *([IMAGES_NAME] if images else [])])
     num_images = stored.data.num_images(stored.role)
     progress = Progress("export", num_images, "images")
 
@@ -94,7 +108,7 @@ def run(
         found = decode_mask(row[stored.column], image_id)
         writer.write(LabelledImage(image_id=image_id, file_name=file_name, labels=found))
         if images:
-            storage.write_bytes(storage.join(output, "JPEGImages", file_name), data)
+            storage.write_bytes(storage.join(output, IMAGES_NAME, file_name), data)
 
     num_written = 0
     with ThreadPoolExecutor(THREADS) as threads:
@@ -112,7 +126,11 @@ def run_onnx(model: str, output: str) -> str:
 
     Args:
         model: see `find_model`.
+
+    Raises:
+        ConfigError: the output has such files that no export wrote.
     """
+    claim(output, [ONNX_NAME, CLASS_NAMES_NAME])
     path = storage.join(output, ONNX_NAME)
     write_class_names(output, export_onnx(model, path))
     logger.info("%s in %s", model, path)

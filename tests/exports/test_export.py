@@ -213,5 +213,37 @@ def test_a_workspace_without_labels_and_an_output_over_it_are_refused(
     with pytest.raises(ConfigError, match="output is the workspace"):
         export.run(str(workspace), "voc", str(workspace), labels="pseudo", images=False)
     shutil.rmtree(workspace / "refine")
-    with pytest.raises(ArtifactError, match=r"refine/0 .*|shard"):
+    with pytest.raises(ArtifactError, match=r"refine/0/pseudo_labels/.* is missing"):
         export.run(str(workspace), "voc", str(tmp_path / "out"), labels="pseudo", images=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "victim"),
+    [
+        ("masks", False, "masks/a.png"),
+        ("voc", False, "SegmentationClass/a.png"),
+        ("voc", False, "ImageSets/Segmentation/default.txt"),
+        ("coco", True, "JPEGImages/a.jpg"),
+        ("coco", False, "class_names.txt"),
+    ],
+)
+def test_what_no_export_has_written_is_not_replaced(
+    name: str, images: bool, victim: str, workspace: Path
+) -> None:
+    path = workspace.parent / name / victim
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"drawn by hand")
+    with pytest.raises(ConfigError, match="no export has written it: choose another --output"):
+        run(workspace, name, images=images)
+    assert [f for f in (workspace.parent / name).rglob("*") if f.is_file()] == [path]
+    assert path.read_bytes() == b"drawn by hand"
+
+
+def test_an_export_replaces_its_own_files_and_leaves_others(workspace: Path) -> None:
+    other = workspace.parent / "voc" / "masks" / "a.png"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"drawn by hand")
+    before = {f: f.read_bytes() for f in run(workspace, "voc", images=True).rglob("*.png")}
+    (workspace.parent / "voc" / "SegmentationClass" / "a.png").write_bytes(b"damaged")
+    assert {f: f.read_bytes() for f in run(workspace, "voc").rglob("*.png")} == before
+    assert other.read_bytes() == b"drawn by hand"
