@@ -37,6 +37,7 @@ docs: $(DEV_STAMP)
 
 # Without this variable MLflow starts seven processes for evaluation jobs, which nothing here uses.
 ui: $(STAMP)
+	@test -f $(WORKSPACE)/mlflow.db || { echo "$(WORKSPACE) has no mlflow.db: name the workspace of a run, make ui WORKSPACE=runs/folder"; exit 1; }
 	@echo "open http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=slams_ray  (Ctrl-C stops the server)"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(abspath $(WORKSPACE))/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
 

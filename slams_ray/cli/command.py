@@ -19,6 +19,8 @@ from slams_ray.errors import ConfigError, SlamsError
 from slams_ray.recipes import RECIPES
 
 Command = TypeVar("Command", bound="PipelineCommand")
+COPIED_CODE = "/working_dir_files/_ray_pkg_"
+"""Part of the path where the code of a submitted job runs."""
 POSITIONAL_NAMES = (tyro.conf.PositionalMetavarFromFieldName,)
 """Lets the help show `WORKSPACE` for a positional argument, and not its type."""
 
@@ -117,7 +119,7 @@ def parse(
             choices, description=description, args=arguments, prog=program_name()
         )
     except SlamsError as error:
-        fail(error)
+        fail(_with_option(error, arguments))
     return named[0], command
 
 
@@ -141,6 +143,17 @@ def _explain(
             print(overview(choices[named[0]][1].config, request.arguments, program))
         raise
     raise AssertionError("the parser returned from --help")
+
+
+def _with_option(error: SlamsError, arguments: Sequence[str]) -> SlamsError:
+    """Returns the error with the option that it is about.
+
+    Sections inside others do not know where they are: training.epochs may be of any network.
+    """
+    field = str(error).partition(" is ")[0].replace("_", "-")
+    options = [argument.partition("=")[0].replace("_", "-") for argument in arguments]
+    found = [option for option in options if option.endswith(f".{field}")]
+    return type(error)(f"{found[0]}: {error}") if len(found) == 1 else error
 
 
 def _check_recipe(arguments: Sequence[str]) -> None:
@@ -202,7 +215,24 @@ def save_settings(path: str, recipe: str, config: PipelineConfig) -> None:
 
 
 def workspace_of(recipe: str, command: PipelineCommand) -> str:
-    """Returns the workspace as an absolute path, because workers have other directories."""
+    """Returns the workspace as an absolute path, because workers have other directories.
+
+    Raises:
+        ConfigError: see `check_stays`.
+    """
     from slams_ray import storage
 
-    return storage.absolute(command.workspace or f"runs/{recipe}")
+    path = command.workspace or f"runs/{recipe}"
+    check_stays("--workspace", path)
+    return storage.absolute(path)
+
+
+def check_stays(option: str, path: str) -> None:
+    """Raises ConfigError for a place in the copy of the code that Ray makes for a submitted job."""
+    from slams_ray import storage
+
+    if COPIED_CODE in storage.absolute(path):
+        raise ConfigError(
+            f"{option} is {path}, which is in the copy of the code that Ray makes for this job "
+            f"and removes later: give {option} as a path or URI that every node reaches"
+        )

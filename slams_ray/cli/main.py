@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from importlib.metadata import version
 
 from slams_ray.errors import how_to_install
 
@@ -23,7 +24,12 @@ COMMANDS = {
 def main() -> None:
     """Runs the command that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name == "--version":
+        print(f"slams_ray {version('slams_ray')}")
+        return
     if name not in COMMANDS:
+        if not name.startswith("-"):
+            print(f"there is no command {name!r}\n", file=sys.stderr)
         listed = "\n".join(f"  {command:10} {about}" for command, about in COMMANDS.items())
         print(f"usage: slams COMMAND ...\n\n{listed}\n\nslams COMMAND --help explains a command")
         sys.exit(0 if name in ("-h", "--help") else 2)

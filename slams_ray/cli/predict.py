@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from slams_ray.cli.command import guarded, program_name
+from slams_ray.cli.command import check_stays, guarded, program_name
 
 USE_CLUSTER = {"auto": None, "always": True, "never": False}
 NETWORK_SETTINGS = ("scales", "flip", "precision", "max_side_px")
@@ -61,6 +61,7 @@ class PredictCommand:
 
 
 def _predict(command: PredictCommand) -> None:
+    check_stays("--output", command.output)
     from slams_ray.stages import predict
     from slams_ray.stages.predict_settings import PredictSettings
 

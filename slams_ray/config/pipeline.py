@@ -134,7 +134,7 @@ class PipelineConfig:
         self._check_walk()
         self._check_pairs()
         self._check_weights()
-        self._check_frozen_blocks()
+        self._check_backbones()
         self._check_accumulation()
         self._check_pooled_batch()
         self._check_tiles()
@@ -150,10 +150,18 @@ class PipelineConfig:
                 "downloads it",
             )
 
-    def _check_frozen_blocks(self) -> None:
-        """Checks that no network keeps random blocks for good."""
+    def _check_backbones(self) -> None:
+        """Checks that weights are of the backbone, and that no random blocks stay for good."""
         for name in ("encoder", "classifier", "segmentation"):
             backbone = getattr(self, name).backbone
+            # torchvision's ResNet50_Weights are those of resnet50.
+            owner, is_named, _ = backbone.weights.partition("_Weights.")
+            check(
+                not is_named or owner.lower() == backbone.name,
+                f"{name}.backbone.weights",
+                backbone.weights,
+                f"weights of {name}.backbone.name ({backbone.name}), a file, or none",
+            )
             check(
                 backbone.weights != "none" or not backbone.frozen_blocks,
                 f"{name}.backbone.frozen_blocks",

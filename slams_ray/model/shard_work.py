@@ -27,6 +27,8 @@ PREDICTION_SCHEMA = pa.schema(
 )
 """One row an image: size, mean confidence, and the palette PNG unless it is a file."""
 PHOTOGRAPHS = "the table of photographs"
+NUM_EMPTY = "num_empty"
+"""Entry of a summary: number of masks without an object."""
 WRITES_AHEAD = 4
 """Predictions that wait to be written on a GPU. One has 8 bytes a pixel."""
 
@@ -115,7 +117,8 @@ class PredictMapper(TracedMapper):
     def __call__(
         self, tables: Mapping[str, pa.Table], payload: Sequence[Source] | None
     ) -> tuple[pa.Table, dict[str, Any]]:
-        """Returns a row for each good image, and the number of rows and the bad images.
+        """Returns a row for each good image, and counts of rows and of masks without an object,
+        with the bad images.
 
         On a GPU threads read the next images and write the last masks while it computes.
         """
@@ -125,9 +128,10 @@ class PredictMapper(TracedMapper):
         bad: list[list[str]] = []
         read = work_ahead(self._read, _photographs(tables, payload), ahead)
         predicted = self._predicted(read, 1 if in_turn else self.model.images_at_once, bad)
-        rows = list(work_ahead(self._row, predicted, min(ahead, WRITES_AHEAD)))
-        table = pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA)
-        return table, {"num_rows": len(rows), "bad": bad}
+        made = list(work_ahead(self._row, predicted, min(ahead, WRITES_AHEAD)))
+        table = pa.Table.from_pylist([row for row, _ in made], schema=PREDICTION_SCHEMA)
+        num_empty = sum(not has_object for _, has_object in made)
+        return table, {"num_rows": len(made), NUM_EMPTY: num_empty, "bad": bad}
 
     def _read(self, entry: Entry) -> tuple[str, str, Decoded | DataError]:
         """Returns image id, path, and the decoded image or why it is bad."""
@@ -161,18 +165,20 @@ class PredictMapper(TracedMapper):
             # Photographs may be large: these go before the next are read.
             del group, good, predictions
 
-    def _row(self, predicted: tuple[str, Prediction]) -> dict[str, Any]:
+    def _row(self, predicted: tuple[str, Prediction]) -> tuple[dict[str, Any], bool]:
+        """Writes a mask, and returns its row and whether an object is in it."""
         image_id, found = predicted
         height, width = found.labels.shape
         if self.files_in is not None:
             write_files(self.files_in, image_id, found)
-        return {
+        row = {
             "image_id": image_id,
             "height": height,
             "width": width,
             "confidence": float(found.confidence.mean()),
             "labels": found.to_png() if self.files_in is None else None,
         }
+        return row, bool(found.labels.any())
 
 
 def _photographs(

@@ -36,9 +36,9 @@ def load_backbone_weights(backbone: Backbone, weights: str) -> None:
     reshaped = sorted(k for k, v in wanted.items() if v.shape != own[k].shape)
     if missing or reshaped:
         raise ConfigError(
-            f"weights {weights} are for another architecture: {len(missing)} of {len(own)} tensors "
-            f"are missing (first: {missing[:1]}), {len(reshaped)} have another shape (first: "
-            f"{reshaped[:1]}). "
+            f"backbone.weights {weights} are for another architecture: {len(missing)} of "
+            f"{len(own)} tensors are missing (first: {missing[:1]}), {len(reshaped)} have another "
+            f"shape (first: {reshaped[:1]}). "
             "Use a state dict of the configured backbone, or change backbone.name"
         )
     backbone.body.load_state_dict(wanted)

@@ -1,7 +1,7 @@
 """Stage evaluate: scores the segmentation network against the masks of the scored split."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -78,14 +78,33 @@ def _work(
     totals = sum_shards(job, counts)
     num_scored, confusion = totals["num_scored"], totals["confusion"]
     metrics: dict[str, float] = {}
+    warnings: list[str] = []
     # Masks can be absent, or 255 everywhere.
     if confusion.sum():
         metrics = _publish(attempt, totals, data.description, role)
+        warnings = missed_classes(confusion, data.description.class_names)
     return Outcome(
         num_rows=totals["num_rows"],
         metrics=metrics,
         notes={"split": role, "num_scored_images": num_scored},
+        warnings=warnings,
     )
+
+
+def missed_classes(confusion: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Returns a warning where the network finds no pixel of a class that is in the masks.
+
+    Args:
+        confusion: (K, K) pixels by true and predicted class.
+    """
+    is_there = confusion.sum(axis=1)[1:] > 0
+    missed = np.flatnonzero(is_there & (confusion.diagonal()[1:] == 0))
+    if not len(missed):
+        return []
+    return [
+        f"the network finds no pixel of {len(missed)} of {is_there.sum()} classes in the masks, "
+        f"such as {class_names[1 + missed[0]]}"
+    ]
 
 
 def _publish(

@@ -1,6 +1,7 @@
 """Paths in the settings of a pipeline: absolute for workers, and checked before the first stage."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from slams_ray import storage
 from slams_ray.artifacts import flatten, to_plain
@@ -25,6 +26,16 @@ def with_absolute_paths(config: PipelineConfig) -> PipelineConfig:
     settings = _settings(config)
     paths = {name: settings[name] for name in _PATHS if _is_path(settings[name])}
     return override(config, {name: storage.absolute(path) for name, path in paths.items()})
+
+
+def check_data(config: PipelineConfig) -> None:
+    """Raises ConfigError if there is no directory `data.root` on this machine, before any work."""
+    root = config.data.root
+    is_read = config.data.format != "synthetic" and "://" not in root
+    if is_read and not Path(storage.absolute(root)).is_dir():
+        raise ConfigError(
+            f"data.root is {root!r}, expected a directory or URI: give the data set by --data.root"
+        )
 
 
 def check_weights(config: PipelineConfig, stages: Sequence[str]) -> None:

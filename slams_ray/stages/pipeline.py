@@ -14,7 +14,7 @@ from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import evaluate
 from slams_ray.stages.config_file import CONFIG_NAME, dump_config
-from slams_ray.stages.paths import check_weights
+from slams_ray.stages.paths import check_data, check_weights
 from slams_ray.stages.pipeline_run import PipelineRun
 from slams_ray.stages.stage import Result, StageContext
 from slams_ray.stages.steps import groups, stage_names, steps
@@ -44,9 +44,11 @@ def run(
     Writes `<workspace>/config.yaml`, and `<workspace>/summary.json` once all stages have run.
 
     Raises:
-        ConfigError: another driver works in the workspace, or there is no stage `until`.
+        ConfigError: another driver works in the workspace, or there is no stage `until` or no
+            directory of data.
     """
     check_stage(config, until)
+    check_data(config)
     name = f"{recipe} {config.system} seed {config.seed}"
     with workspace_lock(workspace, recipe), open_session(config, workspace, name) as session:
         context = make_context(config, session)

@@ -6,10 +6,10 @@ from typing import Any
 
 from slams_ray.errors import DataError
 from slams_ray.model.model import load_model
-from slams_ray.model.shard_work import PredictMapper
+from slams_ray.model.shard_work import NUM_EMPTY, PredictMapper
 from slams_ray.runtime.progress import Progress
 from slams_ray.stages.predict_inputs import Photographs, check_output, find_photographs
-from slams_ray.stages.predict_output import note_written, remove_file_shards
+from slams_ray.stages.predict_output import log_masks, note_written, remove_file_shards
 from slams_ray.stages.predict_settings import CLUSTER_FROM_IMAGES, PredictSettings
 
 logger = logging.getLogger(__name__)
@@ -71,13 +71,14 @@ def _predict_here(
     progress = Progress("predict", len(sources), "images")
     # On a GPU threads read and write the images of a group. A CPU has nothing to wait for.
     size = how.images_per_shard if loaded.predictor.ahead else 1
-    num_bad = 0
+    num_bad = num_empty = 0
     for start in range(0, len(sources), size):
         _, summary = mapper({}, sources[start : start + size])
         for _, problem in summary["bad"]:
             logger.warning("skipped: %s", problem)
         num_bad += len(summary["bad"])
+        num_empty += summary[NUM_EMPTY]
         progress.advance(min(start + size, len(sources)))
     num_written = len(sources) - num_bad
-    logger.info("masks in %s: %d, skipped images: %d", output, num_written, num_bad)
+    log_masks(output, num_written, num_empty, num_bad)
     return num_written

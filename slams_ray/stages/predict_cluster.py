@@ -11,7 +11,7 @@ from slams_ray import storage
 from slams_ray.artifacts import digest, fingerprint
 from slams_ray.config import ComputeConfig, InferenceConfig
 from slams_ray.model.checkpoint import find_checkpoint
-from slams_ray.model.shard_work import PredictMapper
+from slams_ray.model.shard_work import NUM_EMPTY, PredictMapper
 from slams_ray.model.source import CHECKPOINT_NAME, INFERENCE_NAME
 from slams_ray.runtime import cluster
 from slams_ray.runtime.shards import ShardInput, ShardJob, run_shards
@@ -23,6 +23,7 @@ from slams_ray.stages.predict_output import (
     FILES,
     PREDICTIONS,
     WRITTEN,
+    log_masks,
     note_written,
     remove_unfinished,
     shard_fingerprint,
@@ -61,14 +62,16 @@ def run(
         if how.output_format == FILES:
             note_written(output, image_ids)
         remove_unfinished(output, how.output_format, job.fingerprints)
-        num_rows, bad = 0, []
+        num_rows, num_empty, bad = 0, 0, []
         for _, summary in run_shards(job):
             num_rows += summary["num_rows"]
+            # Shards of earlier versions do not count them.
+            num_empty += summary.get(NUM_EMPTY, 0)
             bad += summary["bad"]
         storage.write_bytes(storage.join(output, SKIPPED_NAME), json.dumps(bad, indent=1).encode())
     if bad:
         logger.warning("bad images, see %s: %d, first: %s", SKIPPED_NAME, len(bad), bad[0][1])
-    logger.info("masks in %s: %d, skipped images: %d", output, num_rows, len(bad))
+    log_masks(output, num_rows, num_empty, len(bad))
     return num_rows
 
 

@@ -87,6 +87,17 @@ def check_replaces_nothing(output: str, image_ids: Iterable[str], paths: Iterabl
                 )
 
 
+def log_masks(output: str, num_masks: int, num_empty: int, num_bad: int) -> None:
+    """Logs how many masks there are, and how many of them show no object."""
+    logger.info(
+        "masks in %s: %d, %d of them without an object; skipped images: %d",
+        output,
+        num_masks,
+        num_empty,
+        num_bad,
+    )
+
+
 def note_written(output: str, image_ids: Iterable[str]) -> None:
     """Notes that masks of these images are written from now on."""
     new = sorted(set(filter(_is_usable, image_ids)) - _written_ids(output))

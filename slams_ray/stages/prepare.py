@@ -170,7 +170,12 @@ def _work(
         json.loads(description.to_json()) | {"splits": notes["splits"]}, "dataset.json"
     )
     num_rows = sum(shard.num_rows for shards in notes["shards"].values() for shard in shards)
-    return Outcome(num_rows=num_rows, metrics={"num_skipped": len(bad)}, notes=notes)
+    return Outcome(
+        num_rows=num_rows,
+        metrics={"num_skipped": len(bad)},
+        notes=notes,
+        warnings=unseen_classes(notes["splits"][TRAIN]["images_per_class"]),
+    )
 
 
 def split_counts(notes: dict[str, Any]) -> dict[str, int]:
@@ -213,6 +218,17 @@ def _warn_of_shared_images(splits: dict[str, Split]) -> None:
             STAGE,
             len(shared),
         )
+
+
+def unseen_classes(images_per_class: Mapping[str, int]) -> list[str]:
+    """Returns a warning where networks have nothing to learn a class from."""
+    unseen = [name for name, num_images in images_per_class.items() if not num_images]
+    if not unseen:
+        return []
+    return [
+        f"no training image has {len(unseen)} of {len(images_per_class)} classes, such as "
+        f"{unseen[0]}: networks cannot learn them"
+    ]
 
 
 def _shuffled(split: Split) -> Split:

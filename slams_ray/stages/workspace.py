@@ -82,6 +82,8 @@ def find_outputs(workspace: str) -> list[Output]:
 def show(workspace: str) -> Iterator[str]:
     """Yields a line for each output: size, state, path."""
     if stage_outputs(workspace) is None:
+        if not storage.list_names(workspace):
+            raise ArtifactError(f"{workspace} is empty or missing: name a workspace")
         yield "no run has finished here, so all outputs are newer than the last one that did"
     for output in find_outputs(workspace):
         state = "used" if output.is_used else "newer" if output.is_newer else "unused"

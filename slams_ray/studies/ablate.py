@@ -10,7 +10,7 @@ from slams_ray.config.overrides import override
 from slams_ray.runtime.trial_plan import SearchTrial
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import pipeline, search_threshold
-from slams_ray.stages.paths import with_absolute_paths
+from slams_ray.stages.paths import check_data, with_absolute_paths
 from slams_ray.studies.comparison import Score
 from slams_ray.studies.scores import Show, Study, collect, finish, no_show
 from slams_ray.studies.trials import Point, of_trial, run_grid, to_report, to_scores
@@ -44,6 +44,7 @@ def run(
             the failed ones again.
     """
     config = with_absolute_paths(config)
+    check_data(config)
     chosen = choose(config, variants)
     name = f"{NAME} {recipe}"
     with (

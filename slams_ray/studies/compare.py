@@ -13,7 +13,7 @@ from slams_ray import storage
 from slams_ray.config import PipelineConfig
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import evaluate, import_files, pipeline, prepare
-from slams_ray.stages.paths import with_absolute_paths
+from slams_ray.stages.paths import check_data, with_absolute_paths
 from slams_ray.stages.steps import stage_names
 from slams_ray.studies.comparison import Score
 from slams_ray.studies.rows import Rows
@@ -51,6 +51,7 @@ def run(
     """
     rows = rows or Rows.of(config, evaluate.STAGE)
     config = with_absolute_paths(config)
+    check_data(config)
     for _, own in rows.pipelines(config):
         pipeline.check_stage(own, last_stage(own, rows.until))
     _, config = rows.pipelines(config)[-1]

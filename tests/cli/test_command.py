@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -130,9 +131,18 @@ def test_overrides_reach_nested_settings() -> None:
     [
         (["demo", "--crf.gt-prob", "1.5"], "crf.gt_prob is 1.5, expected"),
         (["demo", "--compute.train-workers", "99"], "for each of compute.train_workers (99)"),
-        (["voc12", "--data.root", "/nowhere"], "/nowhere/ImageSets/Segmentation/train"),
-        (["coco14", "--data.root", "/nowhere"], "/nowhere/annotations/instances_train2014.json"),
-        (["folder", "--data.root", "/nowhere"], "/nowhere/labels.csv is missing"),
+        (["voc12", "--data.root", "/usr"], "/usr/ImageSets/Segmentation/train"),
+        (["coco14", "--data.root", "/usr"], "/usr/annotations/instances_train2014.json"),
+        (["folder", "--data.root", "/usr"], "/usr/labels.csv is missing"),
+        (["folder", "--data.root", "/nowhere"], "data.root is '/nowhere', expected a directory"),
+        (
+            ["folder", "--classifier.backbone.name", "resnet50"],
+            "classifier.backbone.weights is 'MobileNet_V2_Weights.IMAGENET1K_V1', expected weights",
+        ),
+        (
+            ["folder", "--classifier.training.epochs", "0"],
+            "--classifier.training.epochs: training.epochs is 0.0, expected > 0",
+        ),
         (["demo", "--data.classes", "cat", "unicorn"], "unicorn"),
     ],
 )
@@ -151,6 +161,26 @@ def test_a_misspelt_setting_gets_a_suggestion_of_its_recipe_alone() -> None:
     assert "--classifier.training.epochs FLOAT" in shown
     assert "folder --help" in shown
     assert not any(f"{name} --help" in shown for name in RECIPES if name != "folder")
+
+
+def test_a_workspace_in_the_copy_of_a_submitted_job_is_refused(tmp_path: Path) -> None:
+    workspace = str(tmp_path / "working_dir_files" / "_ray_pkg_1" / "runs")
+    shown = run("jobs.pipeline", "smoke", "--workspace", workspace)
+    assert shown.returncode == 1
+    assert f"--workspace is {workspace}, which is in the copy of the code" in shown.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_tells_its_version_and_what_it_does_not_know() -> None:
+    version = run("slams_ray", "--version")
+    assert (version.returncode, version.stdout) == (
+        0,
+        f"slams_ray {metadata.version('slams_ray')}\n",
+    )
+    unknown = run("slams_ray", "foo")
+    assert unknown.returncode == 2
+    assert "there is no command 'foo'" in unknown.stderr
+    assert "slams COMMAND --help" in unknown.stdout
 
 
 def test_a_misspelt_recipe_gets_the_names_of_all() -> None:

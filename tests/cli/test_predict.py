@@ -25,12 +25,12 @@ def test_the_cluster_is_used_as_asked(
 ) -> None:
     asked: list[PredictSettings] = []
     monkeypatch.setattr(predict, "run", lambda model, images, output, how: asked.append(how))
-    given = ["--model", "m", "--images", "i", "--output", "o", "--tile-px", "64", *arguments]
+    given = ["--model", "m", "--images", "i", "--output", "o", "--tile-px", "128", *arguments]
     monkeypatch.setattr(sys, "argv", ["predict", *given])
     command.main()
     (how,) = asked
     assert how.use_cluster is use_cluster
-    assert how.tile_px == 64
+    assert how.tile_px == 128
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,19 @@ def test_a_number_that_cannot_be_is_refused_with_what_is_expected(
     with pytest.raises(SystemExit):
         command.main()
     assert f"ConfigError: {message}" in capsys.readouterr().err
+
+
+def test_masks_are_not_written_where_ray_removes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = tmp_path / "working_dir_files" / "_ray_pkg_1"
+    copied.mkdir(parents=True)
+    monkeypatch.chdir(copied)
+    given = ["predict", "--model", "m", "--images", "i", "--output", "masks"]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit, match="1"):
+        command.main()
+    assert "--output is masks, which is in the copy of the code that Ray makes" in (
+        capsys.readouterr().err
+    )
+    assert not list(copied.iterdir())

@@ -99,13 +99,16 @@ def test_a_shard_has_the_masks_of_the_model_and_names_bad_images(
     ((path, reason),) = summary["bad"]
     assert path.endswith("d.png")
     assert "truncated" in reason
+    num_empty = 0
     for row in table.to_pylist():
         expected = model.predict(photographs / f"{row['image_id']}.png")
+        num_empty += not expected.labels.any()
         mask = tmp_path / "masks" / f"{row['image_id']}.png"
         data = mask.read_bytes() if to_files else row["labels"]
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), expected.labels)
         assert (row["height"], row["width"]) == expected.labels.shape
         assert row["confidence"] == pytest.approx(float(expected.confidence.mean()))
+    assert summary["num_empty"] == num_empty
     with pytest.raises(DataError, match="truncated"):
         PredictMapper(model, None, "fail")({}, sources)
 
@@ -189,12 +192,12 @@ def test_a_truncated_table_is_to_be_replaced_and_no_directory_removed(tmp_path: 
 
 def damage_images(path: Path) -> None:
     """Overwrites the images of a table, whose footer and ids stay whole."""
-    chunk = pq.ParquetFile(path).metadata.row_group(0).column(1)
-    assert chunk.path_in_schema == "image"
-    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    images = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    assert images.path_in_schema == "image"
+    start = images.dictionary_page_offset or images.data_page_offset
     with path.open("r+b") as file:
         file.seek(start)
-        file.write(bytes(255 for _ in range(chunk.total_compressed_size)))
+        file.write(bytes(255 for _ in range(images.total_compressed_size)))
 
 
 @pytest.mark.ray

@@ -1,8 +1,10 @@
 """What stages say in the log: counts of the data set, labels that are nearly all ignored."""
 
+import numpy as np
 import pytest
 
-from slams_ray.stages.prepare import counts_of
+from slams_ray.stages.evaluate import missed_classes
+from slams_ray.stages.prepare import counts_of, unseen_classes
 from slams_ray.stages.refine import warnings_of
 
 
@@ -27,3 +29,18 @@ def test_labels_that_are_nearly_all_ignored_are_warned_of(fraction: float, warns
     found = warnings_of(fraction)
     assert len(found) == warns
     assert all("95% of the pixels are ignored" in text for text in found)
+
+
+def test_classes_that_no_training_image_has_are_warned_of() -> None:
+    assert unseen_classes({"cat": 1, "dog": 4}) == []
+    (text,) = unseen_classes({"cat": 1, "dog": 0, "cow": 0})
+    assert text == "no training image has 2 of 3 classes, such as dog: networks cannot learn them"
+
+
+def test_classes_of_which_no_pixel_is_found_are_warned_of() -> None:
+    names = ("background", "cat", "dog", "cow")
+    found = np.diag([9, 3, 1, 0])
+    assert missed_classes(found, names) == [], "no mask has a cow"
+    found[2] = [4, 2, 0, 0]
+    (text,) = missed_classes(found, names)
+    assert text == "the network finds no pixel of 1 of 2 classes in the masks, such as dog"

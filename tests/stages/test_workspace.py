@@ -74,6 +74,11 @@ def test_a_workspace_in_a_bucket_is_pruned_too(object_store: str) -> None:
     check_prune(root, write_workspace(root))
 
 
+def test_a_workspace_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="gone is empty or missing"):
+        list(workspace.show(str(tmp_path / "gone")))
+
+
 def test_the_outputs_of_a_run_that_goes_on_are_kept(tmp_path: Path) -> None:
     write_workspace(str(tmp_path))
     newer = write_output(str(tmp_path), "refine", "0" * 12, finished=False)
