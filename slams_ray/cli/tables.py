@@ -35,7 +35,9 @@ def print_summary(summary: dict[str, Any]) -> None:
     for stage in summary["stages"]:
         output = stage["output"].removeprefix(summary["workspace"]).lstrip("/")
         shown = "  ".join(f"{k} {v:.4g}" for k, v in list(stage["metrics"].items())[:3])
-        table.add_row(stage["stage"], f"{stage['seconds']:.1f}", str(stage["rows"]), shown, output)
+        table.add_row(
+            stage["stage"], f"{stage['seconds']:.1f}", str(stage["rows"] or ""), shown, output
+        )
     console = _console(130)
     console.print(table)
     for name, value in summary["scores"].items():

@@ -11,6 +11,7 @@ from PIL import Image
 
 from slams_ray import storage
 from slams_ray.config import InferenceConfig, PredictionCrfConfig
+from slams_ray.config.checks import check
 from slams_ray.data.image import (
     ImageLimits,
     decode_image,
@@ -65,7 +66,13 @@ class Prediction:
         return encode_mask(self.labels, self.palette)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the labels as palette PNG to a path or URI."""
+        """Writes the labels as palette PNG to a path or URI.
+
+        Raises:
+            ConfigError: the path does not end in .png.
+        """
+        is_png = os.fspath(path).lower().endswith(".png")
+        check(is_png, "path", os.fspath(path), "a name that ends in .png, the format of masks")
         storage.write_bytes(os.fspath(path), self.to_png())
 
     def overlay(self) -> np.ndarray:

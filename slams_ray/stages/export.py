@@ -117,7 +117,8 @@ def run(
             progress.advance(num_written)
     writer.finish()
     write_class_names(output, stored.data.description.class_names)
-    logger.info("%d label maps (%s, %s) in %s", num_written, labels, stored.role, output)
+    kind_of = {"pseudo": "pseudo labels", "predictions": "predictions"}[labels]
+    logger.info("%d %s of the %s split in %s", num_written, kind_of, stored.role, output)
     return num_written
 
 

@@ -78,13 +78,15 @@ def publish(
     """
     path = storage.join(context.workspace, SUMMARY_NAME)
     text = json.dumps(summary, indent=1).encode()
+    is_known = storage.exists(path) and storage.read_bytes(path) == text
     is_drawn = storage.exists(storage.join(context.workspace, report.MONTAGE_NAME))
-    if is_drawn and storage.exists(path) and storage.read_bytes(path) == text:
+    if not is_known or not is_drawn:
+        report.publish(context, config, results)
+    if is_known:
         # A name can be given after the network was trained.
         if context.tracking.registered_name is not None:
             publish_model.publish(context, results)
         return
-    report.publish(context, config, results)
     parent = context.session.open()
     log_scores(parent, summary)
     data = results[prepare.STAGE]

@@ -1,5 +1,6 @@
 """A trained network as two lines of Python use it."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import slams_ray
 from slams_ray.artifacts import Record, write_record
 from slams_ray.data.transforms import normalise, pyramid
 from slams_ray.errors import ArtifactError, ConfigError, DataError
+from slams_ray.model.model import load_model
+from slams_ray.model.source import SETTINGS
 from slams_ray.networks.checkpoint import load_network
 from slams_ray.stages import predict
 
@@ -85,6 +88,8 @@ def test_a_result_saves_itself_and_draws_itself(
     saved = Image.open(tmp_path / "mask.png")
     assert (saved.mode, saved.size) == ("P", (100, 64))
     np.testing.assert_array_equal(np.asarray(saved), found.labels)
+    with pytest.raises(ConfigError, match=r"mask\.jpg', expected a name that ends in \.png"):
+        found.save(tmp_path / "mask.jpg")
     overlay = found.overlay()
     assert (overlay.shape, overlay.dtype) == ((64, 100, 3), np.uint8)
     np.testing.assert_array_equal(overlay[found.labels == 0], found.image[found.labels == 0])
@@ -98,7 +103,16 @@ def test_settings_can_be_changed_and_unknown_ones_are_named(
     changed = slams_ray.load(path, scales=(1.0,), flip=False)
     assert (changed.predictor.scales, changed.predictor.flip) == ((1.0,), False)
     with pytest.raises(ConfigError, match=r"unknown settings scale: expected some of scales"):
-        slams_ray.load(path, scale=(1.0,))
+        load_model(path, scale=(1.0,))
+
+
+def test_load_takes_the_options_of_the_function_behind_it() -> None:
+    options = inspect.signature(slams_ray.load).parameters
+    behind = inspect.signature(load_model).parameters
+    assert set(options) == {name for name in behind if name != "changes"} | set(SETTINGS)
+    for name in options.keys() & behind.keys():
+        assert options[name].default == behind[name].default, name
+    assert all(options[name].default is None for name in SETTINGS)
 
 
 @pytest.mark.parametrize(

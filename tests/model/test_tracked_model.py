@@ -189,6 +189,7 @@ def test_a_finished_pipeline_registers_its_network_when_a_name_is_given_later(
     )
     text: dict[str, Any] = {"scores": {}}
     (tmp_path / "summary.json").write_text(json.dumps(text, indent=1))
+    (tmp_path / "montage.png").touch()
     for name in (None, "pets"):
         context: Any = SimpleNamespace(
             workspace=str(tmp_path), tracking=TrackingConfig(registered_name=name)
