@@ -4,7 +4,7 @@ import inspect
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -19,8 +19,8 @@ from slams_ray.errors import ConfigError, SlamsError
 from slams_ray.recipes import RECIPES
 
 Command = TypeVar("Command", bound="PipelineCommand")
-COPIED_CODE = "/working_dir_files/_ray_pkg_"
-"""Part of the path where the code of a submitted job runs."""
+COPIED_CODE = "/runtime_resources/working_dir_files/"
+"""Part of the path where Ray puts the code of a submitted job."""
 POSITIONAL_NAMES = (tyro.conf.PositionalMetavarFromFieldName,)
 """Lets the help show `WORKSPACE` for a positional argument, and not its type."""
 
@@ -101,6 +101,8 @@ def parse(
     try:
         request = help_request(arguments)
         arguments = with_config_file(arguments if request is None else request.arguments)
+        if request is not None:
+            request = replace(request, arguments=arguments)
         check_names(arguments)
         _check_recipe(arguments)
         named = [argument for argument in arguments if argument in RECIPES]
@@ -137,8 +139,8 @@ def _explain(
         tyro.extras.overridable_config_cli(
             shown, description=description, args=request.arguments, prog=program_name()
         )
-    except SystemExit:
-        if named and request.is_overview:
+    except SystemExit as ended:
+        if named and request.is_overview and not ended.code:
             program = f"{program_name()} {named[0]}"
             print(overview(choices[named[0]][1].config, request.arguments, program))
         raise
@@ -152,8 +154,8 @@ def _with_option(error: SlamsError, arguments: Sequence[str]) -> SlamsError:
     """
     field = str(error).partition(" is ")[0].replace("_", "-")
     options = [argument.partition("=")[0].replace("_", "-") for argument in arguments]
-    found = [option for option in options if option.endswith(f".{field}")]
-    return type(error)(f"{found[0]}: {error}") if len(found) == 1 else error
+    found = {o for o in options if f".{o.removeprefix('--')}".endswith(f".{field}")}
+    return type(error)(f"{found.pop()}: {error}") if len(found) == 1 else error
 
 
 def _check_recipe(arguments: Sequence[str]) -> None:
@@ -209,6 +211,8 @@ def save_settings(path: str, recipe: str, config: PipelineConfig) -> None:
     """Writes the resolved settings of a run as YAML."""
     from slams_ray import storage
     from slams_ray.stages.config_file import dump_config
+
+    check_stays("--save-config", path)
 
     storage.write_bytes(path, dump_config(recipe, config).encode())
     print(f"settings in {path}: start from them with --config {path}")

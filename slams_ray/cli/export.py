@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from slams_ray.cli.command import POSITIONAL_NAMES, guarded, program_name
+from slams_ray.cli.command import POSITIONAL_NAMES, check_stays, guarded, program_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class ExportCommand:
 def _export(command: ExportCommand) -> None:
     from slams_ray.stages import export
 
+    check_stays("--output", command.output)
     if command.format == "onnx":
         export.run_onnx(command.workspace, command.output)
         return

@@ -31,7 +31,10 @@ def main() -> None:
         if not name.startswith("-"):
             print(f"there is no command {name!r}\n", file=sys.stderr)
         listed = "\n".join(f"  {command:10} {about}" for command, about in COMMANDS.items())
-        print(f"usage: slams COMMAND ...\n\n{listed}\n\nslams COMMAND --help explains a command")
+        print(
+            f"usage: slams COMMAND ...\n\n{listed}\n\nslams COMMAND --help explains a command; "
+            "slams --version"
+        )
         sys.exit(0 if name in ("-h", "--help") else 2)
     sys.argv = [f"slams {name}", *sys.argv[2:]]
     try:

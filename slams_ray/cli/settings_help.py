@@ -136,7 +136,8 @@ def named_systems(arguments: Sequence[str], option: str) -> list[str]:
 
 def _read_sections(config: PipelineConfig, arguments: Sequence[str]) -> list[str]:
     """Returns the sections that the systems of a command line read, in order."""
-    systems = {
+    # jobs.compare has --systems in place of the other two.
+    systems = set(named_systems(arguments, "systems")) or {
         *(named_systems(arguments, "system") or [config.system]),
         *(named_systems(arguments, "baselines") or config.baselines),
     }
@@ -151,11 +152,11 @@ def _check_sections(names: Iterable[str]) -> None:
     known = section_names()
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, 1)
+            near = get_close_matches(name, [*known, *RECIPES], 1)
             guess = f": did you mean {_shown(near[0])}?" if near else ""
             raise ConfigError(
                 f"there is no section {_shown(name)!r} of settings, expected {ALL} or some of "
-                f"{', '.join(map(_shown, known))}{guess}"
+                f"{', '.join(map(_shown, known))}, or a recipe: {', '.join(RECIPES)}{guess}"
             )
 
 

@@ -1,7 +1,7 @@
 """Settings of inference, background threshold, dense CRF and pseudo labels."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from slams_ray.config.checks import check
 
@@ -25,14 +25,6 @@ class InferenceConfig:
             "inference.scales",
             self.scales,
             "positive numbers",
-        )
-        # The command line checks choices, callers of `slams_ray.load` have no other check.
-        choices = get_args(InferenceConfig.__annotations__["precision"])
-        check(
-            self.precision in choices,
-            "inference.precision",
-            self.precision,
-            f"one of {', '.join(choices)}",
         )
 
 

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from slams_ray import storage
+from slams_ray.config import InferenceConfig
 from slams_ray.config.checks import check
 from slams_ray.errors import ArtifactError, ConfigError
 from slams_ray.model.source import SETTINGS, find_model
@@ -45,11 +46,7 @@ def find_checkpoint(model: str | os.PathLike[str], changes: Mapping[str, Any]) -
         raise ConfigError(
             f"unknown settings {', '.join(sorted(unknown))}: expected some of {', '.join(SETTINGS)}"
         )
-    side = changes.get("max_side_px")
-    check(side is None or side >= MIN_SIDE_PX, "max_side_px", side, f">= {MIN_SIDE_PX}")
-    scales = changes.get("scales")
-    is_usable = scales is None or isinstance(scales, list | tuple)
-    check(is_usable, "scales", scales, "a tuple of numbers")
+    _check_changes(changes)
     found = find_model(os.fspath(model))
     data = _read(found.path)
     asked = {name: value for name, value in changes.items() if value is not None}
@@ -60,6 +57,22 @@ def find_checkpoint(model: str | os.PathLike[str], changes: Mapping[str, Any]) -
     if settings.get("precision") == "bfloat16":
         settings["precision"] = "auto"
     return Checkpoint(path=found.path, data=data, settings=settings | asked)
+
+
+def _check_changes(changes: Mapping[str, Any]) -> None:
+    """Checks settings under the names that callers know."""
+    side, scales = changes.get("max_side_px"), changes.get("scales")
+    check(side is None or side >= MIN_SIDE_PX, "max_side_px", side, f">= {MIN_SIDE_PX}")
+    is_usable = scales is None or (
+        isinstance(scales, list | tuple)
+        and bool(scales)
+        and all(isinstance(scale, int | float) and scale > 0 for scale in scales)
+    )
+    check(is_usable, "scales", scales, "a tuple of positive numbers")
+    precision = changes.get("precision")
+    choices = get_args(InferenceConfig.__annotations__["precision"])
+    is_known = precision is None or precision in choices
+    check(is_known, "precision", precision, f"one of {', '.join(choices)}")
 
 
 def _read(path: str) -> bytes:

@@ -29,7 +29,7 @@ from slams_ray.figures.montage import overlay_labels
 from slams_ray.inference.segmentation_predictor import SegmentationPredictor
 from slams_ray.model.checkpoint import find_checkpoint
 from slams_ray.model.limits import photograph_limits
-from slams_ray.model.predictor import check_device, make_predictor
+from slams_ray.model.predictor import check_torch_device, make_predictor
 from slams_ray.model.tiles import check_tile, predict_in_tiles
 from slams_ray.networks.checkpoint import network_class_names
 
@@ -184,7 +184,7 @@ class Model:
     def _as_stored(self, decoded: np.ndarray, upright: np.ndarray) -> Decoded:
         pixels, encoded = shrink(decoded, upright, self.max_side_px)
         if encoded is not None:
-            pixels = decode_image(encoded, "the shrunk image")
+            pixels = decode_image(encoded, "the shrunk image", self.limits)
         return Decoded(upright=upright, stored=pixels)
 
     def _segment(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -259,7 +259,7 @@ def load_model(
     settings["scales"] = tuple(settings["scales"])
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    check_device(device)
+    check_torch_device(device)
     refined = PredictionCrfConfig(iterations=CRF_ITERATIONS) if crf else None
     inference = InferenceConfig(**settings)
     predictor = make_predictor(found.path, inference, None, device, refined, batch_size)

@@ -12,14 +12,16 @@ from slams_ray.refinement.crf.kernels import kernels_of
 from slams_ray.refinement.crf.probabilities import ProbabilityCrf
 
 
-def check_device(device: str) -> None:
-    """Raises ConfigError unless torch knows a device of this name."""
+def check_torch_device(device: str) -> None:
+    """Raises ConfigError unless torch has a device of this name."""
     try:
-        torch.device(device)
+        kind = torch.device(device).type
     except RuntimeError as error:
         raise ConfigError(
             f"device is {device!r}, expected a torch device: cpu, cuda, or cuda:1"
         ) from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device is {device!r}, but torch finds no GPU: use cpu, or leave it out")
 
 
 def make_predictor(

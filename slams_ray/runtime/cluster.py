@@ -122,10 +122,24 @@ def num_cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def max_cpus() -> float:
-    """Number of CPUs of the node that has most of them."""
+def check_cpus(name: str, num_cpus: float) -> None:
+    """Says that a process waits for a node with enough CPUs; Ray would wait without a word.
+
+    Args:
+        name: setting with the number of CPUs.
+
+    Raises:
+        ConfigError: no node has them, and no other node can come.
+    """
+    connect()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return max((float(resources.get("CPU", 0)) for resources in nodes), default=0.0)
+    largest = max((float(resources.get("CPU", 0)) for resources in nodes), default=0.0)
+    if num_cpus <= largest:
+        return
+    problem = f"{name} is {num_cpus:g}, but no node has more than {largest:g} CPUs"
+    if is_alone():
+        raise ConfigError(f"{problem}: lower it")
+    logger.warning("%s: it waits for a larger node", problem)
 
 
 def num_gpus() -> int:
@@ -217,10 +231,12 @@ def use_gpu(device: str) -> bool:
 
 
 def check_device(device: str) -> None:
-    """Raises ConfigError before any work if a GPU is demanded and the cluster has none."""
+    """Raises ConfigError before any work if a GPU is demanded, and this machine alone has none."""
     if device == "gpu":
         connect()
-        use_gpu(device)
+        # On a cluster a node with a GPU may still come.
+        if is_alone():
+            use_gpu(device)
 
 
 def num_trainings(train_workers: int, device: str, train_threads: int | None = None) -> int:

@@ -18,7 +18,6 @@ from ray.tune.search import Searcher
 from ray.util.queue import Queue
 
 from slams_ray import storage
-from slams_ray.errors import ConfigError
 from slams_ray.runtime import cluster
 from slams_ray.runtime.interrupts import handler_kept
 from slams_ray.runtime.relay import LineRelay, relayed
@@ -112,32 +111,13 @@ def _run(
 
 
 def _share(plan: SearchPlan) -> tuple[dict[str, float], int]:
-    """Returns the resources of one trial, and the number of trials that the cluster can run.
-
-    Raises:
-        ConfigError: no node has the CPUs of a trial, and no other node can come.
-    """
-    _check_room(plan)
+    """Returns the resources of one trial, and the number of trials that the cluster can run."""
     resources = {"cpu": plan.cpus_per_trial}
     limit = max(1, int(cluster.num_cpus() / plan.cpus_per_trial))
     if (actors := plan.pool() if plan.pool is not None else None) is not None:
         resources["gpu"] = actors.num_gpus
         limit = min(limit, actors.num_actors)
     return resources, limit
-
-
-def _check_room(plan: SearchPlan) -> None:
-    """Says for what trials wait; Ray Tune would wait without naming a setting."""
-    largest = cluster.max_cpus()
-    if plan.cpus_per_trial <= largest:
-        return
-    problem = (
-        f"search.cpus_per_trial is {plan.cpus_per_trial:g}, but no node has more than "
-        f"{largest:g} CPUs"
-    )
-    if cluster.is_alone():
-        raise ConfigError(f"{problem}: lower it")
-    logger.warning("%s: trials wait for a larger node", problem)
 
 
 class _Proposer(Searcher):  # type: ignore[misc]

@@ -103,7 +103,8 @@ def missed_classes(confusion: np.ndarray, class_names: Sequence[str]) -> list[st
         return []
     return [
         f"the network finds no pixel of {len(missed)} of {is_there.sum()} classes in the masks, "
-        f"such as {class_names[1 + missed[0]]}"
+        f"such as {class_names[1 + missed[0]]}: look at its pseudo labels in the montage, and "
+        "train longer where they are good"
     ]
 
 

@@ -26,7 +26,7 @@ from slams_ray.model.onnx import export_onnx
 from slams_ray.model.source import SUMMARY_NAME, stage_outputs
 from slams_ray.runtime.progress import Progress
 from slams_ray.stages import evaluate, import_files, prepare, refine
-from slams_ray.stages.export_output import claim
+from slams_ray.stages.export_output import check_free, note_export
 from slams_ray.stages.prepare import PreparedData, open_prepared
 from slams_ray.stages.stage import Result
 
@@ -96,7 +96,9 @@ def run(
         make_writer = partial(CocoWriter, connected=True)
     stored = find_labels(workspace, labels)
     writer = make_writer(output, stored.data.description)
-    claim(output, [*kind.NAMES, CLASS_NAMES_NAME, *([IMAGES_NAME] if images else [])])
+    names = [*kind.NAMES, CLASS_NAMES_NAME, *([IMAGES_NAME] if images else [])]
+    check_free(output, names)
+    note_export(output, names)
     num_images = stored.data.num_images(stored.role)
     progress = Progress("export", num_images, "images")
 
@@ -131,9 +133,12 @@ def run_onnx(model: str, output: str) -> str:
     Raises:
         ConfigError: the output has such files that no export wrote.
     """
-    claim(output, [ONNX_NAME, CLASS_NAMES_NAME])
+    names = [ONNX_NAME, CLASS_NAMES_NAME]
+    check_free(output, names)
     path = storage.join(output, ONNX_NAME)
-    write_class_names(output, export_onnx(model, path))
+    class_names = export_onnx(model, path)
+    note_export(output, names)
+    write_class_names(output, class_names)
     logger.info("%s in %s", model, path)
     return path
 

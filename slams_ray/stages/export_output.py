@@ -3,34 +3,34 @@
 The format masks writes where the layout of a folder data set has its ground truth.
 """
 
-import json
 from collections.abc import Iterable
 
 from slams_ray import storage
 from slams_ray.errors import ConfigError
+from slams_ray.stages.written import WRITTEN, note, noted
 
-NOTE = "written/export/names.json"
-"""Relative paths of the files and directories that exports wrote into an output."""
+EXPORTS = f"{WRITTEN}/export"
 
 
-def claim(output: str, names: Iterable[str]) -> None:
-    """Notes that an export writes these files and directories.
+def check_free(output: str, names: Iterable[str]) -> None:
+    """Checks that an export replaces only what an earlier one wrote.
 
     Args:
         names: relative paths of files, and of directories that hold nothing else.
 
     Raises:
-        ConfigError: one is there that no export has noted. Nothing is written then.
+        ConfigError: a file is there, or in such a directory, that no export has noted.
     """
-    note = storage.join(output, NOTE)
-    noted: set[str] = set(json.loads(storage.read_bytes(note))) if storage.exists(note) else set()
-    new = sorted(set(names) - noted)
-    for name in new:
-        parent, _, own = name.rpartition("/")
-        if own in storage.list_names(storage.join(output, parent)):
+    own = noted(storage.join(output, EXPORTS))
+    for name in sorted(set(names) - own):
+        path = storage.join(output, name)
+        if storage.exists(path) or storage.list_files(path):
             raise ConfigError(
-                f"{storage.join(output, name)} would be overwritten, but no export has written it: "
-                "choose another --output, or remove it if it is of an export by an earlier version"
+                f"{path} would be overwritten, but no export has written it: choose another "
+                "--output, or remove it if it is of an export by an earlier version"
             )
-    if new:
-        storage.write_bytes(note, json.dumps(sorted(noted.union(new))).encode())
+
+
+def note_export(output: str, names: Iterable[str]) -> None:
+    """Notes that an export writes these files and directories."""
+    note(storage.join(output, EXPORTS), names)

@@ -30,11 +30,12 @@ def with_absolute_paths(config: PipelineConfig) -> PipelineConfig:
 
 def check_data(config: PipelineConfig) -> None:
     """Raises ConfigError if there is no directory `data.root` on this machine, before any work."""
-    root = config.data.root
+    root = storage.absolute(config.data.root)
     is_read = config.data.format != "synthetic" and "://" not in root
-    if is_read and not Path(storage.absolute(root)).is_dir():
+    if is_read and not Path(root).is_dir():
         raise ConfigError(
-            f"data.root is {root!r}, expected a directory or URI: give the data set by --data.root"
+            f"data.root is {config.data.root!r}, expected a directory or URI: give the data set by "
+            "--data.root"
         )
 
 

@@ -116,8 +116,7 @@ def run_stages(
         until: the last stage to run; None runs all.
 
     Raises:
-        ConfigError: the pipeline has no such stage, a system lacks a file or a library, or the
-            cluster has no GPU and `compute.device` is "gpu".
+        ConfigError: the pipeline has no such stage, or a system lacks a file or a library.
     """
     check_stage(config, until)
     names = [name for name, _ in steps(config)]
@@ -126,7 +125,6 @@ def run_stages(
         SYSTEMS[system].check(run.config)
     last = len(names) if until is None else len(names) - names[::-1].index(until)
     check_weights(run.config, names[:last])
-    cluster.check_device(config.compute.device)
     for group in groups(config, steps(config)[:last]):
         run_group(group, run)
     return run.results

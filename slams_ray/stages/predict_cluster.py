@@ -22,13 +22,13 @@ from slams_ray.stages.predict_inputs import REPLACE, Photographs
 from slams_ray.stages.predict_output import (
     FILES,
     PREDICTIONS,
-    WRITTEN,
     log_masks,
     note_written,
     remove_unfinished,
     shard_fingerprint,
 )
 from slams_ray.stages.predict_settings import PredictSettings
+from slams_ray.stages.written import WRITTEN
 from slams_ray.workers.segmentation import make_mapper
 
 logger = logging.getLogger(__name__)
@@ -65,8 +65,7 @@ def run(
         num_rows, num_empty, bad = 0, 0, []
         for _, summary in run_shards(job):
             num_rows += summary["num_rows"]
-            # Shards of earlier versions do not count them.
-            num_empty += summary.get(NUM_EMPTY, 0)
+            num_empty += summary[NUM_EMPTY]
             bad += summary["bad"]
         storage.write_bytes(storage.join(output, SKIPPED_NAME), json.dumps(bad, indent=1).encode())
     if bad:

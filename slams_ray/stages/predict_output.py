@@ -1,7 +1,7 @@
 """Checks what an output of predictions may overwrite, and removes shards that are out of date.
 
-Every run writes the ids of its images into `<output>/written` before it writes their masks, so that
-a later run knows which files are masks of this program.
+Every run notes the ids of its images in `<output>/written/*.json` before it writes their masks, so
+that a later run knows which files are masks of this program.
 """
 
 import json
@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from slams_ray import storage
-from slams_ray.artifacts import digest
 from slams_ray.data.names import check_relative_path
 from slams_ray.errors import ConfigError, DataError
 from slams_ray.model.shard_work import mask_names
 from slams_ray.runtime.finished_shards import FOOTER_READERS, KEY
+from slams_ray.stages.written import WRITTEN, note, noted
 
 logger = logging.getLogger(__name__)
 
-PREDICTIONS, WRITTEN = "predictions", "written"
+PREDICTIONS = "predictions"
 GROUP = re.compile(r"\d{6}\.parquet")
 """Name of the shard of a group of photographs."""
 FILES = "files"
@@ -47,12 +47,7 @@ def written_names(output: str) -> set[str]:
 
 
 def _written_ids(output: str) -> set[str]:
-    directory = storage.join(output, WRITTEN)
-    found: set[str] = set()
-    for name in storage.list_names(directory):
-        if name.endswith(".json"):
-            found |= set(json.loads(storage.read_bytes(storage.join(directory, name))))
-    return found
+    return noted(storage.join(output, WRITTEN))
 
 
 def check_replaces_nothing(output: str, image_ids: Iterable[str], paths: Iterable[str]) -> None:
@@ -100,11 +95,7 @@ def log_masks(output: str, num_masks: int, num_empty: int, num_bad: int) -> None
 
 def note_written(output: str, image_ids: Iterable[str]) -> None:
     """Notes that masks of these images are written from now on."""
-    new = sorted(set(filter(_is_usable, image_ids)) - _written_ids(output))
-    if new:
-        # The name follows from the content, so runs at the same time do not replace their notes.
-        path = storage.join(output, WRITTEN, f"{digest(new)}.json")
-        storage.write_bytes(path, json.dumps(new).encode())
+    note(storage.join(output, WRITTEN), filter(_is_usable, image_ids))
 
 
 def _is_usable(image_id: str) -> bool:

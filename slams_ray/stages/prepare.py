@@ -227,7 +227,8 @@ def unseen_classes(images_per_class: Mapping[str, int]) -> list[str]:
         return []
     return [
         f"no training image has {len(unseen)} of {len(images_per_class)} classes, such as "
-        f"{unseen[0]}: networks cannot learn them"
+        f"{unseen[0]}: networks cannot learn them. Add such images, or leave the classes out with "
+        "data.classes"
     ]
 
 

@@ -21,6 +21,7 @@ from slams_ray.config.search import name_of_scales
 from slams_ray.data.source import TRAIN
 from slams_ray.errors import TrainingError
 from slams_ray.refinement.pseudo_label import ConfidentPair, has_effect
+from slams_ray.runtime.cluster import check_cpus
 from slams_ray.runtime.search import search
 from slams_ray.runtime.search_space import SearchSpace
 from slams_ray.runtime.trial_plan import SearchPlan, SearchTrial
@@ -217,6 +218,7 @@ def _run_trials(
     slices: ScoredSlices,
     space: SearchSpace,
 ) -> list[SearchTrial]:
+    check_cpus("search.cpus_per_trial", config.cpus_per_trial)
     plan = SearchPlan(
         algorithm=config.algorithm,
         num_samples=config.num_samples,

@@ -3,7 +3,7 @@
 `slices/<name>.parquet` holds images and masks, `maps/<scales>/<name>.parquet` holds maps.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -134,8 +134,24 @@ def _write(directory: str, name: str, rows: list[dict[str, Any]], schema: pa.Sch
 def _scored_rows(
     config: SearchConfig, data: PreparedData, activations: Result, system: str
 ) -> list[dict[str, Any]]:
-    """Returns random images with masks and labels, up to twice config.num_images, shuffled."""
-    drawn = draw_images(_candidates(data), 2 * config.num_images, config.seed)
+    """Returns random images with masks and labels, up to twice config.num_images, shuffled.
+
+    Only masks of drawn images are decoded: a data set may have some ten thousand.
+    """
+    wanted = num_drawn = 2 * config.num_images
+    while True:
+        drawn = draw_images(_candidates(data), num_drawn, config.seed)
+        rows = _rows_of(drawn, data, activations, system)
+        scored = [row for row in rows if _scores_pixels(row)]
+        if len(scored) >= wanted or len(drawn) < num_drawn:
+            return scored[:wanted]
+        num_drawn *= 2
+
+
+def _rows_of(
+    drawn: Sequence[tuple[str, str]], data: PreparedData, activations: Result, system: str
+) -> list[dict[str, Any]]:
+    """Returns the rows of images, which are given by id and shard."""
     columns = ("image", "height", "width", "mask", "image_labels")
     sources = [
         ShardColumns(directory=data.images(TRAIN), columns=columns),
@@ -152,16 +168,17 @@ def _scored_rows(
 
 
 def _candidates(data: PreparedData) -> Iterator[tuple[str, str]]:
-    """Yields id and shard of every training image with a label and a mask that scores pixels."""
+    """Yields id and shard of every training image with a mask and a label."""
     source = ShardColumns(directory=data.images(TRAIN), columns=("mask", "image_labels"))
     for shard in data.names(TRAIN):
         for row in iterate_rows([shard], [source]):
-            if row["image_labels"] and _scores_pixels(row["mask"], row["image_id"]):
+            if row["mask"] is not None and row["image_labels"]:
                 yield row["image_id"], shard
 
 
-def _scores_pixels(mask: bytes | None, image_id: str) -> bool:
-    return mask is not None and bool((decode_mask(mask, image_id) != IGNORE_INDEX).any())
+def _scores_pixels(row: Mapping[str, Any]) -> bool:
+    """Whether a mask has other pixels than 255."""
+    return bool((decode_mask(row["mask"], row["image_id"]) != IGNORE_INDEX).any())
 
 
 def infer_maps(

@@ -20,7 +20,7 @@ from slams_ray.artifacts import (
 )
 from slams_ray.config import ComputeConfig, TrackingConfig
 from slams_ray.errors import ArtifactError
-from slams_ray.runtime.cluster import describe
+from slams_ray.runtime.cluster import check_device, describe
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.tracking import Run
 from slams_ray.stages.error_file import remove_error, write_error
@@ -138,6 +138,7 @@ def run_stage(
         context.own_outputs.add(output_dir)
         _log_kept(f"{name:{context.name_width}}", record, output_dir)
         return Result(output_dir=output_dir, record=record, cached=True)
+    check_device(context.compute.device)
     shown = f"{name:{context.name_width}}"
     place = f"[{context.places[name]}] " if name in context.places else ""
     logger.info("%s started   %s%s", shown, place, output_dir)

@@ -114,7 +114,9 @@ def _note(summary: dict[str, Any]) -> str:
         if value is not None
     ]
     choices = [f"| {name} | {value:.4f} |" for name, value in summary["choices"].items()]
-    stages = [f"| {s['stage']} | {s['seconds']:.0f} | {s['rows']} |" for s in summary["stages"]]
+    stages = [
+        f"| {s['stage']} | {s['seconds']:.0f} | {s['rows'] or ''} |" for s in summary["stages"]
+    ]
     return "\n".join(
         [
             "Pictures under Artifacts: montage, threshold curve, IoU. A child run per stage.",

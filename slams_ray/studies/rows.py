@@ -66,6 +66,8 @@ def parse_refinement(name: str) -> RefinementConfig:
     """
     known = get_args(get_args(RefinementConfig.__annotations__["steps"])[0])
     steps = [] if name == NONE else name.split("+")
+    if NONE in steps:
+        raise ConfigError(f"the refinement is {name!r}, expected {NONE} alone or steps without it")
     unknown = [step for step in steps if step not in known]
     if unknown:
         raise ConfigError(

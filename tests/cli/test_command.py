@@ -155,6 +155,23 @@ def test_bad_settings_end_in_one_line_that_names_them(
     assert "Traceback" not in shown.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--encoder.training.epochs", "0"], "--encoder.training.epochs: training.epochs is 0.0"),
+        (["--crf.iterations", "-1"], "--crf.iterations: crf.iterations is -1"),
+        # Which of two is bad cannot be told.
+        (["--crf.iterations", "-1", "--segmentation.crf.iterations", "5"], "crf.iterations is -1"),
+    ],
+)
+def test_a_bad_value_of_an_inner_section_names_its_option(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        parse("", PipelineCommand, ["demo", *arguments])
+    assert capsys.readouterr().err.startswith(f"ConfigError: {named}, expected")
+
+
 @pytest.mark.slow
 def test_a_misspelt_setting_gets_a_suggestion_of_its_recipe_alone() -> None:
     shown = run("jobs.pipeline", "folder", "--classifer.training.epochs", "3", COLUMNS="200").stderr
@@ -164,7 +181,7 @@ def test_a_misspelt_setting_gets_a_suggestion_of_its_recipe_alone() -> None:
 
 
 def test_a_workspace_in_the_copy_of_a_submitted_job_is_refused(tmp_path: Path) -> None:
-    workspace = str(tmp_path / "working_dir_files" / "_ray_pkg_1" / "runs")
+    workspace = str(tmp_path / "runtime_resources/working_dir_files/x/runs")
     shown = run("jobs.pipeline", "smoke", "--workspace", workspace)
     assert shown.returncode == 1
     assert f"--workspace is {workspace}, which is in the copy of the code" in shown.stderr

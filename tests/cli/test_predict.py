@@ -58,7 +58,7 @@ def test_a_number_that_cannot_be_is_refused_with_what_is_expected(
 def test_masks_are_not_written_where_ray_removes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copied = tmp_path / "working_dir_files" / "_ray_pkg_1"
+    copied = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
     copied.mkdir(parents=True)
     monkeypatch.chdir(copied)
     given = ["predict", "--model", "m", "--images", "i", "--output", "masks"]

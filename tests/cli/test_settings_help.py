@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from slams_ray.artifacts import flatten, to_plain
 from slams_ray.cli.command import PipelineCommand, parse
+from slams_ray.cli.compare import CompareCommand
 from slams_ray.cli.settings_help import help_request, named_systems, num_settings, section_names
 from slams_ray.config.pipeline import SETTINGS_OF, unread_fields
 from slams_ray.recipes import RECIPES
@@ -125,6 +127,32 @@ def test_help_of_an_unknown_section_names_the_known_ones(
     assert "there is no section 'wlk'" in answer
     assert "segmentation" in answer
     assert answer.strip().endswith("did you mean walk?")
+
+
+@pytest.mark.parametrize("words", [[], ["all"], ["recam"]])
+def test_help_counts_the_settings_of_a_file(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("recipe: demo\nsystem: recam\nbaselines: [cam]\n")
+    text = shown_by("--config", str(path), "--help", *words, capsys=capsys)
+    assert ("--recam.softmax-weight" in text) is bool(words)
+    assert ("\n  recam " in text) is (not words)
+    assert "--encoder." not in text
+
+
+def test_a_bad_value_beside_help_prints_no_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse("Pipeline.", PipelineCommand, ["demo", "--system", "unicorn", "--help"])
+    assert "Sections" not in capsys.readouterr().out
+
+
+def test_a_comparison_runs_the_systems_that_it_names(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse("", CompareCommand, ["demo", "--systems", "cam", "recam", "--help"])
+    text = capsys.readouterr().out
+    assert "\n  recam " in text
+    assert "\n  encoder " not in text
 
 
 def test_a_command_line_without_help_asks_for_none() -> None:

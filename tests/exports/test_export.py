@@ -232,6 +232,7 @@ def test_what_no_export_has_written_is_not_replaced(
 ) -> None:
     path = workspace.parent / name / victim
     path.parent.mkdir(parents=True)
+    (workspace.parent / name / "SegmentationClass").mkdir(exist_ok=True)
     path.write_bytes(b"drawn by hand")
     with pytest.raises(ConfigError, match="no export has written it: choose another --output"):
         run(workspace, name, images=images)

@@ -136,8 +136,11 @@ def test_what_is_no_image_is_described(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "float16"}, "precision is 'float16', expected one of auto, float32, bf"),
-        ({"scales": 1.0}, r"scales is 1\.0, expected a tuple of numbers"),
+        ({"precision": "float16"}, "^precision is 'float16', expected one of auto, float32, bf"),
+        ({"scales": 1.0}, r"^scales is 1\.0, expected a tuple of positive"),
+        ({"scales": ("a",)}, r"^scales is \('a',\), expected a tuple of positive"),
+        ({"scales": ()}, r"^scales is \(\), expected a tuple of positive"),
+        ({"device": "cuda"}, "device is 'cuda', but torch finds no GPU"),
         ({"device": "gpu"}, "device is 'gpu', expected a torch device: cpu, cuda"),
     ],
 )

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from slams_ray.errors import ConfigError
 from slams_ray.runtime.search import search
 from slams_ray.runtime.search_space import SearchSpace
 from slams_ray.runtime.trial_plan import SearchPlan, SearchTrial
@@ -54,11 +53,6 @@ def test_the_best_point_is_found_and_bad_ones_are_stopped_early(
     assert worst.point == {"x": 0, "y": 0.5}
     assert len(worst.history) == 1
     json.dumps([vars(trial) for trial in trials])
-
-
-def test_a_trial_that_fits_no_node_is_refused(ray_cluster: None, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"search\.cpus_per_trial is 64, but no node has more"):
-        search(score, SPACE, plan(cpus_per_trial=64.0), str(tmp_path / "trials"), str)
 
 
 def test_more_samples_run_the_further_trials_only_and_fewer_run_none(

@@ -46,6 +46,13 @@ def test_every_stage_leaves_a_record_and_the_summary_tells_of_it(finished: Any) 
         assert stage["rows"] > 0
         assert stage["seconds"] > 0
     assert list(summary["scores"]) == headlines(finished.config)
+    records = finished.workspace.glob(f"*/*/{RECORD_NAME}")
+    made = {f"{path.parent.parent.name}/{path.parent.name}" for path in records}
+    assert (
+        made
+        >= set(summary["outputs"])
+        >= {"/".join(s["output"].split("/")[-2:]) for s in summary["stages"]}
+    )
     assert all(0 <= value <= 1 for value in summary["scores"].values())
 
 

@@ -1,5 +1,6 @@
 """What a prediction may overwrite, and which shards of earlier runs it believes."""
 
+import io
 import json
 from pathlib import Path
 
@@ -222,6 +223,16 @@ def test_a_photograph_that_is_too_large_names_the_option_that_takes_it(
     assert predict.run(*arguments, how) == 1
     with Image.open(tmp_path / "masks" / "large.png") as mask:
         assert mask.size == (8100, 8000)
+
+
+def test_a_turned_photograph_above_the_usual_limit_is_decoded(checkpoint: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (8100, 8000)).save(buffer, format="JPEG", exif=exif)
+    model = slams_ray.load(checkpoint, max_image_pixels=64_800_000, max_side_px=100_000)
+    decoded = model.decode(buffer.getvalue(), "turned.jpg")
+    assert decoded.upright.shape == decoded.stored.shape == (8100, 8000, 3)
 
 
 @pytest.mark.ray

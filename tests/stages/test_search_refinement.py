@@ -17,6 +17,7 @@ from slams_ray.config import ActivationInferenceConfig, CrfConfig, SearchConfig
 from slams_ray.errors import ConfigError
 from slams_ray.refinement.pseudo_label import ConfidentPair
 from slams_ray.refinement.trial import MAPS
+from slams_ray.runtime.cluster import check_cpus
 from slams_ray.runtime.trial_plan import SearchTrial
 from slams_ray.stages import pipeline, refine, search_choice
 from slams_ray.stages.map_sets import MapSet
@@ -324,3 +325,9 @@ def test_too_few_masks_are_said_before_any_trial(
     config = replace(finished.config, search=replace(SEARCH, num_slices=20, num_images=40))
     with pytest.raises(ConfigError, match="only 24 training images have masks"):
         pipeline.run(config, str(workspace), "tiny", until="search_threshold")
+
+
+def test_trials_that_fit_no_node_are_refused(ray_cluster: None) -> None:
+    with pytest.raises(ConfigError, match=r"search\.cpus_per_trial is 64, but no node has more"):
+        check_cpus("search.cpus_per_trial", 64.0)
+    check_cpus("search.cpus_per_trial", 1.0)

@@ -34,7 +34,7 @@ def test_labels_that_are_nearly_all_ignored_are_warned_of(fraction: float, warns
 def test_classes_that_no_training_image_has_are_warned_of() -> None:
     assert unseen_classes({"cat": 1, "dog": 4}) == []
     (text,) = unseen_classes({"cat": 1, "dog": 0, "cow": 0})
-    assert text == "no training image has 2 of 3 classes, such as dog: networks cannot learn them"
+    assert text.startswith("no training image has 2 of 3 classes, such as dog: networks cannot")
 
 
 def test_classes_of_which_no_pixel_is_found_are_warned_of() -> None:
@@ -43,4 +43,6 @@ def test_classes_of_which_no_pixel_is_found_are_warned_of() -> None:
     assert missed_classes(found, names) == [], "no mask has a cow"
     found[2] = [4, 2, 0, 0]
     (text,) = missed_classes(found, names)
-    assert text == "the network finds no pixel of 1 of 2 classes in the masks, such as dog"
+    assert text.startswith(
+        "the network finds no pixel of 1 of 2 classes in the masks, such as dog:"
+    )
