@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from slams_ray import storage
-from slams_ray.config import BackboneConfig, DataConfig
+from slams_ray.config import BackboneConfig, ComputeConfig, DataConfig
 from slams_ray.errors import ConfigError, DataError
 from slams_ray.redaction import redacted
 from slams_ray.runtime.pickled_job import PickledJob
@@ -127,7 +127,7 @@ def test_a_failed_and_a_finished_stage_leave_no_password(
         session = TrackingSession(str(tmp_path), "e", "parent", "key", {"data.root": address})
         context = StageContext(
             workspace=str(tmp_path),
-            compute=None,  # type: ignore[arg-type]
+            compute=ComputeConfig(),
             tracking=None,  # type: ignore[arg-type]
             session=session,
         )
