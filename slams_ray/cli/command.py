@@ -133,7 +133,9 @@ def _explain(
 ) -> NoReturn:
     """Prints the help of a job or of the recipe that its command line names, and exits."""
     if not named:
-        description = f"{description}\n\n`{program_name()} demo --help` lists the settings."
+        description = (
+            f"{description}\n\n`{program_name()} demo --help` lists the sections of settings."
+        )
     shown = {name: (about, shown_settings(c, request)) for name, (about, c) in choices.items()}
     try:
         tyro.extras.overridable_config_cli(
@@ -213,7 +215,6 @@ def save_settings(path: str, recipe: str, config: PipelineConfig) -> None:
     from slams_ray.stages.config_file import dump_config
 
     check_stays("--save-config", path)
-
     storage.write_bytes(path, dump_config(recipe, config).encode())
     print(f"settings in {path}: start from them with --config {path}")
 

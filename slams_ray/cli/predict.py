@@ -44,8 +44,8 @@ class PredictCommand:
     """Segments larger images in overlapping tiles of this side, a multiple of 32, so that memory
     does not grow. None takes images whole."""
     max_image_pixels: int = 64_000_000
-    """Largest number of pixels of a photograph; larger ones count as bad images. At most
-    178956970."""
+    """Largest number of pixels of a photograph, up to 178956970; larger ones count as bad images.
+    Memory grows with it."""
     scales: tuple[float, ...] | None = None
     """Image scales whose scores are averaged. By default this and the three settings below are as
     the network was scored, but float32 where the device would emulate bfloat16."""
@@ -61,10 +61,10 @@ class PredictCommand:
 
 
 def _predict(command: PredictCommand) -> None:
-    check_stays("--output", command.output)
     from slams_ray.stages import predict
     from slams_ray.stages.predict_settings import PredictSettings
 
+    check_stays("--output", command.output)
     how = PredictSettings(
         crf=command.crf,
         tile_px=command.tile_px,

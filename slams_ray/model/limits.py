@@ -4,7 +4,7 @@ from slams_ray.config.checks import check
 from slams_ray.data.image import ImageLimits
 
 MAX_PIXELS = 2 * 89_478_485
-"""Pillow refuses larger images."""
+"""Pillow refuses larger images: twice its `Image.MAX_IMAGE_PIXELS`, which a program may change."""
 BYTES_A_PIXEL = 4
 """Bytes of a file for each pixel that it may have. RGB without compression has 3."""
 

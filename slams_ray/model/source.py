@@ -68,11 +68,7 @@ def stage_outputs(workspace: str) -> dict[str, str] | None:
     stages `cam_*` of a system whose labels another learns have theirs beside those without prefix.
     """
     summary = _summary(workspace)
-    if summary is None:
-        return None
-    stages = summary["stages"]
-    names = {stage["stage"]: stage["output"].rstrip("/").split("/")[-2:] for stage in stages}
-    return {stage: storage.join(workspace, *name) for stage, name in names.items()}
+    return None if summary is None else _outputs(workspace, summary)
 
 
 def used_outputs(workspace: str) -> set[str]:
@@ -81,9 +77,16 @@ def used_outputs(workspace: str) -> set[str]:
     A stage can run twice: `stage_outputs` has its last output. Summaries of earlier versions list
     no others.
     """
-    others = (_summary(workspace) or {}).get("outputs", [])
-    named = (stage_outputs(workspace) or {}).values()
-    return {*named, *(storage.join(workspace, name) for name in others)}
+    summary = _summary(workspace)
+    if summary is None:
+        return set()
+    others = (storage.join(workspace, name) for name in summary.get("outputs", []))
+    return {*_outputs(workspace, summary).values(), *others}
+
+
+def _outputs(workspace: str, summary: Mapping[str, Any]) -> dict[str, str]:
+    names = {s["stage"]: s["output"].rstrip("/").split("/")[-2:] for s in summary["stages"]}
+    return {stage: storage.join(workspace, *name) for stage, name in names.items()}
 
 
 def _summary(workspace: str) -> dict[str, Any] | None:

@@ -56,6 +56,7 @@ def summarise(
         "recipe": recipe,
         "workspace": context.workspace,
         "montage": report.MONTAGE_NAME if evaluated else None,
+        # Another number changes the summary, so that the montage is drawn again.
         "montage_images": context.tracking.num_examples if evaluated else 0,
         "skipped_images": skipped,
         "scores": {name: metrics.get(name) for name in headlines(config)},

@@ -40,11 +40,11 @@ def test_every_job_explains_itself(job: str) -> None:
 @pytest.mark.parametrize("job", ["pipeline", "compare"])
 def test_help_without_a_recipe_says_where_the_settings_are(job: str) -> None:
     assert (
-        f"`python -m jobs.{job} demo --help` lists the settings"
+        f"`python -m jobs.{job} demo --help` lists the sections of settings"
         in run(f"jobs.{job}", "--help").stdout
     )
     shown = run(f"jobs.{job}", "demo", "--help").stdout
-    assert "lists the settings" not in shown
+    assert "lists the sections" not in shown
     assert f"`python -m jobs.{job} demo --help SECTION ...` explains" in shown
 
 
