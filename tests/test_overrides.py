@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
 
+from slams_ray.artifacts import flatten, to_plain
 from slams_ray.config import PipelineConfig
 from slams_ray.config.overrides import override
 from slams_ray.errors import ConfigError
+from slams_ray.recipes import RECIPES
 from slams_ray.studies.variants import RECIPE, VARIANTS
 
 
@@ -18,6 +22,46 @@ def test_named_places_change_and_nothing_else(tiny_config: PipelineConfig) -> No
 def test_an_unknown_place_is_named(tiny_config: PipelineConfig, path: str) -> None:
     with pytest.raises(ConfigError, match=f"no setting {path}"):
         override(tiny_config, {path: 1})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("walk.beta", 3, 3.0),
+        ("inference.scales", [1, 2], (1.0, 2.0)),
+        ("crf.iterations", "5", 5),
+        ("data.root", Path("photos"), "photos"),
+    ],
+)
+def test_values_get_the_type_of_their_setting(
+    tiny_config: PipelineConfig, setting: str, value: object, expected: object
+) -> None:
+    section, name = setting.split(".")
+    found = getattr(getattr(override(tiny_config, {setting: value}), section), name)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("crf.iterations", 2.5, "crf.iterations is 2.5: .*integer"),
+        ("crf.form", "hard", "crf.form is 'hard': .*'label', 'constant' or 'power'"),
+        ("seed", None, "seed is None: .*integer"),
+        ("inference.scales", 1.0, "inference.scales is 1.0: .*tuple"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(
+    tiny_config: PipelineConfig, setting: str, value: object, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(tiny_config, {setting: value})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_settings_of_a_recipe_are_of_their_types(recipe: str) -> None:
+    config = RECIPES[recipe]()
+    assert override(config, flatten(to_plain(config))) == config
 
 
 def test_values_are_checked(tiny_config: PipelineConfig) -> None:

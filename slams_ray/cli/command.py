@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
@@ -16,11 +15,10 @@ from slams_ray.cli.settings_help import HelpRequest, help_request, overview, sho
 from slams_ray.config import PipelineConfig
 from slams_ray.config.pipeline import unread_fields
 from slams_ray.errors import ConfigError, SlamsError
-from slams_ray.recipes import RECIPES
+from slams_ray.recipes import RECIPES, check_recipe
+from slams_ray.runtime.submitted_job import check_stays, workspace_path
 
 Command = TypeVar("Command", bound="PipelineCommand")
-COPIED_CODE = "/runtime_resources/working_dir_files/"
-"""Part of the path where Ray puts the code of a submitted job."""
 POSITIONAL_NAMES = (tyro.conf.PositionalMetavarFromFieldName,)
 """Lets the help show `WORKSPACE` for a positional argument, and not its type."""
 
@@ -104,7 +102,8 @@ def parse(
         if request is not None:
             request = replace(request, arguments=arguments)
         check_names(arguments)
-        _check_recipe(arguments)
+        if arguments and not arguments[0].startswith("-"):
+            check_recipe(arguments[0])
         named = [argument for argument in arguments if argument in RECIPES]
         choices = {
             name: (inspect.getdoc(recipe) or "", command_type(config=recipe()))
@@ -160,16 +159,6 @@ def _with_option(error: SlamsError, arguments: Sequence[str]) -> SlamsError:
     return type(error)(f"{found.pop()}: {error}") if len(found) == 1 else error
 
 
-def _check_recipe(arguments: Sequence[str]) -> None:
-    """Raises ConfigError where the first argument is neither a recipe nor an option."""
-    if arguments and arguments[0] not in RECIPES and not arguments[0].startswith("-"):
-        near = get_close_matches(arguments[0], RECIPES, 1)
-        guess = f": did you mean {near[0]}?" if near else ""
-        raise ConfigError(
-            f"there is no recipe {arguments[0]!r}, expected one of {', '.join(RECIPES)}{guess}"
-        )
-
-
 def program_name() -> str:
     """Returns the command that started this process: `slams X`, or `python -m jobs.X`."""
     spec = sys.modules["__main__"].__spec__
@@ -220,24 +209,5 @@ def save_settings(path: str, recipe: str, config: PipelineConfig) -> None:
 
 
 def workspace_of(recipe: str, command: PipelineCommand) -> str:
-    """Returns the workspace as an absolute path, because workers have other directories.
-
-    Raises:
-        ConfigError: see `check_stays`.
-    """
-    from slams_ray import storage
-
-    path = command.workspace or f"runs/{recipe}"
-    check_stays("--workspace", path)
-    return storage.absolute(path)
-
-
-def check_stays(option: str, path: str) -> None:
-    """Raises ConfigError for a place in the copy of the code that Ray makes for a submitted job."""
-    from slams_ray import storage
-
-    if COPIED_CODE in storage.absolute(path):
-        raise ConfigError(
-            f"{option} is {path}, which is in the copy of the code that Ray makes for this job "
-            f"and removes later: give {option} as a path or URI that every node reaches"
-        )
+    """Returns the absolute path of a command's workspace; raises as `workspace_path`."""
+    return workspace_path(recipe, command.workspace, "--workspace")

@@ -8,7 +8,8 @@ from typing import Literal
 
 import tyro
 
-from slams_ray.cli.command import POSITIONAL_NAMES, check_stays, guarded, program_name
+from slams_ray.cli.command import POSITIONAL_NAMES, guarded, program_name
+from slams_ray.runtime.submitted_job import check_stays
 
 
 @dataclass(frozen=True, kw_only=True)

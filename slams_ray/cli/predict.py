@@ -8,7 +8,8 @@ from typing import Literal
 
 import tyro
 
-from slams_ray.cli.command import check_stays, guarded, program_name
+from slams_ray.cli.command import guarded, program_name
+from slams_ray.runtime.submitted_job import check_stays
 
 USE_CLUSTER = {"auto": None, "always": True, "never": False}
 NETWORK_SETTINGS = ("scales", "flip", "precision", "max_side_px")

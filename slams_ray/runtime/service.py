@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 from slams_ray.errors import ConfigError, DataError, how_to_install
 from slams_ray.runtime import cluster
+from slams_ray.runtime.interrupts import SECONDS_BETWEEN_SIGNALS
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +186,20 @@ def deploy(
     cluster.connect()
     serve.start(http_options={"host": settings.host, "port": settings.port})
     made = make_application(make_work, make_app, settings)
-    serve.run(made, name=APPLICATION, blocking=blocking)
+    serve.run(made, name=APPLICATION)
+    if blocking:
+        _wait_for_signal()
+
+
+def _wait_for_signal() -> None:
+    """Keeps the service until Ctrl-C or SIGTERM. Ray's own wait prints a traceback then."""
+    try:
+        while True:
+            time.sleep(SECONDS_BETWEEN_SIGNALS)
+    except KeyboardInterrupt:
+        logger.info("stopping")
+    finally:
+        stop()
 
 
 def stop() -> None:
