@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class PickledJob:
-    """A pickled job, so that the controller neither imports the task and torch nor prints the job.
+    """A pickled job, so that the controller neither imports torch nor prints the job.
 
     Unpickling this class imports its module, which therefore imports nothing large.
     """

@@ -1,4 +1,4 @@
-"""Training of any task with Ray Train: planned data, DDP, checkpoints, resume, metrics."""
+"""Training of any network with Ray Train: planned data, DDP, checkpoints, resume, metrics."""
 
 import dataclasses
 import io
@@ -63,7 +63,7 @@ _STATE = "state.pt"
 
 
 def fit(job: TrainingJob) -> dict[str, Any]:
-    """Trains a task, or continues a training that was killed; sends its points to MLflow.
+    """Trains, or continues a training that was killed; sends its points to MLflow.
 
     Returns:
         the content of `TRAINING_NAME`, with `metrics` of the trained network and `history`, the
@@ -188,41 +188,41 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
     job = _in_one_precision(job, device.type, num_workers)
     # With several workers graphs have not been tried, and gradients would wait for a whole graph.
     has_graphs = job.cuda_graphs and not job.deterministic and num_workers == 1
-    module = job.task.build(device.type, has_graphs).to(device)
-    optimizer = job.task.optimizer(module)
+    module = job.training.build(device.type, has_graphs).to(device)
+    optimizer = job.training.optimizer(module)
     first_step, history, unlogged = _restore(job, module, optimizer)
     wrapped = prepare_model(module, parallel_strategy_kwargs={"forward_sync_buffers": False})
     wrapped.train()
     log = TrainingLog(job, rank, first_step, history)
     system = _system_metrics(job, rank)
-    share = job.task.batch_share(rank, num_workers)
+    share = job.training.batch_share(rank, num_workers)
     window = MetricWindow(share / job.batch_size, unlogged)
     shares = batches(job, rank, num_workers, first_step, device)
     began = None
     for step, batch in zip(range(first_step, job.num_steps), shares, strict=True):
         # Start-up ends with the first batch.
         began = began or time.time()
-        window.add(job.task.step(wrapped, optimizer, batch, step, job.num_steps))
+        window.add(job.training.step(wrapped, optimizer, batch, step, job.num_steps))
         done = step + 1
         logged = done % job.log_every_steps == 0 or done == job.num_steps
         saved = done % job.checkpoint_every_steps == 0 or done == job.num_steps
         if logged or saved:
-            job.task.check(window.steps, done)
+            job.training.check(window.steps, done)
         if logged:
             log.add(done, window.means(), optimizer.param_groups[0]["lr"])
             saved = drain.is_news() or saved
         if saved:
             position = {"step": done, "history": log.history, "unlogged": window.sums()}
-            learnt = {"module": job.task.state(module), "optimizer": optimizer.state_dict()}
+            learnt = {"module": job.training.state(module), "optimizer": optimizer.state_dict()}
             _report(learnt | position, rank)
     wrapped.eval()
-    graph_problem = job.task.release(module)
-    results = _gather(job.task.evaluate(module, rank, num_workers), num_workers)
+    graph_problem = job.training.release(module)
+    results = _gather(job.training.evaluate(module, rank, num_workers), num_workers)
     nodes = Counter(_gather(cluster.node_id(), num_workers))
     devices = Counter(_gather(device_name(get_device().type), num_workers))
-    metrics = job.task.summarise(results) if rank == 0 else {}
+    metrics = job.training.summarise(results) if rank == 0 else {}
     if rank == 0:
-        storage.write_bytes(storage.join(job.output_dir, "model.pt"), job.task.dump(module))
+        storage.write_bytes(storage.join(job.output_dir, "model.pt"), job.training.dump(module))
         ended = time.time()
         content = {
             "metrics": metrics,
@@ -230,7 +230,7 @@ def _train(job: TrainingJob, drain: DrainWatch) -> None:
             "worked": (began or ended, ended),
             "nodes": nodes,
             "devices": devices,
-            "precision": "bfloat16" if job.task.is_mixed(device.type) else "float32",
+            "precision": "bfloat16" if job.training.is_mixed(device.type) else "float32",
             "graph_problem": graph_problem,
         }
         text = json.dumps(content).encode()
@@ -243,9 +243,9 @@ def _in_one_precision(job: TrainingJob, device: str, num_workers: int) -> Traini
 
     Workers whose frozen networks hold different number formats would wait for each other for ever.
     """
-    if all(_gather(job.task.is_mixed(device), num_workers)):
+    if all(_gather(job.training.is_mixed(device), num_workers)):
         return job
-    return dataclasses.replace(job, task=job.task.without_amp())
+    return dataclasses.replace(job, training=job.training.without_amp())
 
 
 def _system_metrics(job: TrainingJob, rank: int) -> SystemMetrics:
@@ -278,7 +278,7 @@ def _restore(
     with checkpoint.as_directory() as directory:
         data = (Path(directory) / _STATE).read_bytes()
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    job.task.load_state(module, state["module"])
+    job.training.load_state(module, state["module"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["history"], state.get("unlogged", {})
 

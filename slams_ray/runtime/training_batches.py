@@ -25,8 +25,8 @@ def batches(
     Returns:
         name -> tensor on the device, for one step after another.
     """
-    planned = job.task.loading_tasks(rank, num_workers, first_step)
-    share = job.task.batch_share(rank, num_workers)
+    planned = job.training.loading_tasks(rank, num_workers, first_step)
+    share = job.training.batch_share(rank, num_workers)
     if job.data_loading_tasks == 0:
         # Without a set number of threads a training takes all cores, and another thread makes its
         # steps 1.15 times as long.
@@ -34,7 +34,7 @@ def batches(
         loaded = _loaded_here(job, planned, share, in_advance=may_share)
     else:
         loaded = _loaded_by_ray(job, planned, share)
-    return on_device(map(job.task.complete, loaded), device)
+    return on_device(map(job.training.complete, loaded), device)
 
 
 def _loaded_here(
@@ -49,7 +49,7 @@ def _loaded_here(
 
     def load() -> dict[str, np.ndarray] | None:
         task = next(tasks, None)
-        return None if task is None else job.task.loader(task)
+        return None if task is None else job.training.loader(task)
 
     for samples in one_ahead(load) if in_advance else iter(load, None):
         num_samples = len(next(iter(samples.values())))
@@ -67,7 +67,7 @@ def _loaded_by_ray(job: TrainingJob, planned: Iterable[Any], share: int) -> Iter
     items = [{"task": pickle.dumps(task)} for task in planned]
     if not items:
         return iter(())
-    load = job.task.loader
+    load = job.training.loader
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         lambda batch: load(pickle.loads(batch["task"][0])),
         batch_size=1,

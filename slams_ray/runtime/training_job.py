@@ -1,4 +1,4 @@
-"""Job of one training: a task and its settings, sent from the driver to every worker."""
+"""Job of one training: what it trains and how, sent from the driver to every worker."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 
-class TrainedTask(Protocol):
+class Trainable(Protocol):
     """Interface that the trainer needs; `slams_ray.training.training.Training` implements it."""
 
     def is_mixed(self, device: str) -> bool:
         """Whether this machine trains in mixed precision on a type of device: "cpu" or "cuda"."""
 
-    def without_amp(self) -> "TrainedTask":
-        """Returns the same task in float32."""
+    def without_amp(self) -> "Trainable":
+        """Returns the same training in float32."""
 
     def build(self, device: str = "cpu", cuda_graphs: bool = False) -> nn.Module:
         """Returns the module, on the CPU, for a type of device: "cpu" or "cuda"."""
@@ -60,7 +60,7 @@ class TrainingJob:
 
     Attributes:
         label: name in progress lines and prefix of metrics.
-        task: the task to train.
+        training: the steps, without Ray.
         output_dir: directory of model.pt; its subdirectory `training` has Ray Train's checkpoints.
         min_workers: fewest workers with which a training continues; None waits for all.
         num_threads: threads of a worker without a GPU; None divides the cores of a node.
@@ -76,7 +76,7 @@ class TrainingJob:
     """
 
     label: str
-    task: TrainedTask
+    training: Trainable
     output_dir: str
     num_steps: int
     batch_size: int

@@ -22,7 +22,7 @@ from slams_ray.training.task import Batch, TrainingModule
 _MEAN_LABELLED = "mean_labelled_pixels"
 
 
-class SegmentationTraining(TrainingModule):
+class SegmentationModule(TrainingModule):
     """Trains with the cross-entropy of pseudo labels. Ignored pixels and padding do not count."""
 
     network: SegmentationNetwork
@@ -97,7 +97,7 @@ class SegmentationTask:
     def build(self) -> TrainingModule:
         network = SegmentationNetwork(**self.architecture)
         load_backbone_weights(network.backbone, self.config.backbone.weights)
-        return SegmentationTraining(network, self.config)
+        return SegmentationModule(network, self.config)
 
     @property
     def sampler(self) -> Sampler:

@@ -66,7 +66,7 @@ def train(
     result = fit(
         TrainingJob(
             label=this.label,
-            task=training,
+            training=training,
             output_dir=attempt.output_dir,
             num_steps=training.num_steps,
             batch_size=config.batch_size,

@@ -31,7 +31,7 @@ from slams_ray.training.samples import Row, Sampler
 from slams_ray.training.task import Batch, TrainingModule
 
 
-class AmnTraining(TrainingModule):
+class AmnModule(TrainingModule):
     """Trains with label-smoothed cross-entropy, balanced between objects and background."""
 
     network: ConditionedNetwork
@@ -74,7 +74,7 @@ class AmnTask(AfterCamTask[AmnConfig]):
         copy_weights(self.start(self.config.initialise_from_cam).backbone, network.backbone)
         # The first convolution is not trained, as published.
         frozen = max(1, self.backbone.frozen_blocks)
-        return AmnTraining(network, replace(self.backbone, frozen_blocks=frozen), self.config)
+        return AmnModule(network, replace(self.backbone, frozen_blocks=frozen), self.config)
 
     def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
         return {}

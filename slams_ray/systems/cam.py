@@ -21,7 +21,7 @@ from slams_ray.training.task import Batch, TrainingModule
 STAGE = "train_classifier"
 
 
-class ClassifierTraining(TrainingModule):
+class ClassifierModule(TrainingModule):
     """Trains with the multi-label soft margin loss on the mean of the maps."""
 
     network: ActivationNetwork
@@ -53,7 +53,7 @@ class ClassifierTask(ImageLabelTask):
     def build(self) -> TrainingModule:
         network = ActivationNetwork(**self.architecture)
         load_backbone_weights(network.backbone, self.config.backbone.weights)
-        return ClassifierTraining(network, self.config.backbone)
+        return ClassifierModule(network, self.config.backbone)
 
 
 def classifier_training(config: PipelineConfig) -> NetworkTraining:

@@ -41,7 +41,7 @@ Pairs = tuple[torch.Tensor, torch.Tensor]
 LoadEncoder = Callable[[str, str], ImageTextEncoder]
 
 
-class ClimsTraining(TrainingModule):
+class ClimsModule(TrainingModule):
     """Trains the maps through a frozen image-text network."""
 
     network: TextNetwork
@@ -58,7 +58,7 @@ class ClimsTraining(TrainingModule):
         self.encoder = encoder.eval().requires_grad_(False)
         self.config = config
 
-    def train(self, mode: bool = True) -> "ClimsTraining":
+    def train(self, mode: bool = True) -> "ClimsModule":
         super().train(mode)
         self.encoder.eval()
         return self
@@ -174,7 +174,7 @@ class ClimsTask(AfterCamTask[ClimsConfig]):
         copy_weights(trained.backbone, network.backbone)
         copy_weights(trained.head, network.head)
         network.text_table.copy_(self.text_table)
-        return ClimsTraining(network, self._encoder(), self.config, self.backbone)
+        return ClimsModule(network, self._encoder(), self.config, self.backbone)
 
 
 def check(config: PipelineConfig) -> None:

@@ -28,8 +28,8 @@ from slams_ray.systems.classification import classifier_loss
 from slams_ray.systems.crops import PatchedCrops
 from slams_ray.systems.maps import crops_of, mean_over_classes, mean_over_image
 from slams_ray.systems.pixel_correlation import (
+    CorrelationModule,
     CorrelationTask,
-    CorrelationTraining,
     View,
     background_first,
     largest_mean,
@@ -41,7 +41,7 @@ from slams_ray.training.samples import Sampler
 from slams_ray.training.task import Batch, TrainingModule
 
 
-class CpnTraining(CorrelationTraining[CpnConfig]):
+class CpnModule(CorrelationModule[CpnConfig]):
     """Trains maps and pixel correlation on crops and both of their patches."""
 
     def forward(
@@ -114,7 +114,7 @@ class CpnTask(CorrelationTask[CpnConfig]):
 
     def build(self) -> TrainingModule:
         network = self.correlation_network(self.config.initialise_from_cam)
-        return CpnTraining(network, self.backbone, self.config)
+        return CpnModule(network, self.backbone, self.config)
 
 
 SYSTEM = system_after_cam("cpn", "CPN", CpnTask, lambda config: config.initialise_from_cam)

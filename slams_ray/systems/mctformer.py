@@ -37,7 +37,7 @@ BACKBONE = BackboneConfig()
 """Only says that nothing is frozen: the network has no CNN."""
 
 
-class MctformerTraining(TrainingModule):
+class MctformerModule(TrainingModule):
     """Trains class tokens and patches as two classifiers."""
 
     network: TokenNetwork
@@ -98,7 +98,7 @@ class MctformerTask(ImageLabelTask):
     def build(self) -> TrainingModule:
         network = TokenNetwork(**self.architecture, build=self.build_body)
         network.backbone.load(self._weights()[1], f"{NAME}.weights {self.config.weights}")
-        return MctformerTraining(network, BACKBONE)
+        return MctformerModule(network, BACKBONE)
 
     def score(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
         """Returns the (B, C) mean of the scores of class tokens and of patches."""

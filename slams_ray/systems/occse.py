@@ -29,7 +29,7 @@ from slams_ray.training.samples import Sampler
 from slams_ray.training.task import Batch, TrainingModule
 
 
-class OccseTraining(TrainingModule):
+class OccseModule(TrainingModule):
     """Trains the maps through a judge that classifies erased images.
 
     Args:
@@ -51,7 +51,7 @@ class OccseTraining(TrainingModule):
         if judge is not None:
             fold_batch_norm(judge.eval()).requires_grad_(False)
 
-    def train(self, mode: bool = True) -> "OccseTraining":
+    def train(self, mode: bool = True) -> "OccseModule":
         super().train(mode)
         if self.judge is not None:
             self.judge.eval()
@@ -144,7 +144,7 @@ class OccseTask(AfterCamTask[OccseConfig]):
     def build(self) -> TrainingModule:
         network = self.start(self.config.initialise_from_cam)
         judge = self.trained_classifier() if self.config.judge == "classifier" else None
-        return OccseTraining(network, judge, self.config, self.backbone)
+        return OccseModule(network, judge, self.config, self.backbone)
 
 
 SYSTEM = system_after_cam(

@@ -110,7 +110,7 @@ def _mean_of_first(ordered: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return torch.where(kept, ordered, 0.0).sum(dim=1) / counts[:, 0]
 
 
-class CorrelationTraining(TrainingModule, Generic[Config]):
+class CorrelationModule(TrainingModule, Generic[Config]):
     """Base of the trainings of a `CorrelationNetwork`.
 
     Args:

@@ -28,7 +28,7 @@ from slams_ray.systems.maps import (
 from slams_ray.training.task import Batch, TrainingModule
 
 
-class PuzzleTraining(TrainingModule):
+class PuzzleModule(TrainingModule):
     """Trains a classifier on whole crops and on their tiles."""
 
     network: ActivationNetwork
@@ -81,7 +81,7 @@ class PuzzleTask(AfterCamTask[PuzzleConfig]):
 
     def build(self) -> TrainingModule:
         network = self.start(self.config.initialise_from_cam)
-        return PuzzleTraining(network, self.backbone, self.config)
+        return PuzzleModule(network, self.backbone, self.config)
 
 
 SYSTEM = system_after_cam(

@@ -54,7 +54,7 @@ class RecamNetwork(ActivationNetwork):
         return network
 
 
-class RecamTraining(TrainingModule):
+class RecamModule(TrainingModule):
     """Trains both heads and the backbone; only the second head is new."""
 
     network: RecamNetwork
@@ -130,7 +130,7 @@ class RecamTask(AfterCamTask[RecamConfig]):
         trained = self.trained_classifier()
         copy_weights(trained.backbone, network.backbone)
         copy_weights(trained.head, network.head)
-        return RecamTraining(network, self.backbone, self.config)
+        return RecamModule(network, self.backbone, self.config)
 
 
 SYSTEM = system_after_cam("recam", "ReCAM", RecamTask)

@@ -29,8 +29,8 @@ from slams_ray.systems.maps import (
     resized,
 )
 from slams_ray.systems.pixel_correlation import (
+    CorrelationModule,
     CorrelationTask,
-    CorrelationTraining,
     View,
     largest_mean,
     min_pooling_loss,
@@ -40,7 +40,7 @@ from slams_ray.systems.pixel_correlation import (
 from slams_ray.training.task import Batch, TrainingModule
 
 
-class SeamTraining(CorrelationTraining[SeamConfig]):
+class SeamModule(CorrelationModule[SeamConfig]):
     """Trains maps and pixel correlation on two views of each crop."""
 
     def forward(
@@ -87,7 +87,7 @@ class SeamTask(CorrelationTask[SeamConfig]):
 
     def build(self) -> TrainingModule:
         network = self.correlation_network(self.config.initialise_from_cam)
-        return SeamTraining(network, self.backbone, self.config)
+        return SeamModule(network, self.backbone, self.config)
 
 
 SYSTEM = system_after_cam("seam", "SEAM", SeamTask, lambda config: config.initialise_from_cam)

@@ -124,7 +124,7 @@ class Line:
 def training_job(output: Path, task: Line, **changes: Any) -> TrainingJob:
     settings: dict[str, Any] = {
         "label": "line",
-        "task": task,
+        "training": task,
         "output_dir": str(output),
         "num_steps": NUM_STEPS,
         "batch_size": 2,

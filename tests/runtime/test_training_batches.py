@@ -47,7 +47,7 @@ class Plan:
 def loaded(
     plan: Plan, rank: int, num_workers: int, first_step: int, num_threads: int | None = 1
 ) -> Any:
-    job: Any = SimpleNamespace(task=plan, data_loading_tasks=0, num_threads=num_threads)
+    job: Any = SimpleNamespace(training=plan, data_loading_tasks=0, num_threads=num_threads)
     return batches(job, rank, num_workers, first_step, torch.device("cpu"))
 
 

@@ -148,7 +148,7 @@ def test_a_training_is_shown_without_its_credentials() -> None:
     assert PLANTED in credentials().values()
     job = TrainingJob(
         label="encoder",
-        task=None,  # type: ignore[arg-type]
+        training=None,  # type: ignore[arg-type]
         output_dir="/runs",
         num_steps=1,
         batch_size=1,

@@ -171,7 +171,7 @@ def ray_points(
     result = fit(
         TrainingJob(
             label="benchmark",
-            task=lasting(training, windows.num_steps),
+            training=lasting(training, windows.num_steps),
             output_dir=output_dir,
             num_steps=windows.num_steps,
             batch_size=training.config.batch_size,

@@ -34,7 +34,7 @@ Averaging = Literal["batch", "image"]
 _MEAN_COUNTS = "mean_pair_counts"
 
 
-class AffinityTraining(TrainingModule):
+class AffinityModule(TrainingModule):
     """Affinity loss on confident labels, ignoring the band between them and padding."""
 
     network: EdgeNetwork
@@ -142,7 +142,7 @@ class AffinityTask:
             load_backbone_weights(network.backbone, self.backbone.weights)
         else:
             _take_backbone(network, self.classifier, self.class_names)
-        return AffinityTraining(network, self.backbone, self.radius, self.averaging)
+        return AffinityModule(network, self.backbone, self.radius, self.averaging)
 
     @property
     def sampler(self) -> Sampler:

@@ -32,7 +32,7 @@ CATEGORY_LOSSES = {
 """Field of `LossConfig` -> loss of the image masked by the map, or by its complement."""
 
 
-class ActivationTraining(TrainingModule):
+class ActivationModule(TrainingModule):
     """Trains with the four losses of SLAMs, an image-level loss, and one of pseudo labels."""
 
     network: ActivationNetwork
@@ -48,7 +48,7 @@ class ActivationTraining(TrainingModule):
         self.encoder = fold_batch_norm(encoder.eval()).requires_grad_(False)
         self.config = config
 
-    def train(self, mode: bool = True) -> "ActivationTraining":
+    def train(self, mode: bool = True) -> "ActivationModule":
         super().train(mode)
         self.encoder.eval()
         return self
@@ -258,4 +258,4 @@ class ActivationTask(ImageLabelTask):
             network = ActivationNetwork(**self.architecture)
             load_backbone_weights(network.backbone, self.backbone.weights)
         assert isinstance(network, ActivationNetwork)
-        return ActivationTraining(network, encoder, self.config, self.backbone)
+        return ActivationModule(network, encoder, self.config, self.backbone)

@@ -25,7 +25,7 @@ from slams_ray.training.task import Batch, TrainingModule
 DEAD_PREFIX = "dead/"
 
 
-class EncoderTraining(TrainingModule):
+class EncoderModule(TrainingModule):
     """Trains with the BCE of similarities and labels. Background counts as always present."""
 
     network: SemanticEncoder
@@ -78,7 +78,7 @@ class EncoderTask(ImageLabelTask):
     def build(self) -> TrainingModule:
         network = SemanticEncoder(**self.architecture)
         load_backbone_weights(network.backbone, self.config.backbone.weights)
-        return EncoderTraining(network, self.config.backbone)
+        return EncoderModule(network, self.config.backbone)
 
     @property
     def sampler(self) -> Sampler:
