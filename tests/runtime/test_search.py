@@ -89,8 +89,8 @@ def test_a_trial_that_time_runs_out_for_is_not_kept(ray_cluster: None, tmp_path:
         found = search(slow, SPACE, settings, str(tmp_path / "trials"), str)
         return [trial.history for trial in found]
 
-    # Under load the budget may end before the first report.
-    assert run(5) in ([[{"miou": 0.5}]], [[]])
+    # Under load the budget may end before the first report, or before the trial starts.
+    assert run(5) in ([[{"miou": 0.5}]], [[]], [])
     (tmp_path / "fast").touch()
     assert run(None) == [[{"miou": 0.5}, {"miou": 1.0}]]
 
