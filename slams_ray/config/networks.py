@@ -179,6 +179,9 @@ class SegmentationConfig:
     input_scales: tuple[float, ...] = (1.0,)
     """Scales of a crop in training. With several, the loss is the sum over the logits of each scale
     and over their maximum; published DeepLabV2 programs use 0.5 0.75 1."""
+    learn_masks: bool = False
+    """Whether the network learns the masks of training photographs in place of their pseudo labels.
+    Photographs without a mask keep theirs."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     crf: PredictionCrfConfig = field(default_factory=PredictionCrfConfig)
 

@@ -1,4 +1,4 @@
-"""Trains the segmentation network on pseudo labels (docs/method.md, Segmentation network)."""
+"""Trains the segmentation network on pixel labels (docs/method.md, Segmentation network)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -23,7 +23,7 @@ _MEAN_LABELLED = "mean_labelled_pixels"
 
 
 class SegmentationModule(TrainingModule):
-    """Trains with the cross-entropy of pseudo labels. Ignored pixels and padding do not count."""
+    """Trains with the cross-entropy of pixel labels. Ignored pixels and padding do not count."""
 
     network: SegmentationNetwork
 
@@ -101,7 +101,7 @@ class SegmentationTask:
 
     @property
     def sampler(self) -> Sampler:
-        return PseudoLabelledCrops(self.config.training)
+        return PseudoLabelledCrops(self.config.training, self.config.learn_masks)
 
     def evaluate(self, network: nn.Module, rows: Iterable[Row]) -> dict[str, np.ndarray]:
         return {}

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import TRAIN, VAL, generate, limits, load_split, roles, shuffle
 from slams_ray.errors import DataError
 from slams_ray.runtime.shards import ShardJob, run_shards
+from slams_ray.stages.split_report import counts_of, split_counts, unseen_classes
 from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
 from slams_ray.training.sampling import ROWS_PER_GROUP
 
@@ -26,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 STAGE = "prepare"
 DESCRIPTION_NAME = "dataset.json"
-MOST_CLASSES_SHOWN = 10
-"""Largest number of classes whose images are counted in the log one by one."""
 _NO_CONTENT = (
     "root",
     "train_list",
@@ -58,12 +57,14 @@ class PreparedData:
     Attributes:
         directory: output directory of the prepare stage.
         shards: role -> all shards that have rows.
+        num_masks: role -> number of images with a mask.
         max_side_px: largest longer side of stored images; None if every size was kept.
     """
 
     directory: str
     description: DatasetDescription
     shards: Mapping[str, Sequence[Shard]]
+    num_masks: Mapping[str, int] = field(default_factory=dict)
     max_side_px: int | None = None
 
     def images(self, role: str) -> str:
@@ -130,6 +131,7 @@ def open_prepared(result: Result) -> PreparedData:
         directory=result.output_dir,
         description=DatasetDescription.from_json(description),
         shards={role: [Shard(*entry) for entry in entries] for role, entries in notes.items()},
+        num_masks={role: s["num_masks"] for role, s in result.record.notes["splits"].items()},
         max_side_px=result.record.config["max_side_px"],
     )
 
@@ -178,27 +180,6 @@ def _work(
     )
 
 
-def split_counts(notes: dict[str, Any]) -> dict[str, int]:
-    """Returns role -> number of images."""
-    return {role: split["num_images"] for role, split in notes["splits"].items()}
-
-
-def counts_of(split: Mapping[str, Any]) -> str:
-    """Returns one line with the numbers of images, masks and images of each class."""
-    per_class = split["images_per_class"]
-    by_number = sorted(per_class, key=lambda name: -per_class[name])
-    if len(by_number) > MOST_CLASSES_SHOWN:
-        by_number = [by_number[0], "...", by_number[-1]]
-    classes = ", ".join(
-        f"{name} {per_class[name]}" if name in per_class else name for name in by_number
-    )
-    return (
-        f"{split['num_images']} images, {split['num_masks']} with a mask, "
-        f"{split['num_dropped_without_label']} left out without a label, {len(split['bad'])} bad; "
-        f"{len(per_class)} classes: {classes}"
-    )
-
-
 def _check_same_classes(splits: dict[str, Split]) -> None:
     names = {role: split.description.class_names for role, split in splits.items()}
     if len(set(names.values())) > 1:
@@ -218,18 +199,6 @@ def _warn_of_shared_images(splits: dict[str, Split]) -> None:
             STAGE,
             len(shared),
         )
-
-
-def unseen_classes(images_per_class: Mapping[str, int]) -> list[str]:
-    """Returns a warning where networks have nothing to learn a class from."""
-    unseen = [name for name, num_images in images_per_class.items() if not num_images]
-    if not unseen:
-        return []
-    return [
-        f"no training image has {len(unseen)} of {len(images_per_class)} classes, such as "
-        f"{unseen[0]}: networks cannot learn them. Add such images, or leave the classes out with "
-        "data.classes"
-    ]
 
 
 def _shuffled(split: Split) -> Split:

@@ -133,7 +133,11 @@ def stage_names(config: PipelineConfig) -> list[str]:
 
 
 def _prepare(run: PipelineRun) -> Result:
-    return prepare.run(run.context, run.config.data)
+    found = prepare.run(run.context, run.config.data)
+    if run.config.segmentation.learn_masks:
+        # Not left to the last training, hours later.
+        train_segmentation.check_masks(prepare.open_prepared(found))
+    return found
 
 
 def _import_maps(run: PipelineRun) -> Result:

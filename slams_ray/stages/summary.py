@@ -10,6 +10,7 @@ from slams_ray.runtime.tracking import Run
 from slams_ray.stages import evaluate, prepare, publish_model, report
 from slams_ray.stages.config_file import CONFIG_NAME
 from slams_ray.stages.pipeline_run import teacher_prefix
+from slams_ray.stages.split_report import split_counts
 from slams_ray.stages.stage import Result, StageContext
 
 _CHOICES = ("background_threshold", "ignored_fraction")
@@ -92,7 +93,7 @@ def publish(
     log_scores(parent, summary)
     data = results[prepare.STAGE]
     notes = data.record.notes
-    counts = prepare.split_counts(notes)
+    counts = split_counts(notes)
     parent.log_dataset(config.data.format, notes["digest"], data.output_dir, counts)
     parent.set_tags({"mlflow.note.content": _note(summary)})
     publish_model.publish(context, results)

@@ -108,13 +108,20 @@ class LabelledCrops(Crops):
 
 @dataclass(frozen=True)
 class PseudoLabelledCrops(Crops):
-    """Sampler of the trainings on pseudo labels: random crops of images and their labels."""
+    """Sampler of the trainings on pseudo labels: random crops of images and their labels.
+
+    Attributes:
+        learn_masks: whether rows have a mask, which replaces the pseudo label unless it is None.
+    """
+
+    learn_masks: bool = False
 
     def sample(
         self, row: Row, rng: np.random.Generator, filler: Row | None = None
     ) -> dict[str, np.ndarray]:
         """Returns image (crop, crop, 3) uint8, box (4,) int32 and target (crop, crop) uint8."""
-        pseudo_label = decode_mask(row["pseudo_label"], row["image_id"])
-        crop, target, box = self.crop(row, rng, pseudo_label)
+        label = row["mask"] if self.learn_masks else None
+        label = decode_mask(row["pseudo_label"] if label is None else label, row["image_id"])
+        crop, target, box = self.crop(row, rng, label)
         assert target is not None
         return {"image": crop, "box": box, "target": target}

@@ -217,6 +217,25 @@ def test_a_corrected_mask_is_scored_anew_and_nothing_else_is_made_again(
     assert len(unchanged) == len(images) - 1
 
 
+def test_a_network_that_learns_masks_is_trained_again_after_one_is_corrected(
+    finished: Any, tmp_path: Path
+) -> None:
+    workspace = finished.copy_to(tmp_path)
+    config = override(finished.config, {"segmentation.learn_masks": True})
+    first = pipeline.run(config, str(workspace), "tiny")
+    network, without = first.results["train_segmentation"], finished.result.results
+    assert not network.cached
+    assert network.record.metrics["loss"] != without["train_segmentation"].record.metrics["loss"]
+    assert first.results["refine"].cached
+    (annotations,) = (workspace / "synthetic").glob("*/annotations/instances_train.json")
+    content = json.loads(annotations.read_text())
+    content["annotations"][0]["segmentation"] = [[2.0, 2.0, 12.0, 2.0, 12.0, 9.0, 2.0, 9.0]]
+    annotations.write_text(json.dumps(content))
+    again = pipeline.run(config, str(workspace), "tiny", until="train_segmentation")
+    assert not again.results["train_segmentation"].cached
+    assert again.results["train_activation"].cached
+
+
 def test_a_crf_in_torch_gives_the_labels_of_the_compiled_one(finished: Any, tmp_path: Path) -> None:
     config = override(finished.config, {"crf.backend": "torch"})
     found = pipeline.run(config, str(finished.copy_to(tmp_path)), "tiny", until="refine")

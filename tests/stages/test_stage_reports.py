@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from slams_ray.stages.evaluate import missed_classes
-from slams_ray.stages.prepare import counts_of, unseen_classes
 from slams_ray.stages.refine import warnings_of
+from slams_ray.stages.split_report import counts_of, unseen_classes
 
 
 def test_the_images_masks_and_classes_of_a_split_are_one_line() -> None:

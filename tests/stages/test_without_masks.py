@@ -11,6 +11,8 @@ from PIL import Image
 from slams_ray import storage
 from slams_ray.artifacts import Record
 from slams_ray.config import DataConfig, PipelineConfig
+from slams_ray.config.overrides import override
+from slams_ray.errors import ConfigError
 from slams_ray.networks.activation_network import ActivationNetwork
 from slams_ray.networks.checkpoint import dump_network
 from slams_ray.networks.segmentation_network import SegmentationNetwork
@@ -97,6 +99,14 @@ def test_the_stages_after_training_choose_and_score_without_masks(
     assert scored.record.notes["split"] == "train"
     assert scored.record.metrics == {}
     assert scored.record.num_rows == 6
+
+
+def test_masks_that_are_not_there_cannot_be_learnt(
+    ray_cluster: None, photographs: PipelineConfig, tmp_path: Path
+) -> None:
+    config = override(photographs, {"segmentation.learn_masks": True})
+    with pytest.raises(ConfigError, match="learn_masks is True, but no training photograph"):
+        pipeline.run(config, str(tmp_path / "runs"), "photos", until="prepare")
 
 
 @pytest.mark.long

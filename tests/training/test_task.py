@@ -10,6 +10,9 @@ import torch
 from numpy.random import default_rng as draw
 
 from slams_ray.config import TrainingConfig
+from slams_ray.data.image import decode_mask, encode_mask
+from slams_ray.data.schema import voc_palette
+from slams_ray.metrics import IGNORE_INDEX
 from slams_ray.training.optimisation import build_optimizer, train_step
 from slams_ray.training.samples import PseudoLabelledCrops, multi_hot
 from slams_ray.training.task import PAIRS, with_pairs
@@ -153,6 +156,23 @@ def test_colour_jitter_changes_colours_inside_the_crop_and_nothing_else(rows: Ro
     differs = (plain["image"] != jittered["image"]).any(axis=2)
     assert differs[inside].mean() > 0.9
     assert not differs[~inside].any()
+
+
+def test_masks_replace_pseudo_labels_where_there_are_masks(rows: Rows) -> None:
+    def target(mask: np.ndarray | None, learn_masks: bool) -> np.ndarray:
+        encoded = None if mask is None else encode_mask(mask, voc_palette(4))
+        row = {**rows[3], "mask": encoded}
+        sampler = PseudoLabelledCrops(TRAINING, learn_masks)
+        return sampler.sample(row, np.random.default_rng(5))["target"]
+
+    size = decode_mask(rows[3]["pseudo_label"], rows[3]["image_id"]).shape
+    mask = np.full(size, 3, np.uint8)
+    mask[: size[0] // 2] = IGNORE_INDEX
+    learnt, pseudo = target(mask, True), target(None, False)
+    assert set(np.unique(learnt)) == {3, IGNORE_INDEX}
+    assert not np.array_equal(learnt, pseudo)
+    assert np.array_equal(target(None, True), pseudo)
+    assert np.array_equal(target(mask, False), pseudo)
 
 
 def test_multi_hot_puts_class_1_first() -> None:
