@@ -188,10 +188,10 @@ def deploy(
     made = make_application(make_work, make_app, settings)
     serve.run(made, name=APPLICATION)
     if blocking:
-        _wait_for_signal()
+        wait_for_signal()
 
 
-def _wait_for_signal() -> None:
+def wait_for_signal() -> None:
     """Keeps the service until Ctrl-C or SIGTERM. Ray's own wait prints a traceback then."""
     try:
         while True:
