@@ -35,11 +35,11 @@ docs: $(DEV_STAMP)
 	$(RUN) docs/generate_settings.py
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --site-dir site
 
-# A workspace that was moved has its new runs in a later experiment.
+# The address is of the experiment with the last run: a workspace that was moved has several.
 # Without this variable MLflow starts seven processes for evaluation jobs, which nothing here uses.
 ui: $(STAMP)
 	@test -f $(WORKSPACE)/mlflow.db || { echo "$(WORKSPACE) has no mlflow.db: name the workspace of a run, make ui WORKSPACE=runs/folder"; exit 1; }
-	@id=$$($(PYTHON) -c 'import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute("select max(experiment_id) from experiments").fetchone())' $(WORKSPACE)/mlflow.db); \
+	@id=$$($(RUN) -c 'import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute("select experiment_id from runs order by start_time desc limit 1").fetchone() or "0")' $(WORKSPACE)/mlflow.db) && \
 	echo "open http://127.0.0.1:$(PORT)/#/experiments/$$id/runs?workflowType=machine_learning&viewStateShareKey=slams_ray  (Ctrl-C stops the server)"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(abspath $(WORKSPACE))/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
 

@@ -75,10 +75,10 @@ def train(
 
     Args:
         recipe: name of the settings to start from, such as demo, folder or voc12.
-        settings: dotted name -> value of each setting to change.
+        settings: dotted name -> value of each setting to change, as `override` takes them.
         workspace: directory or URI of all outputs; None is runs/<recipe>.
         until: last stage to run; None runs all.
-        show_progress: whether log lines of this package go to standard output.
+        show_progress: whether this process prints log lines of this package from now on.
 
     Returns:
         results of the stages by name, and their summary with scores and warnings. `load` takes the

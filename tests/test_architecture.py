@@ -221,6 +221,14 @@ def test_every_module_belongs_to_a_room() -> None:
     assert strangers == ["slams_ray"]
 
 
+def test_importing_the_package_imports_no_other_part_of_it() -> None:
+    code = "import sys, slams_ray; print(*sorted(m for m in sys.modules if m.startswith('slams_ray')))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert run.stdout.split() == ["slams_ray", "slams_ray.api"]
+
+
 def test_no_module_is_longer_than_three_hundred_lines() -> None:
     lengths = {m: len(source.splitlines()) for m, source in project_sources().items()}
     assert {m: n for m, n in lengths.items() if n > MAX_LINES} == {}

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from slams_ray.artifacts import flatten, to_plain
-from slams_ray.config import PipelineConfig
+from slams_ray.config import CrfConfig, PipelineConfig
 from slams_ray.config.overrides import override
 from slams_ray.errors import ConfigError
 from slams_ray.recipes import RECIPES
@@ -29,7 +29,6 @@ def test_an_unknown_place_is_named(tiny_config: PipelineConfig, path: str) -> No
     [
         ("walk.beta", 3, 3.0),
         ("inference.scales", [1, 2], (1.0, 2.0)),
-        ("crf.iterations", "5", 5),
         ("data.root", Path("photos"), "photos"),
     ],
 )
@@ -47,8 +46,14 @@ def test_values_get_the_type_of_their_setting(
     [
         ("crf.iterations", 2.5, "crf.iterations is 2.5: .*integer"),
         ("crf.form", "hard", "crf.form is 'hard': .*'label', 'constant' or 'power'"),
-        ("seed", None, "seed is None: .*integer"),
-        ("inference.scales", 1.0, "inference.scales is 1.0: .*tuple"),
+        ("seed", None, "seed is None: expected a valid integer"),
+        ("seed", True, "seed is True: expected a valid integer"),
+        ("crf.iterations", "5", "crf.iterations is '5': expected a valid integer"),
+        ("inference.scales", 1.0, "inference.scales is 1.0: expected a list"),
+        ("refinement.steps", {"walk", "crf"}, "refinement.steps is .*: expected a list"),
+        ("segmentation", {"lern_masks": True}, "no setting segmentation.lern_masks"),
+        ("crf", "full", "crf is 'full': expected"),
+        ("crf", {"iterations": "x"}, "crf.iterations is 'x': expected a valid integer"),
     ],
 )
 def test_a_value_of_another_type_is_refused(
@@ -56,6 +61,14 @@ def test_a_value_of_another_type_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         override(tiny_config, {setting: value})
+
+
+def test_a_section_keeps_what_is_not_named(tiny_config: PipelineConfig) -> None:
+    nested = {"segmentation": {"training": {"epochs": 3}, "averaging": "batch"}}
+    dotted = {"segmentation.training.epochs": 3.0, "segmentation.averaging": "batch"}
+    assert override(tiny_config, nested) == override(tiny_config, dotted)
+    crf = CrfConfig(iterations=2)
+    assert override(tiny_config, {"crf": crf}).crf == crf
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

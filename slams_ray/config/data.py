@@ -28,9 +28,9 @@ class DataConfig:
     val_list: str | None = None
     """Text file of image ids that replaces the official list of the val split."""
     score_list: str | None = None
-    """Training images whose masks choose the threshold and score seeds and pseudo labels: a text
-    file, or for voc the name of an official list (train has 1,464 of the 10,582 images). None takes
-    all images that have a mask."""
+    """Training images whose masks are used, to choose the threshold and to score seeds and pseudo
+    labels: a text file, or for voc the name of an official list (train has 1,464 of the 10,582
+    images). None takes all images that have a mask."""
     classes: tuple[str, ...] = ()
     """Names of the classes to use; pixels of other classes become 255. Empty means all classes."""
     crowd: Literal["background", "ignore"] = "background"

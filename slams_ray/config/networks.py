@@ -181,7 +181,7 @@ class SegmentationConfig:
     and over their maximum; published DeepLabV2 programs use 0.5 0.75 1."""
     learn_masks: bool = False
     """Whether the network learns the masks of training photographs in place of their pseudo labels.
-    Photographs without a mask keep theirs."""
+    Only masks that data.score_list leaves count; 255 teaches nothing."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     crf: PredictionCrfConfig = field(default_factory=PredictionCrfConfig)
 

@@ -15,14 +15,14 @@ Config = TypeVar("Config")
 def override(config: Config, values: Mapping[str, Any]) -> Config:
     """Returns a copy with the given settings replaced, for example `{"crf.alpha": 6.0}`.
 
-    Values become of the type of their setting: lists tuples, and paths text. The copy checks its
-    values again.
+    `{"crf": {"alpha": 6.0}}` is the same. A list becomes a tuple, a path becomes text, and an
+    integer becomes a float where the setting is one. The copy checks its values again.
 
     Raises:
-        ConfigError: a setting does not exist, or a value has another type or is out of range.
+        ConfigError: a setting does not exist, or a value is of another type or out of range.
     """
     for path, value in values.items():
-        config = _replace_at(config, path, path.split("."), value)
+        config = _replace_at(config, str(path), str(path).split("."), value)
     return config
 
 
@@ -33,17 +33,31 @@ def _replace_at(config: Any, path: str, names: list[str], value: Any) -> Any:
         raise ConfigError(
             f"there is no setting {path}: {name!r} is not among {', '.join(known) or 'any'}"
         )
+    present = getattr(config, name)
     if rest:
-        value = _replace_at(getattr(config, name), path, rest, value)
+        value = _replace_at(present, path, rest, value)
+    elif is_dataclass(present) and isinstance(value, Mapping):
+        for inner, inner_value in value.items():
+            inner_path = f"{path}.{inner}"
+            present = _replace_at(present, inner_path, str(inner).split("."), inner_value)
+        value = present
     else:
         value = _of_type(get_type_hints(type(config))[name], path, value)
     return replace(config, **{name: value})
 
 
 def _of_type(kind: Any, path: str, value: Any) -> Any:
-    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    plain = os.fspath(value) if isinstance(value, os.PathLike) else _with_tuples(value)
     try:
-        return TypeAdapter(kind).validate_python(value)
+        # Strict: otherwise True would pass for 1, and a set for a tuple in any order.
+        return TypeAdapter(kind).validate_python(plain, strict=True)
     except ValidationError as error:
-        problems = {problem["msg"].lower() for problem in error.errors()}
-        raise ConfigError(f"{path} is {value!r}: {'; '.join(sorted(problems))}") from error
+        texts = {
+            problem["msg"].replace("Input should be", "expected") for problem in error.errors()
+        }
+        expected = "; ".join(sorted(texts)).replace("a valid tuple", "a list")
+        raise ConfigError(f"{path} is {value!r}: {expected}") from error
+
+
+def _with_tuples(value: Any) -> Any:
+    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value

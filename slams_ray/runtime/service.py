@@ -177,7 +177,7 @@ def deploy(
     settings: ServiceSettings,
     blocking: bool = True,
 ) -> None:
-    """Starts the service, and keeps it until this process is interrupted.
+    """Starts the service, and keeps it until this process gets Ctrl-C or SIGTERM.
 
     Args:
         make_work, make_app: see `make_application`.
@@ -186,20 +186,18 @@ def deploy(
     cluster.connect()
     serve.start(http_options={"host": settings.host, "port": settings.port})
     made = make_application(make_work, make_app, settings)
-    serve.run(made, name=APPLICATION)
-    if blocking:
-        wait_for_signal()
-
-
-def wait_for_signal() -> None:
-    """Keeps the service until Ctrl-C or SIGTERM. Ray's own wait prints a traceback then."""
+    if not blocking:
+        serve.run(made, name=APPLICATION)
+        return
     try:
+        serve.run(made, name=APPLICATION)
         while True:
             time.sleep(SECONDS_BETWEEN_SIGNALS)
     except KeyboardInterrupt:
-        logger.info("stopping")
+        logger.info("the service ends")
     finally:
-        stop()
+        # Ray Serve would keep it after this process. A cluster may serve other applications too.
+        serve.delete(APPLICATION)
 
 
 def stop() -> None:

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 
-class Trainable(Protocol):
+class TrainingSteps(Protocol):
     """Interface that the trainer needs; `slams_ray.training.training.Training` implements it."""
 
     def is_mixed(self, device: str) -> bool:
         """Whether this machine trains in mixed precision on a type of device: "cpu" or "cuda"."""
 
-    def without_amp(self) -> "Trainable":
+    def without_amp(self) -> "TrainingSteps":
         """Returns the same training in float32."""
 
     def build(self, device: str = "cpu", cuda_graphs: bool = False) -> nn.Module:
@@ -60,7 +60,7 @@ class TrainingJob:
 
     Attributes:
         label: name in progress lines and prefix of metrics.
-        training: the steps, without Ray.
+        training: task, data and schedule, which need no Ray.
         output_dir: directory of model.pt; its subdirectory `training` has Ray Train's checkpoints.
         min_workers: fewest workers with which a training continues; None waits for all.
         num_threads: threads of a worker without a GPU; None divides the cores of a node.
@@ -76,7 +76,7 @@ class TrainingJob:
     """
 
     label: str
-    training: Trainable
+    training: TrainingSteps
     output_dir: str
     num_steps: int
     batch_size: int

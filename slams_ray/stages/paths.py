@@ -34,8 +34,8 @@ def check_data(config: PipelineConfig) -> None:
     is_read = config.data.format != "synthetic" and "://" not in root
     if is_read and not Path(root).is_dir():
         raise ConfigError(
-            f"data.root is {config.data.root!r}, expected a directory or URI: give the data set by "
-            "--data.root"
+            f"data.root is {config.data.root!r}, expected a directory or URI: set data.root to the "
+            "place of the data set"
         )
 
 

@@ -17,7 +17,7 @@ from slams_ray.data.identity import FileStates, file_states, items_digest
 from slams_ray.data.schema import DatasetDescription, Item, Split
 from slams_ray.data.shard_work import PrepareMapper
 from slams_ray.data.source import TRAIN, VAL, generate, limits, load_split, roles, shuffle
-from slams_ray.errors import DataError
+from slams_ray.errors import ConfigError, DataError
 from slams_ray.runtime.shards import ShardJob, run_shards
 from slams_ray.stages.split_report import counts_of, split_counts, unseen_classes
 from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
@@ -102,11 +102,15 @@ class PreparedData:
         return VAL if VAL in self.shards else TRAIN
 
 
-def run(context: StageContext, config: DataConfig) -> Result:
+def run(context: StageContext, config: DataConfig, learn_masks: bool = False) -> Result:
     """Writes the shards of all splits.
+
+    Args:
+        learn_masks: whether a network will learn masks of training photographs.
 
     Raises:
         DataError: the data set cannot be used, or images are bad and config.on_bad_image is "fail".
+        ConfigError: there are no masks to learn. It is not left to the last training, hours later.
     """
     root = generate(config, context.workspace)
     settings = {k: v for k, v in to_plain(config).items() if k not in _NO_CONTENT}
@@ -119,6 +123,12 @@ def run(context: StageContext, config: DataConfig) -> Result:
         raise DataError(
             f"{result.output_dir} was made with data.on_bad_image skip, without {len(bad)} bad "
             f"images (first: {bad[0][0]}): repair them and remove that directory, or set skip again"
+        )
+    if learn_masks and not result.record.notes["splits"][TRAIN]["num_masks"]:
+        left = f" among those of data.score_list {config.score_list}" if config.score_list else ""
+        raise ConfigError(
+            f"segmentation.learn_masks is True, but no training photograph{left} has a mask: add "
+            "masks, or leave the setting out"
         )
     return result
 

@@ -133,11 +133,7 @@ def stage_names(config: PipelineConfig) -> list[str]:
 
 
 def _prepare(run: PipelineRun) -> Result:
-    found = prepare.run(run.context, run.config.data)
-    if run.config.segmentation.learn_masks:
-        # Not left to the last training, hours later.
-        train_segmentation.check_masks(prepare.open_prepared(found))
-    return found
+    return prepare.run(run.context, run.config.data, run.config.segmentation.learn_masks)
 
 
 def _import_maps(run: PipelineRun) -> Result:

@@ -1,12 +1,14 @@
 """Stage train_segmentation: trains the segmentation network on pseudo labels, and on masks."""
 
+from dataclasses import replace
+from functools import partial
+
 from slams_ray.config import SegmentationConfig
 from slams_ray.data.source import TRAIN
-from slams_ray.errors import ConfigError
 from slams_ray.segmentation.training import SegmentationTask
 from slams_ray.stages.prepare import PreparedData
 from slams_ray.stages.refine import LABELS_DIGEST, pseudo_labels_dir
-from slams_ray.stages.stage import Result, StageContext, run_stage
+from slams_ray.stages.stage import Attempt, Outcome, Result, StageContext, run_stage
 from slams_ray.stages.training import TaskToTrain, backbone_settings, network_settings, train
 from slams_ray.training.data_loading import ShardColumns
 
@@ -45,21 +47,39 @@ def run(
     )
     settings = network_settings(config)
     for name in ("inference", "crf", "learn_masks"):
-        settings.pop(name)  # They do not change the network, but for masks, which are an input.
+        settings.pop(name)  # Inference and CRF do not change the network; masks are an input.
     settings |= {"backbone": backbone_settings(config.backbone), "seed": seed}
     return run_stage(
         context,
         STAGE,
         settings,
         inputs,
-        lambda attempt: train(context, this, data, attempt),
+        partial(_train, context, this, data, config.learn_masks),
     )
 
 
-def check_masks(data: PreparedData) -> None:
-    """Raises ConfigError if no training photograph has a mask that the network could learn."""
-    if not data.num_masks[TRAIN]:
-        raise ConfigError(
-            "segmentation.learn_masks is True, but no training photograph has a mask: add masks, "
-            "or leave the setting out"
+def _train(
+    context: StageContext,
+    this: TaskToTrain,
+    data: PreparedData,
+    learns_masks: bool,
+    attempt: Attempt,
+) -> Outcome:
+    outcome = train(context, this, data, attempt)
+    return replace(outcome, warnings=mask_warnings(data) if learns_masks else ())
+
+
+def mask_warnings(data: PreparedData) -> list[str]:
+    """Returns what masks that the network learnt make of its labels and of its score."""
+    warnings = []
+    if data.num_masks[TRAIN] == data.num_images(TRAIN):
+        warnings.append(
+            "every training photograph has a mask, so the network learnt no pseudo label: "
+            "--system masks gives this network without maps"
         )
+    if data.scored_role == TRAIN:
+        warnings.append(
+            "the network is scored on masks that it learnt, so its score is too high: name val "
+            "photographs"
+        )
+    return warnings

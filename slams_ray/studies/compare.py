@@ -61,7 +61,8 @@ def run(
         pipeline.open_session(config, workspace, name) as session,
     ):
         # Data is prepared once, before concurrent trials need it.
-        prepare.run(pipeline.make_context(config, session), config.data)
+        context = pipeline.make_context(config, session)
+        prepare.run(context, config.data, config.segmentation.learn_masks)
         parent = session.open()
         trials = run_grid(
             partial(run_seed, config, workspace, recipe, rows, parent.run_id),

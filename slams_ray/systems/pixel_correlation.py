@@ -111,7 +111,7 @@ def _mean_of_first(ordered: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
 
 
 class CorrelationModule(TrainingModule, Generic[Config]):
-    """Base of the trainings of a `CorrelationNetwork`.
+    """Base of the modules that train a `CorrelationNetwork`.
 
     Args:
         config: has the weight of each loss under the name of the loss.

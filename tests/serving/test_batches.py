@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from slams_ray.errors import ConfigError, DataError
-from slams_ray.runtime import service
 from slams_ray.runtime.service import ATTEMPTS, Replica, Request, ServiceSettings, answered
 
 
@@ -125,22 +124,3 @@ def test_a_replica_holds_the_next_batch_while_it_computes_one() -> None:
 def test_settings_that_cannot_be_kept_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected at least 1"):
         ServiceSettings(**settings)
-
-
-@pytest.mark.parametrize("ended_by", [KeyboardInterrupt, SystemExit])
-def test_the_service_stops_when_a_signal_ends_the_wait(
-    ended_by: type[BaseException], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stopped = []
-    monkeypatch.setattr(service, "stop", lambda: stopped.append(True))
-
-    def end(seconds: float) -> None:
-        raise ended_by
-
-    monkeypatch.setattr(service.time, "sleep", end)
-    if ended_by is SystemExit:  # SIGTERM keeps its exit status.
-        with pytest.raises(SystemExit):
-            service.wait_for_signal()
-    else:
-        service.wait_for_signal()
-    assert stopped == [True]

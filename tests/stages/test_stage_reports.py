@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from slams_ray.data.schema import DatasetDescription
 from slams_ray.stages.evaluate import missed_classes
+from slams_ray.stages.prepare import PreparedData, Shard
 from slams_ray.stages.refine import warnings_of
 from slams_ray.stages.split_report import counts_of, unseen_classes
+from slams_ray.stages.train_segmentation import mask_warnings
 
 
 def test_the_images_masks_and_classes_of_a_split_are_one_line() -> None:
@@ -46,3 +49,25 @@ def test_classes_of_which_no_pixel_is_found_are_warned_of() -> None:
     assert text.startswith(
         "the network finds no pixel of 1 of 2 classes in the masks, such as dog:"
     )
+
+
+def test_learnt_masks_that_leave_no_pseudo_label_or_no_fair_score_are_named() -> None:
+    def data(num_masks: int, *roles: str) -> PreparedData:
+        shard = Shard("000000.parquet", 4, "", "")
+        return PreparedData(
+            directory="",
+            description=DatasetDescription(
+                name="",
+                class_names=("background", "cat"),
+                category_ids=(0, 1),
+                palette=((0, 0, 0),) * 2,
+            ),
+            shards={role: [shard] for role in roles},
+            num_masks=dict.fromkeys(roles, num_masks),
+        )
+
+    assert mask_warnings(data(3, "train", "val")) == []
+    (everywhere,) = mask_warnings(data(4, "train", "val"))
+    assert "no pseudo label" in everywhere
+    (score,) = mask_warnings(data(3, "train"))
+    assert "scored on masks that it learnt" in score
