@@ -74,8 +74,9 @@ def train(
         slams_ray.train("folder", {"data.root": "photos", "seed": 1})
 
     Args:
-        recipe: name of the settings to start from, such as demo, folder or voc12.
-        settings: dotted name -> value of each setting to change, as `override` takes them.
+        recipe: demo, smoke, folder, voc12, coco14, or the path of a YAML file such as a workspace's
+            config.yaml.
+        settings: settings to change, such as {"crf.iterations": 8} or {"crf": {"iterations": 8}}.
         workspace: directory or URI of all outputs; None is runs/<recipe>.
         until: last stage to run; None runs all.
         show_progress: whether this process prints log lines of this package from now on.
@@ -94,12 +95,17 @@ def train(
         from slams_ray.runtime.progress import log_to_stdout
         from slams_ray.runtime.submitted_job import workspace_path
         from slams_ray.stages import pipeline
+        from slams_ray.stages.config_file import read_config
     except ModuleNotFoundError as error:
         from slams_ray.errors import ConfigError, how_to_install
 
         raise ConfigError(f"train needs {error.name}: {how_to_install('train')}") from error
+    of_file: Mapping[str, Any] = {}
+    if recipe.endswith((".yaml", ".yml")):
+        named, of_file = read_config(recipe)
+        recipe = str(named)
     check_recipe(recipe)
-    config = override(RECIPES[recipe](), settings or {})
+    config = override(override(RECIPES[recipe](), of_file), settings or {})
     given = None if workspace is None else os.fspath(workspace)
     path = workspace_path(recipe, given, "workspace")
     if show_progress:

@@ -30,6 +30,8 @@ def test_an_unknown_place_is_named(tiny_config: PipelineConfig, path: str) -> No
         ("walk.beta", 3, 3.0),
         ("inference.scales", [1, 2], (1.0, 2.0)),
         ("data.root", Path("photos"), "photos"),
+        ("crf.iterations", "5", 5),
+        ("walk.beta", "1e1", 10.0),
     ],
 )
 def test_values_get_the_type_of_their_setting(
@@ -48,11 +50,13 @@ def test_values_get_the_type_of_their_setting(
         ("crf.form", "hard", "crf.form is 'hard': .*'label', 'constant' or 'power'"),
         ("seed", None, "seed is None: expected a valid integer"),
         ("seed", True, "seed is True: expected a valid integer"),
-        ("crf.iterations", "5", "crf.iterations is '5': expected a valid integer"),
+        ("crf.iterations", "many", "crf.iterations is 'many': expected a valid integer"),
         ("inference.scales", 1.0, "inference.scales is 1.0: expected a list"),
         ("refinement.steps", {"walk", "crf"}, "refinement.steps is .*: expected a list"),
         ("segmentation", {"lern_masks": True}, "no setting segmentation.lern_masks"),
-        ("crf", "full", "crf is 'full': expected"),
+        ("crf", "full", "crf is 'full', expected a mapping of its settings"),
+        ("data.rot", "photos", "there is no setting data.rot: .*did you mean root"),
+        ("activation.training.learning_rate", -1.0, "^activation.training.learning_rate: "),
         ("crf", {"iterations": "x"}, "crf.iterations is 'x': expected a valid integer"),
     ],
 )
@@ -61,6 +65,11 @@ def test_a_value_of_another_type_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         override(tiny_config, {setting: value})
+
+
+def test_settings_that_are_no_mapping_are_refused(tiny_config: PipelineConfig) -> None:
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        override(tiny_config, [("seed", 1)])
 
 
 def test_a_section_keeps_what_is_not_named(tiny_config: PipelineConfig) -> None:

@@ -8,6 +8,7 @@ import pytest
 import slams_ray
 from slams_ray.errors import ConfigError
 from slams_ray.runtime.submitted_job import COPIED_CODE
+from slams_ray.stages.config_file import dump_config
 
 
 @pytest.mark.ray
@@ -32,13 +33,28 @@ def test_until_and_a_changed_setting(finished: Any, tmp_path: Any) -> None:
     assert run.results["infer_activation"].cached
 
 
+@pytest.mark.ray
+def test_the_file_of_a_workspace_starts_the_same_run(finished: Any, tmp_path: Any) -> None:
+    workspace = finished.copy_to(tmp_path)
+    file = workspace / "config.yaml"
+    file.write_text(dump_config("smoke", finished.config))
+    changed = {"crf": {"iterations": finished.config.crf.iterations + 1}}
+    again = slams_ray.train(str(file), changed, workspace=workspace, until="refine")
+    assert not again.results.pop("refine").cached
+    assert all(result.cached for result in again.results.values())
+    log = (workspace / "log.txt").read_text().splitlines()
+    assert any("refine" in line and "done in" in line for line in log)
+
+
 @pytest.mark.parametrize(
     ("recipe", "settings", "workspace", "message"),
     [
         ("foldr", {}, "w", "there is no recipe 'foldr'.*did you mean folder"),
         ("folder", {"crf.beta": 1}, "w", "there is no setting crf.beta"),
         ("folder", {"seed": "one"}, "w", "seed is 'one'"),
-        ("folder", {"data.root": "nowhere"}, "w", "data.root is 'nowhere'"),
+        ("folder", {"data.root": "nowhere"}, "w", "data.root is 'nowhere', but there is no"),
+        ("folder", {"data.root": "/usr"}, "w", "/usr/labels.csv is missing"),
+        ("missing.yaml", {}, "w", "missing.yaml is missing"),
         ("folder", {}, f"/tmp/ray{COPIED_CODE}w", "workspace is .*the copy of the code"),
     ],
 )

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from slams_ray import storage
 from slams_ray.errors import ConfigError
 from slams_ray.recipes import RECIPES
-from slams_ray.stages.config_file import load_config
+from slams_ray.stages.config_file import read_config
 
 OPTION = "--config"
 
@@ -25,13 +24,7 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
     path, rest = _split(arguments)
     if path is None:
         return list(arguments)
-    try:
-        text = storage.read_bytes(path).decode()
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path} is missing: give the path of a YAML file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a YAML file in UTF-8: {error}") from error
-    recipe, settings = load_config(text, path)
+    recipe, settings = read_config(path)
     own = list(rest)
     if own and own[0] in RECIPES:
         recipe = own.pop(0)

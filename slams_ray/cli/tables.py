@@ -43,6 +43,9 @@ def print_summary(summary: dict[str, Any]) -> None:
     for name, value in summary["scores"].items():
         if value is not None:
             console.print(f"{name:18} {100 * value:.2f} %")
+    if found := summary["iou_of_classes"]:
+        of_classes = ", ".join(f"{name} {100 * iou:.1f}" for name, iou in found.items())
+        console.print(f"IoU of the network in %: {of_classes}")
     for warning in summary["warnings"]:
         console.print(f"warning: {warning}", style="bold red")
     if summary["scored_split"] == "train":

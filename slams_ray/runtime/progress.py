@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,21 @@ def log_to_stdout() -> None:
         package.addHandler(handler)
     package.setLevel(logging.INFO)
     package.propagate = False
+
+
+@contextmanager
+def log_kept(path: str) -> Iterator[None]:
+    """Appends the log lines that this program shows of the package to a file on this machine."""
+    package = logging.getLogger("slams_ray")
+    # Made with the first line: a program that shows none gets no file.
+    handler = logging.FileHandler(path, delay=True, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        handler.close()
 
 
 class Progress:

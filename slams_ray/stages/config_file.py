@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from slams_ray import storage
 from slams_ray.artifacts import flatten, to_plain
 from slams_ray.config.pipeline import PipelineConfig
 from slams_ray.errors import ConfigError
@@ -17,6 +18,21 @@ RECIPE = "recipe"
 def dump_config(recipe: str, config: PipelineConfig) -> str:
     """Returns all settings of a pipeline as YAML, which starts the same run again."""
     return yaml.safe_dump({RECIPE: recipe, **to_plain(config)}, sort_keys=False)
+
+
+def read_config(path: str) -> tuple[str | None, dict[str, Any]]:
+    """Reads a configuration file at a path or URI; returns what `load_config` does.
+
+    Raises:
+        ConfigError: the file is missing, not YAML in UTF-8, or not a mapping of settings.
+    """
+    try:
+        text = storage.read_bytes(path).decode()
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} is missing: give the path of a YAML file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a YAML file in UTF-8: {error}") from error
+    return load_config(text, path)
 
 
 def load_config(text: str, source: str) -> tuple[str | None, dict[str, Any]]:

@@ -149,3 +149,11 @@ def _publish(
     storage.write_bytes(figure_path, to_png(class_iou_figure(description, scores.iou)))
     attempt.run.log_file(figure_path)
     return metrics
+
+
+def iou_of_classes(scored: Result) -> dict[str, float]:
+    """Returns name of class -> IoU of the network, of the classes that a mask or prediction has."""
+    if not scored.record.metrics:
+        return {}
+    content = json.loads(storage.read_bytes(scored.path(METRICS_NAME)))
+    return {row["class"]: row["iou"] for row in content["per_class"] if row["iou"] is not None}

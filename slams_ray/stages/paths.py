@@ -19,6 +19,8 @@ _PATHS = (
     *(f"{name}.weights" for name in GIVEN_WEIGHTS),
     *_BACKBONES,
 )
+_ENTRIES = {"folder": "labels.csv", "voc": "JPEGImages", "coco": "annotations"}
+"""Format -> a file or directory without which no data set of it can be read."""
 
 
 def with_absolute_paths(config: PipelineConfig) -> PipelineConfig:
@@ -29,13 +31,20 @@ def with_absolute_paths(config: PipelineConfig) -> PipelineConfig:
 
 
 def check_data(config: PipelineConfig) -> None:
-    """Raises ConfigError if there is no directory `data.root` on this machine, before any work."""
+    """Raises ConfigError before any work if `data.root` on this machine is not a data set."""
     root = storage.absolute(config.data.root)
-    is_read = config.data.format != "synthetic" and "://" not in root
-    if is_read and not Path(root).is_dir():
+    if config.data.format == "synthetic" or "://" in root:
+        return
+    if not Path(root).is_dir():
         raise ConfigError(
-            f"data.root is {config.data.root!r}, expected a directory or URI: set data.root to the "
-            "place of the data set"
+            f"data.root is {config.data.root!r}, but there is no directory {root}: set data.root "
+            "to the place of the data set"
+        )
+    entry = Path(root, _ENTRIES[config.data.format])
+    if not entry.exists():
+        raise ConfigError(
+            f"{entry} is missing, which a data set of data.format {config.data.format} has: check "
+            "data.root and data.format"
         )
 
 

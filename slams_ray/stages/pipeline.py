@@ -1,6 +1,7 @@
 """Pipeline: runs the stages in order, and writes their summary."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from slams_ray.config import PipelineConfig
 from slams_ray.config.pipeline import unread_fields
 from slams_ray.errors import ConfigError
 from slams_ray.runtime import cluster
+from slams_ray.runtime.progress import log_kept
 from slams_ray.runtime.session import TrackingSession
 from slams_ray.runtime.workspace_lock import workspace_lock
 from slams_ray.stages import evaluate
@@ -23,6 +25,9 @@ from slams_ray.stages.together import run_group
 from slams_ray.systems.registry import SYSTEMS
 
 logger = logging.getLogger(__name__)
+
+LOG_NAME = "log.txt"
+"""File in a workspace on this machine with the log lines of its runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,11 @@ def run(
     check_stage(config, until)
     check_data(config)
     name = f"{recipe} {config.system} seed {config.seed}"
-    with workspace_lock(workspace, recipe), open_session(config, workspace, name) as session:
+    with (
+        workspace_lock(workspace, recipe),
+        nullcontext() if "://" in workspace else log_kept(storage.join(workspace, LOG_NAME)),
+        open_session(config, workspace, name) as session,
+    ):
         context = make_context(config, session)
         _keep_config(recipe, config, workspace)
         results = run_stages(config, context, until)

@@ -61,6 +61,7 @@ def summarise(
         "montage_images": context.tracking.num_examples if evaluated else 0,
         "skipped_images": skipped,
         "scores": {name: metrics.get(name) for name in headlines(config)},
+        "iou_of_classes": evaluate.iou_of_classes(evaluated) if evaluated else {},
         "choices": {k: v for k, v in metrics.items() if k.endswith(_CHOICES)},
         "warnings": [w for r in results.values() for w in r.record.warnings],
         "stages": stages,

@@ -131,10 +131,10 @@ def test_overrides_reach_nested_settings() -> None:
     [
         (["demo", "--crf.gt-prob", "1.5"], "crf.gt_prob is 1.5, expected"),
         (["demo", "--compute.train-workers", "99"], "for each of compute.train_workers (99)"),
-        (["voc12", "--data.root", "/usr"], "/usr/ImageSets/Segmentation/train"),
-        (["coco14", "--data.root", "/usr"], "/usr/annotations/instances_train2014.json"),
+        (["voc12", "--data.root", "/usr"], "/usr/JPEGImages is missing"),
+        (["coco14", "--data.root", "/usr"], "/usr/annotations is missing"),
         (["folder", "--data.root", "/usr"], "/usr/labels.csv is missing"),
-        (["folder", "--data.root", "/nowhere"], "data.root is '/nowhere', expected a directory"),
+        (["folder", "--data.root", "/nowhere"], "there is no directory /nowhere"),
         (
             ["folder", "--classifier.backbone.name", "resnet50"],
             "classifier.backbone.weights is 'MobileNet_V2_Weights.IMAGENET1K_V1', expected weights",
