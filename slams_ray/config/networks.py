@@ -69,7 +69,7 @@ class LossConfig:
     regularization: float = 0.075
     """Activation regularization, for compactness. Lower it if the maps of large objects shrink."""
     regularize: Literal["present", "all"] = "present"
-    """Maps that the regularization shrinks: those of present classes (SemFormer) or all (CLIMS)."""
+    """Maps that the regularization shrinks: those of present classes (ours) or all (CLIMS)."""
     equivariance: float = 1.0
     """Consistency loss, reading (i): |A(Tx) - T A(x)| for a rescale and flip T. Lower it to 0.1
     with normalised masks, whose maps it flattens."""

@@ -61,9 +61,9 @@ class PuzzleConfig:
     initialise_from_cam: bool = False
     """Whether the network starts from the CAM classifier; otherwise it starts from
     classifier.backbone.weights. Switch it on without pretrained weights."""
-    reconstruction: float = 4.0
-    """Weight of the difference between both maps in the second half of the training. It grows from
-    0 in the first half."""
+    reconstruction: float = 0.3
+    """Weight of the difference between both maps, of present classes, in the second half of the
+    training. It grows from 0 in the first half."""
 
     def __post_init__(self) -> None:
         weight = self.reconstruction

@@ -99,12 +99,16 @@ def build_vit(sizes: VitSizes) -> Any:
 class TokenBackbone(Backbone):
     """Vision transformer with a token for each of C classes, before the tokens of the patches.
 
+    The tokens do not pass the last norm: its output has the same mean for every token, up to the
+    spread of its weights, and this mean is the score of a class.
+
     Args:
         build: makes a body with random weights; its modules have the names of timm's.
     """
 
     def __init__(self, sizes: VitSizes, num_classes: int, build: Callable[[VitSizes], Any]) -> None:
         super().__init__(build(sizes), sizes.width, ())
+        self.body.norm = nn.Identity()
         self.sizes = sizes
         self.class_tokens = nn.Parameter(torch.zeros(num_classes, sizes.width))
         nn.init.trunc_normal_(self.class_tokens, std=0.02)
@@ -125,7 +129,7 @@ class TokenBackbone(Backbone):
         Raises:
             ConfigError: they are of another architecture.
         """
-        body = dict(state)
+        body = {key: value for key, value in state.items() if not key.startswith("norm.")}
         num_tokens = body["cls_token"].shape[1]
         position = body["pos_embed"][:, :1]
         body["pos_embed"] = body["pos_embed"][:, num_tokens:]
@@ -137,7 +141,7 @@ class TokenBackbone(Backbone):
     def tokens(
         self, images: torch.Tensor, kept: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, tuple[int, int]]:
-        """Returns (B, C + h w, width) tokens after the last norm, and h and w.
+        """Returns (B, C + h w, width) tokens after the last block, and h and w.
 
         Args:
             images: (B, 3, H, W) whose sides are multiples of a patch.
@@ -150,7 +154,7 @@ class TokenBackbone(Backbone):
             tokens = tokens + _weighted(mixing, kept, index, 0)
             own = block.ls2(block.mlp(block.norm2(tokens)))
             tokens = tokens + _weighted(own, kept, index, 1)
-        return body.norm(tokens), size
+        return tokens, size
 
     def with_attention(
         self, images: torch.Tensor
@@ -164,7 +168,7 @@ class TokenBackbone(Backbone):
             tokens = tokens + block.ls1(mixed)
             tokens = tokens + block.ls2(block.mlp(block.norm2(tokens)))
             attentions.append(attention)
-        return body.norm(tokens), torch.stack(attentions), size
+        return tokens, torch.stack(attentions), size
 
     def _embedded(self, images: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
         body: Any = self.body

@@ -61,6 +61,7 @@ def test_names_and_paths_are_printed_as_they_are(capsys: pytest.CaptureFixture[s
                 "output": f"{workspace}/refine/[bold]ab[/bold]",
             }
         ],
+        "iou_of_classes": {},
         "scores": {"[x] miou": 0.25, "absent": None},
         "warnings": ["no pixel of [/cat] in 'a[/b].jpg'"],
         "scored_split": "val",
@@ -84,6 +85,7 @@ def test_a_finished_run_says_what_to_look_at_and_what_to_do_next(
     summary = {
         "workspace": "/runs/a",
         "stages": [],
+        "iou_of_classes": {"background": 0.9, "cat": 0.4567},
         "scores": {"segmentation_miou": score},
         "warnings": [],
         "scored_split": "val",
@@ -93,6 +95,7 @@ def test_a_finished_run_says_what_to_look_at_and_what_to_do_next(
     print_summary(summary)
     found = capsys.readouterr().out
     assert "/runs/a/montage.png\n" in found
+    assert "IoU of the network in %: background 90.0, cat 45.7\n" in found
     assert "next: slams predict --model /runs/a --images PHOTOS --output MASKS\n" in found
     assert ("no mIoU, because there are no masks" in found) == (score is None)
 

@@ -79,7 +79,7 @@ def activation_regularization(
 
     Args:
         activation: (B, C, h, w) in [0, 1].
-        weight: (B, C) 1 for the chosen classes: the present ones (SemFormer) or all (CLIMS).
+        weight: (B, C) 1 for the chosen classes: the present ones (ours) or all (CLIMS).
         valid: (B, 1, h, w) 1 on image, 0 on padding.
     """
     area = (activation * valid).sum(dim=(2, 3)) / valid.sum(dim=(2, 3)).clamp(min=AREA_EPSILON)
