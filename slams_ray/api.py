@@ -91,7 +91,7 @@ def train(
     """
     try:
         from slams_ray.config.overrides import override
-        from slams_ray.recipes import RECIPES, check_recipe
+        from slams_ray.recipes import RECIPES, check_recipe, recipe_of_file
         from slams_ray.runtime.progress import log_to_stdout
         from slams_ray.runtime.submitted_job import workspace_path
         from slams_ray.stages import pipeline
@@ -103,7 +103,7 @@ def train(
     of_file: Mapping[str, Any] = {}
     if recipe.endswith((".yaml", ".yml")):
         named, of_file = read_config(recipe)
-        recipe = str(named)
+        recipe = recipe_of_file(named, recipe)
     check_recipe(recipe)
     config = override(override(RECIPES[recipe](), of_file), settings or {})
     given = None if workspace is None else os.fspath(workspace)

@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from slams_ray.errors import ConfigError
-from slams_ray.recipes import RECIPES
+from slams_ray.recipes import RECIPES, recipe_of_file
 from slams_ray.stages.config_file import read_config
 
 OPTION = "--config"
@@ -28,11 +28,7 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
     own = list(rest)
     if own and own[0] in RECIPES:
         recipe = own.pop(0)
-    if recipe not in RECIPES:
-        raise ConfigError(
-            f"{path} names the recipe {recipe!r}, expected one of {', '.join(RECIPES)}: add a line "
-            "such as recipe: folder"
-        )
+    recipe = recipe_of_file(recipe, path)
     _check_names(settings, path)
     words = [word for name, value in settings.items() for word in _words(name, value)]
     return [recipe, *words, *own]

@@ -28,3 +28,13 @@ def check_recipe(name: str) -> None:
         raise ConfigError(
             f"there is no recipe {name!r}, expected one of {', '.join(RECIPES)}{guess}"
         )
+
+
+def recipe_of_file(name: str | None, path: str) -> str:
+    """Returns the recipe that a configuration file names; raises ConfigError if it names none."""
+    if name not in RECIPES:
+        raise ConfigError(
+            f"{path} names the recipe {name!r}, expected one of {', '.join(RECIPES)}: add a line "
+            "such as recipe: folder"
+        )
+    return name
