@@ -60,8 +60,8 @@ def _replace_at(config: Any, path: str, names: list[str], value: Any) -> Any:
 def _of_type(kind: Any, path: str, value: Any) -> Any:
     plain = os.fspath(value) if isinstance(value, os.PathLike) else _with_tuples(value)
     try:
-        # Strict: otherwise True would pass for 1, and a set for a tuple in any order. Text is not:
-        # YAML takes 1e-3 for text.
+        # Strict, because True would pass for 1, and a set for a tuple in any order. Text is
+        # converted, because YAML takes 1e-3 for text.
         return TypeAdapter(kind).validate_python(plain, strict=not isinstance(plain, str))
     except ValidationError as error:
         texts = {

@@ -58,8 +58,9 @@ def workspace(tmp_path: Path) -> Path:
     write_labels(refined / "pseudo_labels", "pseudo_label", PSEUDO)
     write_labels(scored / "predictions", "prediction", PREDICTED)
     shards = {"train": [["000000.parquet", 2, "", ""]], "val": [["000000.parquet", 1, "", ""]]}
+    splits = {"train": {"num_masks": 0}, "val": {"num_masks": 1}}
     for directory, config, notes in (
-        (prepared, {"max_side_px": None}, {"shards": shards}),
+        (prepared, {"max_side_px": None}, {"shards": shards, "splits": splits}),
         (refined, {}, {}),
         (scored, {"split": "val"}, {}),
     ):

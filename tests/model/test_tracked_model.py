@@ -71,7 +71,7 @@ def results(write_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[.
     (prepared / "dataset.json").write_text(DESCRIPTION.to_json())
     (tmp_path / "train_segmentation").mkdir()
     write_checkpoint(32).rename(tmp_path / "train_segmentation" / "model.pt")
-    shards = {"shards": {"val": [["0.parquet", 1, "", ""]]}}
+    shards = {"shards": {"val": [["0.parquet", 1, "", ""]]}, "splits": {"val": {"num_masks": 1}}}
     scored = {"split": "val", "scales": [1.0], "flip": False, "precision": "float32"}
 
     def make(fingerprint: str, miou: float, digest: str = "digest") -> Results:
